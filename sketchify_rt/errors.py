@@ -1,0 +1,46 @@
+"""Everything that sketchify_rt raises on purpose derives from `SketchifyError`."""
+
+from __future__ import annotations
+
+
+class SketchifyError(Exception):
+    """Base of all errors below. The message names the thing, what is wrong and what to do."""
+
+
+class OptionsError(SketchifyError, ValueError):
+    """An option has a value outside its documented range, or two options contradict each other."""
+
+
+class InputError(SketchifyError, ValueError):
+    """What was handed in is no image: wrong type, shape or dtype, or no such file."""
+
+
+class DecodeError(SketchifyError, ValueError):
+    """Encoded bytes are no image that can be read.
+
+    source: file name, or a word for where the bytes came from; reason: what is wrong with them.
+    """
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}")
+        self.source = source
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[DecodeError], tuple[str, str]]:
+        return type(self), (self.source, self.reason)  # so that it survives a process boundary
+
+
+class EncodeError(SketchifyError, ValueError):
+    """An image cannot be written in the format asked for, for instance because of its size."""
+
+
+class OutputError(SketchifyError, OSError):
+    """A result cannot be written: folder not writable, disk full, name taken."""
+
+
+class BackendUnavailable(SketchifyError, RuntimeError):
+    """A device or runtime was asked for by name and cannot be had; the message tells the remedy."""
+
+
+class ModelError(SketchifyError, RuntimeError):
+    """A model is unknown, or its file and its manifest do not belong together."""

@@ -1,0 +1,93 @@
+"""What a conversion can be told: frozen, typed, validated once at the door."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from sketchify_rt.errors import OptionsError
+
+Mode = Literal["sketch", "dodge", "binary"]
+Format = Literal["png", "jpg", "webp"]
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+# Pillow's own bomb limit is 89 Mpx; pages scanned at 1200 dpi pass that, so ours is a little wider.
+MAX_PIXELS = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a `Sketchifier`.
+
+    model: name of a shipped model, or path of an ONNX file with its manifest beside it.
+    device: "auto", "cpu", "cuda" or "cuda:N". Only "auto" falls back to another, and says so.
+    mode: "sketch" paints tones with the U-Net; "dodge" and "binary" are the classic filters alone.
+    threads: processor threads used at most, at least 1; None for all this process may run on.
+    strength: line strength, 0..4. 1 leaves the model's tones; ink is multiplied by it.
+        Applies to "sketch" and "dodge".
+    max_side: reduce images whose longer side is over this many pixels, at least 1; None never.
+    square: cut the middle square of a landscape, the top square of a portrait, and resize it to
+        this side in pixels, at least 1 (the 2017 recipe has 256); None keeps the image whole.
+    tile: images higher or wider than this many pixels go through the U-Net in tiles of at most
+        this side, at least 256. Sets the peak memory, about 0.2 KiB per pixel of a tile.
+    max_pixels: refuse to decode images of more pixels than this, at least 1.
+    """
+
+    model: str = "lite"
+    device: str = "auto"
+    mode: Mode = "sketch"
+    threads: int | None = None
+    strength: float = 1.0
+    max_side: int | None = None
+    square: int | None = None
+    tile: int = 2048
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        """Raises OptionsError naming the option, its value and what it may be."""
+        if self.mode not in MODES:
+            raise OptionsError(f"mode is {self.mode!r}; it may be one of {', '.join(MODES)}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise OptionsError(f"device is {self.device!r}; it may be auto, cpu, cuda or cuda:N")
+        if not 0 <= self.strength <= 4:
+            raise OptionsError(f"strength is {self.strength}; it may be 0 to 4")
+        if self.square is not None and self.max_side is not None:
+            raise OptionsError("square and max_side both set the size; give one of them")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise OptionsError(f"{name} is {value}; it must be at least {least}")
+
+    @property
+    def thread_count(self) -> int:
+        """`threads`, or the number of processors this process may run on."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+
+_LEAST = {"threads": 1, "max_side": 1, "square": 1, "tile": 256, "max_pixels": 1}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a result becomes bytes.
+
+    format: "png" and "webp" are lossless unless `quality` is given for "webp"; "jpg" is lossy.
+    quality: 1..100 for "jpg" (95 where it is None) and lossy "webp"; None for lossless.
+    """
+
+    format: Format = "png"
+    quality: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises OptionsError naming the option, its value and what it may be."""
+        if self.format not in FORMATS:
+            raise OptionsError(f"format is {self.format!r}; it may be one of {', '.join(FORMATS)}")
+        if self.quality is not None:
+            if self.format == "png":
+                raise OptionsError("png is lossless and takes no quality; use jpg or webp")
+            if not 1 <= self.quality <= 100:
+                raise OptionsError(f"quality is {self.quality}; it may be 1 to 100")
