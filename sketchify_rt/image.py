@@ -1,0 +1,119 @@
+"""The pixel contract: inside sketchify_rt an image is luma, `np.uint8` (H, W), 0 black, 255 white.
+
+Luma of anything but a JPEG is `COLOR_RGB2GRAY` of OpenCV (BT.601 weights in integers) after RGB has
+been composited on white. A JPEG stores luma, and that plane is taken as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sketchify_rt.errors import InputError
+
+Gray = NDArray[np.uint8]
+
+# Rows are converted in bands of about this many pixels: temporaries stay in the L2 cache, and a
+# 100-megapixel image needs no second copy of itself.
+_BAND_PIXELS = 2**16
+
+
+def bands(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Row slices, each of at least one row, that cover an image of (H, W, ...) from the top."""
+    height, width = shape[:2]
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        yield slice(top, min(top + rows, height))
+
+
+def to_luma(array: NDArray[Any]) -> Gray:
+    """Luma of pixels handed in as an array.
+
+    array: uint8, (H, W) or (H, W, 1) gray, (H, W, 3) RGB, or (H, W, 4) RGBA with straight alpha,
+    which is composited on white; any strides. Returns C-contiguous (H, W), which shares memory with
+    a contiguous gray `array`. Raises InputError for another type, shape, or no pixels.
+    """
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
+        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise InputError(f"image is {kind}; it must be a NumPy array of uint8, 0 black, 255 white")
+    channels = array.shape[2] if array.ndim == 3 else 1 if array.ndim == 2 else 0
+    if channels not in (1, 3, 4) or array.size == 0:
+        raise InputError(
+            f"image has shape {array.shape}; it must be (H, W), (H, W, 1), (H, W, 3) RGB "
+            "or (H, W, 4) RGBA, with at least one pixel"
+        )
+    if channels == 1:
+        return np.ascontiguousarray(array.reshape(array.shape[:2]))
+
+    import cv2
+
+    luma = np.empty(array.shape[:2], np.uint8)
+    for rows in bands(luma.shape):
+        band = np.ascontiguousarray(array[rows])
+        rgb = band if channels == 3 else _on_white(band)
+        cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY, dst=luma[rows])
+    return luma
+
+
+def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(colour * alpha + 255 * (255 - alpha)) / 255, rounded to nearest."""
+    alpha = rgba[..., 3:].astype(np.uint16)
+    over = rgba[..., :3] * alpha + (255 * (255 - alpha) + 128)
+    return ((over + (over >> 8)) >> 8).astype(np.uint8)  # exact x / 255 for all x up to 65,025
+
+
+def orient(image: Gray, exif_orientation: int) -> Gray:
+    """The image as it is meant to be seen.
+
+    exif_orientation: tag 274 of EXIF, 1..8; any other value counts as 1, as viewers do.
+    Returns C-contiguous (H, W) for 1..4 and (W, H) for 5..8; the image itself for 1.
+    """
+    turned = {
+        2: lambda: image[:, ::-1],
+        3: lambda: image[::-1, ::-1],
+        4: lambda: image[::-1],
+        5: lambda: image.T,
+        6: lambda: image[::-1].T,
+        7: lambda: image[::-1, ::-1].T,
+        8: lambda: image[:, ::-1].T,
+    }.get(exif_orientation, lambda: image)()
+    return np.ascontiguousarray(turned)
+
+
+def resize_max_side(gray: Gray, max_side: int) -> Gray:
+    """Shrinks so that the longer side is at most `max_side` pixels; never enlarges.
+
+    Keeps the aspect, rounded, with at least one pixel a side. Averages areas (cv2.INTER_AREA).
+    """
+    height, width = gray.shape
+    longer = max(height, width)
+    if longer <= max_side:
+        return gray
+    return _resize(
+        gray,
+        max(1, round(height * max_side / longer)),
+        max(1, round(width * max_side / longer)),
+    )
+
+
+def square(gray: Gray, side: int) -> Gray:
+    """The middle square of a landscape, the top square of a portrait, as (side, side)."""
+    height, width = gray.shape
+    edge = min(height, width)
+    left = (width - edge) // 2
+    return _resize(gray[:edge, left : left + edge], side, side)
+
+
+def _resize(gray: Gray, height: int, width: int) -> Gray:
+    """Averages areas when shrinking, interpolates linearly when enlarging."""
+    if gray.shape == (height, width):
+        return np.ascontiguousarray(gray)
+
+    import cv2
+
+    shrinks = height <= gray.shape[0] and width <= gray.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(gray, (width, height), interpolation=method).astype(np.uint8, copy=False)
