@@ -1,0 +1,1 @@
+"""Many images: where they come from, where they go, and the threads that carry them."""

@@ -1,0 +1,107 @@
+"""`sketchify-rt info`: what is installed, what can be used, and what is missing and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from importlib import metadata
+from typing import Any
+
+import click
+
+from sketchify_rt import __version__
+from sketchify_rt.errors import ModelError
+from sketchify_rt.options import Options
+
+_PACKAGES = ("numpy", "opencv-python-headless", "pillow", "openvino", "torch")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def command(as_json: bool) -> None:
+    """Tell versions, backends and models.
+
+    Also the instruction sets that the processor has, and of a backend that is missing why, and
+    what to do about it.
+    """
+    found = _gather()
+    click.echo(json.dumps(found, indent=2) if as_json else _text(found))
+
+
+def _gather() -> dict[str, Any]:
+    from sketchify_rt import backend, models
+
+    return {
+        "versions": {
+            "sketchify-rt": __version__,
+            "python": platform.python_version(),
+            **_versions(),
+        },
+        "isa": _isa(),
+        "threads": Options().thread_count,
+        "backends": [dataclasses.asdict(info) for info in backend.available()],
+        "models": [_model(name) for name in models.names()],
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    """Read from what is installed: to import the packages themselves would take seconds."""
+    found: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _isa() -> dict[str, Any]:
+    """in_use: instruction set of the kernels, None without them; available: what could be used."""
+    try:
+        from sketchify_rt.kernels import native
+
+        return {"in_use": native.isa(), "available": list(native.isas())}
+    except ImportError as error:
+        return {"in_use": None, "available": [], "error": str(error)}
+
+
+def _model(name: str) -> dict[str, Any]:
+    from sketchify_rt import models
+
+    try:
+        return dataclasses.asdict(models.load(name).manifest)
+    except ModelError as error:
+        return {"name": name, "error": str(error)}
+
+
+def _text(found: dict[str, Any]) -> str:
+    isa = found["isa"]
+    lines = ["versions"]
+    lines += [f"  {name:<24}{text or 'not installed'}" for name, text in found["versions"].items()]
+    lines += ["processor", f"  {'threads':<24}{found['threads']}"]
+    in_use = isa["in_use"] or f"none: {isa['error']}"
+    lines += [f"  {'instruction set':<24}{in_use}"]
+    lines += [f"  {'available':<24}{', '.join(isa['available']) or 'none'}", "backends"]
+    for info in found["backends"]:
+        state = "" if info["available"] else "missing: "
+        lines.append(f"  {info['name']:<24}{state}{info['detail']}")
+        if info["remedy"]:
+            lines.append(f"  {'':<24}to get it: {info['remedy']}")
+    lines.append("models")
+    for model in found["models"]:
+        lines += _model_text(model)
+    if not found["models"]:
+        lines.append("  none")
+    return "\n".join(lines)
+
+
+def _model_text(model: dict[str, Any]) -> list[str]:
+    if "error" in model:
+        return [f"  {model['name']:<24}unusable: {model['error']}"]
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in model["metrics"].items())
+    return [
+        f"  {model['name']:<24}{model['gflop_per_megapixel']:.1f} GFLOP per megapixel",
+        f"  {'':<24}{metrics or 'not measured'}",
+        f"  {'':<24}{model['credit']}",
+    ]
