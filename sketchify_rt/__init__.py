@@ -1,0 +1,56 @@
+"""Pencil sketches from illustrations and manga pages.
+
+>>> from sketchify_rt import Sketchifier
+>>> sketch = Sketchifier()("page.jpg")  # NumPy uint8 (H, W)
+
+Names are imported on first use, so that importing the package is quick and pulls in no backend.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sketchify_rt.engine import Sketchifier
+    from sketchify_rt.errors import (
+        BackendUnavailable,
+        DecodeError,
+        EncodeError,
+        InputError,
+        ModelError,
+        OptionsError,
+        OutputError,
+        SketchifyError,
+    )
+    from sketchify_rt.options import Encoding, Options
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendUnavailable",
+    "DecodeError",
+    "EncodeError",
+    "Encoding",
+    "InputError",
+    "ModelError",
+    "Options",
+    "OptionsError",
+    "OutputError",
+    "Sketchifier",
+    "SketchifyError",
+    "__version__",
+]
+
+_HOME = {"Sketchifier": "engine", "Options": "options", "Encoding": "options"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_HOME.get(name, 'errors')}")
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,102 @@
+"""The shipped models: ONNX files, each with its manifest, and the registry that finds them.
+
+A model is two files of one stem: ``lite.onnx`` (input "binary" and output "tones", both float32
+(N, 1, H, W), 0 for ink and 1 for paper; weights FP16) and ``lite.json`` (the manifest).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sketchify_rt.errors import ModelError
+
+_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a runtime and a user must know of a model.
+
+    name: registry name. sha256: of the ONNX file, hexadecimal. stride: height and width must be
+    multiples of this many pixels. halo: distance in pixels beyond which no input pixel changes an
+    output pixel (half the receptive field, rounded up). gflop_per_megapixel: of the convolutions,
+    a multiply-add being two. parameters: number of weights. architecture: width, depth and
+    unshuffle of the U-Net. training: steps, batch, seed and what it was trained on. credit: the
+    line that the licence of the training pages asks for. metrics: means over the validation pages,
+    explained in ``training/metrics.py``; empty where they were not measured.
+    """
+
+    name: str
+    sha256: str
+    stride: int
+    halo: int
+    gflop_per_megapixel: float
+    parameters: int
+    architecture: dict[str, int]
+    training: dict[str, str | int]
+    credit: str
+    metrics: dict[str, float]
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, one field a line or more."""
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Model:
+    """An ONNX file and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    def read(self) -> bytes:
+        """The ONNX file's bytes.
+
+        Raises ModelError where they are not the ones that the manifest was written for.
+        """
+        try:
+            data = self.path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"{self.path}: cannot be read ({error.strerror})") from error
+        if hashlib.sha256(data).hexdigest() != self.manifest.sha256:
+            raise ModelError(
+                f"{self.path}: not the file its manifest was written for (the SHA-256 differs); "
+                "restore the file, or export the model again"
+            )
+        return data
+
+
+def names() -> tuple[str, ...]:
+    """Names of the shipped models."""
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))
+
+
+def load(name: str) -> Model:
+    """Find a shipped model by name, or any model by the path of its ONNX file.
+
+    Raises ModelError where there is none, or where its manifest is missing or unreadable.
+    """
+    if name.endswith(".onnx"):
+        path = Path(name)
+    elif name in names():
+        path = _FOLDER / f"{name}.onnx"
+    else:
+        shipped = ", ".join(names())
+        raise ModelError(
+            f"no model {name!r}; shipped are: {shipped}; or give a path of an .onnx file"
+        )
+    if not path.is_file():
+        raise ModelError(f"{path}: no such model file")
+    manifest = path.with_suffix(".json")
+    try:
+        return Model(path, Manifest(**json.loads(manifest.read_text(encoding="utf-8"))))
+    except OSError as error:
+        raise ModelError(
+            f"{manifest}: the manifest of {path.name} cannot be read ({error.strerror}); "
+            "`python -m training export` writes it beside the model"
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{manifest}: not a manifest ({error})") from error

@@ -1,0 +1,73 @@
+"""Run the U-Net with OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import queue
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+from openvino.preprocess import PrePostProcessor
+
+from sketchify_rt.errors import ModelError
+from sketchify_rt.image import Gray
+from sketchify_rt.models import Model
+
+Tones = npt.NDArray[np.float32]
+
+
+class OpenVinoRuntime:
+    """A compiled model. Any height and width that are multiples of the model's stride.
+
+    Thread-safe: up to `workers` calls run at the same time, further ones wait their turn. The
+    arithmetic is float32 on every processor, so that results do not depend on the machine's
+    bfloat16 support.
+    """
+
+    def __init__(self, model: Model, threads: int, workers: int = 1) -> None:
+        """Compile `model` for `workers` concurrent calls that share `threads` threads.
+
+        Raises ModelError where OpenVINO cannot read the file.
+        """
+        core = ov.Core()
+        try:
+            network = core.read_model(model.read())
+            processor = PrePostProcessor(network)
+            processor.input().tensor().set_element_type(ov.Type.u8)
+            processor.input().preprocess().convert_element_type(ov.Type.f32).scale(255.0)
+            compiled = core.compile_model(
+                processor.build(),
+                "CPU",
+                {
+                    "INFERENCE_NUM_THREADS": max(threads, workers),
+                    "NUM_STREAMS": workers,
+                    "INFERENCE_PRECISION_HINT": "f32",
+                },
+            )
+        except RuntimeError as error:
+            raise ModelError(f"{model.path}: OpenVINO cannot load it: {error}") from error
+        # Last in, first out: a request that just ran has its buffers in cache and at their size.
+        self._requests: queue.LifoQueue[ov.InferRequest] = queue.LifoQueue()
+        for _ in range(workers):
+            self._requests.put(compiled.create_infer_request())
+
+    def __call__(self, binary: Gray) -> Tones:
+        """Paint tones.
+
+        binary: uint8 (N, H, W), 0 for ink and 255 for paper. Returns float32 (N, H, W), nominally
+        0..1, owned by the caller.
+        """
+        tones = np.empty(binary.shape, np.float32)
+        request = self._requests.get()
+        try:
+            request.set_input_tensor(_tensor(binary))
+            request.set_output_tensor(_tensor(tones))
+            request.infer()
+        finally:
+            self._requests.put(request)
+        return tones
+
+
+def _tensor(images: npt.NDArray[np.generic]) -> ov.Tensor:
+    # Shared memory: OpenVINO reads and writes the arrays themselves.
+    return ov.Tensor(np.ascontiguousarray(images[:, None]), shared_memory=True)

@@ -1,0 +1,87 @@
+"""Cut a large image into overlapping tiles whose results fit together without a seam.
+
+Each tile gives only the part whose receptive field lies within it, or ends at the image's own edge,
+so the parts are what the whole image at once would have given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sketchify_rt.image import Gray
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one axis, in pixels of the image.
+
+    start, stop: what the model reads. keep_start, keep_stop: the part of it that is kept.
+    """
+
+    start: int
+    stop: int
+    keep_start: int
+    keep_stop: int
+
+    @property
+    def keep(self) -> slice:
+        """The part kept, in the image."""
+        return slice(self.keep_start, self.keep_stop)
+
+    @property
+    def inner(self) -> slice:
+        """The part kept, within the tile."""
+        return slice(self.keep_start - self.start, self.keep_stop - self.start)
+
+
+def padded(length: int, stride: int) -> int:
+    """`length` rounded up to a multiple of `stride`."""
+    return -(-length // stride) * stride
+
+
+def spans(length: int, tile: int, halo: int, stride: int) -> list[Span]:
+    """Cover an axis of `length` pixels, at least 1, with the fewest tiles of equal size.
+
+    Tiles are at most `tile` pixels long and end with the axis rounded up to the stride, so the last
+    one may reach into padding. All start at a multiple of `stride`, because pooling tells such
+    positions apart, and neighbours overlap by at least twice `halo` rounded up to the stride.
+
+    Raises ValueError where a tile is all halo.
+    """
+    whole = padded(length, stride)
+    if whole <= tile:
+        return [Span(0, whole, 0, length)]
+    margin = padded(halo, stride)
+    step = tile // stride * stride - 2 * margin
+    if step <= 0:
+        raise ValueError(f"a tile of {tile} pixels is no larger than its halo of 2 x {margin}")
+    count = -(-(whole - 2 * margin) // step)
+    step = padded(-(-(whole - 2 * margin) // count), stride)
+    size = step + 2 * margin
+    starts = [*range(0, whole - size, step), whole - size]
+    # Each part begins where the one before ends: `margin` before the end of its tile.
+    edges = [0, *(start + size - margin for start in starts[:-1]), length]
+    return [
+        Span(start, start + size, keep_start, keep_stop)
+        for start, keep_start, keep_stop in zip(starts, edges, edges[1:], strict=False)
+    ]
+
+
+def grid(shape: tuple[int, int], tile: int, halo: int, stride: int) -> Iterator[tuple[Span, Span]]:
+    """Tiles of an image of shape (H, W), row by row: pairs of a vertical and a horizontal span."""
+    height, width = shape
+    columns = spans(width, tile, halo, stride)
+    for row in spans(height, tile, halo, stride):
+        for column in columns:
+            yield row, column
+
+
+def cut(image: Gray, row: Span, column: Span) -> Gray:
+    """The pixels of one tile; beyond the image its last row and column are repeated."""
+    height, width = image.shape
+    tile = image[row.start : min(row.stop, height), column.start : min(column.stop, width)]
+    below, right = row.stop - row.start - tile.shape[0], column.stop - column.start - tile.shape[1]
+    return np.pad(tile, ((0, below), (0, right)), mode="edge") if below or right else tile

@@ -1,0 +1,113 @@
+"""Export a checkpoint to ONNX with its manifest."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from pathlib import Path
+from typing import cast
+
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from sketchify_rt.models import Manifest
+from training.fit import load_checkpoint
+from training.model import UNet, UNetConfig, flop_per_pixel
+
+OPSET = 20
+_ConvNorm = tuple[nn.Conv2d, nn.BatchNorm2d]
+
+
+def export(checkpoint: Path, output: Path, credit: str, data: str) -> Manifest:
+    """Write `output` (.onnx) and the manifest beside it (.json); returns the manifest.
+
+    credit: the line that the licence of the training pages asks for. data: what they were.
+    """
+    state = load_checkpoint(checkpoint)
+    config = UNetConfig(**state["config"])
+    model = UNet(config)
+    model.load_state_dict(state["model"])
+    graph = halve_weights(to_onnx(inference_form(model)))
+    onnx.checker.check_model(graph, full_check=True)
+    content = graph.SerializeToString()
+    manifest = Manifest(
+        name=output.stem,
+        sha256=hashlib.sha256(content).hexdigest(),
+        stride=config.stride,
+        halo=config.halo,
+        gflop_per_megapixel=round(flop_per_pixel(config) / 1e3, 3),
+        parameters=sum(p.numel() for p in model.parameters()),
+        architecture=state["config"],
+        training={"data": data, **{key: state[key] for key in ("step", "batch", "seed")}},
+        credit=credit,
+        metrics={},
+    )
+    output.write_bytes(content)
+    manifest.write(output.with_suffix(".json"))
+    return manifest
+
+
+def inference_form(model: UNet) -> UNet:
+    """The same function in fewer operators: BatchNorm folded, the stem as a strided convolution.
+
+    A pixel-unshuffle by u and a 3x3 convolution are one convolution of side 3u, stride u, padding
+    u; the exporter would write the pixel-unshuffle as a dozen shape operators.
+    """
+    model = copy.deepcopy(model).eval()
+    for block in cast("list[nn.Sequential]", [*model.down, *model.merge]):
+        for conv, norm in ((0, 1), (3, 4)):
+            block[conv] = fuse_conv_bn_eval(*cast("_ConvNorm", (block[conv], block[norm])))
+            block[norm] = nn.Identity()
+    u, width = model.config.unshuffle, model.config.width
+    entry = cast("nn.Sequential", model.down[0])
+    first = cast("nn.Conv2d", entry[0])
+    stem = nn.Conv2d(1, width, 3 * u, stride=u, padding=u)
+    # From (feature, row within, column within, tap row, tap column) to (.., tap, within) each way.
+    weight = first.weight.detach().reshape(width, u, u, 3, 3).permute(0, 3, 1, 4, 2)
+    stem.weight = nn.Parameter(weight.reshape(width, 1, 3 * u, 3 * u))
+    stem.bias = first.bias
+    model.stem, entry[0] = nn.Identity(), stem
+    return model
+
+
+def to_onnx(model: UNet) -> onnx.ModelProto:
+    """An FP32 graph of dynamic batch, height and width."""
+    stride = model.config.stride
+    batch, rows, columns = (torch.export.Dim(name) for name in ("batch", "rows", "columns"))
+    program = torch.onnx.export(
+        model,
+        (torch.zeros(2, 1, 4 * stride, 4 * stride),),
+        dynamo=True,
+        input_names=["binary"],
+        output_names=["tones"],
+        dynamic_shapes=({0: batch, 2: stride * rows, 3: stride * columns},),
+        opset_version=OPSET,
+        verbose=False,
+    )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    graph = program.model_proto
+    for node in graph.graph.node:  # the exporter's notes hold paths of the exporting machine
+        del node.metadata_props[:]
+    del graph.graph.value_info[:]
+    del graph.metadata_props[:]
+    return graph
+
+
+def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Keep the weights as FP16 and cast them up in the graph: half the file, FP32 arithmetic."""
+    graph = model.graph
+    casts = []
+    for weight in graph.initializer:
+        if weight.data_type == TensorProto.FLOAT:
+            name = weight.name
+            half = numpy_helper.to_array(weight).astype("float16")
+            weight.CopyFrom(numpy_helper.from_array(half, f"{name}.fp16"))
+            casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return model

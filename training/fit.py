@@ -1,0 +1,130 @@
+"""Train a U-Net: one loop, one checkpoint file, resumable at any step."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from training.data import Crops, Pages
+from training.losses import sketch_loss
+from training.model import UNet, UNetConfig
+
+LEARNING_RATE = 2e-3
+WARMUP = 200  # steps
+
+
+@dataclasses.dataclass(frozen=True)
+class FitOptions:
+    """What `fit` is told.
+
+    pages: folder written by `prepare`; output: folder for the checkpoint and the log;
+    steps: optimizer steps of the whole run; batch: crops per step; seed: of weights and crops;
+    device: a torch device; checkpoint_every: steps between checkpoints; compile: let torch.compile
+    fuse the U-Net (a fifth faster on a CPU after half a minute; needs a C++ compiler).
+    """
+
+    pages: Path
+    output: Path
+    steps: int
+    batch: int = 8
+    seed: int = 0
+    device: str = "cpu"
+    checkpoint_every: int = 250
+    compile: bool = False
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write atomically: an interrupted run keeps the checkpoint before."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
+    """What `save_checkpoint` wrote: options, progress and the states of model and optimizer."""
+    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    return state
+
+
+def load_model(checkpoint: Path) -> UNet:
+    """The U-Net of a checkpoint, on the CPU in evaluation mode, float32."""
+    state = load_checkpoint(checkpoint)
+    model = UNet(UNetConfig(**state["config"]))
+    model.load_state_dict(state["model"])
+    return model.eval()
+
+
+def fit(config: UNetConfig, options: FitOptions) -> Path:
+    """Train, or go on with the checkpoint in ``options.output``; returns the checkpoint's path.
+
+    The arithmetic of the convolutions is bfloat16, about twice as fast as float32 on a CPU with
+    AVX-512 BF16; weights, BatchNorm statistics and the loss stay float32.
+
+    Raises ValueError where the checkpoint there belongs to another configuration.
+    """
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / "checkpoint.pt"
+    crops = Crops(Pages.load(options.pages), options.batch, options.seed)
+    torch.manual_seed(options.seed)
+    model = UNet(config).to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=1e-4)
+    warmup = min(WARMUP, options.steps // 2)
+    schedule = torch.optim.lr_scheduler.SequentialLR(
+        optimizer,
+        [
+            torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=max(1, warmup)),
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, options.steps - warmup)),
+        ],
+        milestones=[warmup],
+    )
+    first = 0
+    if path.exists():
+        state = load_checkpoint(path, options.device)
+        wanted = (dataclasses.asdict(config), options.steps, options.batch, options.seed)
+        if (state["config"], state["steps"], state["batch"], state["seed"]) != wanted:
+            raise ValueError(f"{path} was made with other options; choose another output folder")
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        first = state["step"]
+
+    model.train()
+    forward = torch.compile(model) if options.compile else model
+    started = time.monotonic()
+    with (options.output / "log.jsonl").open("a", encoding="utf-8") as log:
+        for step in tqdm(range(first, options.steps), initial=first, total=options.steps):
+            inputs, targets = (t.to(options.device) for t in crops[step])
+            inputs = inputs.to(memory_format=torch.channels_last)
+            with torch.autocast(torch.device(options.device).type, dtype=torch.bfloat16):
+                tones = forward(inputs)
+            loss = sketch_loss(tones.float(), targets)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            done = step + 1
+            if done % 10 == 0 or done == options.steps:
+                entry = {"step": done, "loss": loss.item(), "seconds": time.monotonic() - started}
+                log.write(json.dumps(entry) + "\n")
+                log.flush()
+            if done % options.checkpoint_every == 0 or done == options.steps:
+                save_checkpoint(
+                    path,
+                    {
+                        "config": dataclasses.asdict(config),
+                        "steps": options.steps,
+                        "batch": options.batch,
+                        "seed": options.seed,
+                        "step": done,
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "schedule": schedule.state_dict(),
+                    },
+                )
+    return path

@@ -1,0 +1,127 @@
+"""The U-Net that paints pencil tones into a binary page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Shape of a U-Net.
+
+    width: features at the finest level, at least 1; each step down doubles them.
+    depth: steps down, at least 1; each halves height and width.
+    unshuffle: factor of the pixel-unshuffle stem, 1 for none. The first convolution then works on
+        ``unshuffle**2`` times fewer positions, which is where a U-Net spends most of its time.
+    """
+
+    width: int = 32
+    depth: int = 2
+    unshuffle: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "unshuffle"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    @property
+    def stride(self) -> int:
+        """Height and width of the input must be multiples of this many pixels."""
+        return int(self.unshuffle * 2**self.depth)
+
+    @property
+    def halo(self) -> int:
+        """Distance in pixels beyond which no input pixel can change an output pixel.
+
+        Interval arithmetic from the output back to the input, over every position within one
+        stride, because pooling makes the reach depend on it.
+        """
+        return max(self._reach(p) for p in range(self.stride))
+
+    def _reach(self, pixel: int) -> int:
+        lo = hi = pixel // self.unshuffle
+        spans = []  # what each level's encoder must give, finest first
+        for _ in range(self.depth):
+            lo, hi = lo - 2, hi + 2  # the decoder's two 3x3 convolutions
+            spans.append((lo, hi))
+            lo, hi = lo // 2, hi // 2  # upsampling by 2
+        for skip_lo, skip_hi in reversed(spans):
+            lo, hi = lo - 2, hi + 2  # the encoder's two 3x3 convolutions
+            lo, hi = min(2 * lo, skip_lo), max(2 * hi + 1, skip_hi)  # pooling, and the skip
+        lo, hi = self.unshuffle * (lo - 2), self.unshuffle * (hi + 3) - 1
+        return max(pixel - lo, hi - pixel)
+
+
+def _double_conv(inputs: int, outputs: int) -> nn.Sequential:
+    # Two times convolution, BatchNorm, ReLU. BatchNorm folds into the convolution on export and
+    # is safe in FP16; grouped convolutions are avoided for TensorRT's sake.
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class UNet(nn.Module):
+    """U-Net (Ronneberger et al. 2015, arXiv:1505.04597) from binary page to pencil tones.
+
+    Input (N, 1, H, W) float, 0 for ink and 1 for paper; H and W multiples of ``config.stride``.
+    Output of the same shape, tones in 0..1.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        features = [config.width * 2**level for level in range(config.depth + 1)]
+        pixels = config.unshuffle**2
+        self.stem: nn.Module = nn.PixelUnshuffle(config.unshuffle)
+        self.down = nn.ModuleList(
+            _double_conv(inputs, outputs)
+            for inputs, outputs in zip([pixels, *features], features, strict=False)
+        )
+        self.pool = nn.MaxPool2d(2)
+        # Kernel 2, stride 2: each output pixel comes from one tap, so no checkerboard can form.
+        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * f, f, 2, stride=2) for f in features[:-1])
+        self.merge = nn.ModuleList(_double_conv(2 * f, f) for f in features[:-1])
+        self.head = nn.Sequential(
+            nn.Conv2d(config.width, pixels, 1), nn.PixelShuffle(config.unshuffle), nn.Sigmoid()
+        )
+
+    def forward(self, binary: Tensor) -> Tensor:
+        """Paint tones; shapes and ranges as in the class."""
+        x = self.stem(binary)
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else self.pool(x))
+            skips.append(x)
+        for level in reversed(range(self.config.depth)):
+            x = self.merge[level](torch.cat([self.up[level](x), skips[level]], dim=1))
+        tones: Tensor = self.head(x)
+        return tones
+
+
+def flop_per_pixel(config: UNetConfig) -> float:
+    """Floating-point operations of the convolutions per input pixel (a multiply-add is two)."""
+    model = UNet(config).eval()
+    total = 0
+
+    def count(module: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal total
+        if isinstance(module, nn.ConvTranspose2d):  # kernel equals stride: one tap per output
+            total += 2 * output.numel() * module.in_channels
+        elif isinstance(module, nn.Conv2d):
+            taps = module.kernel_size[0] * module.kernel_size[1]
+            total += 2 * output.numel() * module.in_channels * taps
+
+    for module in model.modules():
+        module.register_forward_hook(count)
+    side = config.stride
+    with torch.no_grad():
+        model(torch.zeros(1, 1, side, side))
+    return total / side**2
