@@ -1,0 +1,121 @@
+// A separable blur of bytes with integer weights of sum 256, exact to the last bit, two rows at a
+// time.
+//
+// Rows are filtered horizontally once, into a ring of row pairs that stays in the first-level
+// cache, and vertically from there. Sums of a row reach 65280, so they are kept less 32768 in an
+// int16, and two rows share an int32: what dot2 takes. Pairs are cut so that both of the rows made
+// at a time use the same ones, with weights shifted by one row.
+#pragma once
+
+#include "isa.h"
+#include "kernels.h"
+
+namespace sketchify::SKETCHIFY_ISA {
+namespace {
+
+constexpr std::ptrdiff_t strip_width = 512;  // pixels; a ring is 4 bytes x this x (radius + 1)
+
+struct Replicate {
+  static std::ptrdiff_t index(std::ptrdiff_t i, std::ptrdiff_t n) {
+    return i < 0 ? 0 : i < n ? i : n - 1;
+  }
+};
+
+struct Reflect101 {
+  static std::ptrdiff_t index(std::ptrdiff_t i, std::ptrdiff_t n) {
+    while (i < 0 || i >= n) {
+      if (n == 1) return 0;
+      i = i < 0 ? -i : 2 * (n - 1) - i;
+    }
+    return i;
+  }
+};
+
+// Weights: `taps`, an array of an odd number of int8. Border: index(i, n) brings i into 0..n-1.
+template <class Weights, class Border>
+class Blur {
+ public:
+  // The columns [begin, end) of the image, at most strip_width, and rows from `row` on.
+  Blur(const Gray& image, std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t row)
+      : image_(image), begin_(begin), end_(end), next_(row - radius) {
+    for (int i = 0; i <= radius; ++i) pairs_[i] = ring_[i];
+    for (int i = 0; i < radius; ++i) filter_pair();
+  }
+
+  // The next two rows: calls emit(i, x, sums) for row i = 0, 1 and all x = 0, vector_bytes, ...
+  // below the width. sums[p] holds 65536 x blurred + `rounding` of the pixels of phase p, from x
+  // on.
+  template <int rounding, class Emit>
+  [[gnu::always_inline]] void next_two(Emit emit) {
+    filter_pair();
+    for (std::ptrdiff_t x = 0; x < end_ - begin_; x += vector_bytes) {
+      I32 sums[2][4];
+      for (int p = 0; p < 4; ++p) {
+        I32 first = splat(256 * 32768 + rounding), second = first;
+        for (int j = 0; j <= radius; ++j) {
+          const I32 pair = load<I32>(pairs_[j] + x + p * lanes);
+          first = dot2(first, pair, weights2(2 * j));
+          second = dot2(second, pair, weights2(2 * j - 1));
+        }
+        sums[0][p] = first;
+        sums[1][p] = second;
+      }
+      emit(0, x, sums[0]);
+      emit(1, x, sums[1]);
+    }
+  }
+
+ private:
+  static constexpr int size = sizeof Weights::taps, radius = size / 2;
+  static constexpr int words = (size + 3 + 3) / 4;  // that taps at any of 4 offsets touch
+  static constexpr std::ptrdiff_t lanes = vector_bytes / 4;
+
+  static constexpr int tap(int i) { return i < 0 || i >= size ? 0 : Weights::taps[i]; }
+  static constexpr int weights2(int i) { return tap(i) | tap(i + 1) << 16; }
+  static constexpr int weights4(int i) {
+    return tap(i) | tap(i + 1) << 8 | tap(i + 2) << 16 | tap(i + 3) << 24;
+  }
+
+  void filter_pair() {
+    pad(next_++, lines_[0]);
+    pad(next_++, lines_[1]);
+    std::int32_t* pair = pairs_[0];  // the oldest makes room
+    for (int i = 0; i < radius; ++i) pairs_[i] = pairs_[i + 1];
+    pairs_[radius] = pair;
+    for (std::ptrdiff_t x = 0; x < end_ - begin_; x += vector_bytes) {
+      I32 sums[2][4];
+      for (int i = 0; i < 2; ++i) {
+        for (int p = 0; p < 4; ++p) sums[i][p] = splat(-32768);
+        for (int w = 0; w < words; ++w) {
+          const U8 bytes = load<U8>(lines_[i] + x + 4 * w);
+          for (int p = 0; p < 4; ++p) {
+            const int weights = weights4(4 * w - p);
+            if (weights) sums[i][p] = dot4(sums[i][p], bytes, weights);
+          }
+        }
+      }
+      for (int p = 0; p < 4; ++p)
+        store(pair + x + p * lanes, (sums[0][p] & 0xffff) | sums[1][p] << 16);
+    }
+  }
+
+  // Copies the columns and `radius` more on each side of a row, which may lie outside of the image.
+  void pad(std::ptrdiff_t row, std::uint8_t* line) const {
+    const std::uint8_t* from = image_.data + Border::index(row, image_.height) * image_.stride;
+    std::ptrdiff_t x = begin_ - radius;
+    for (; x < 0; ++x) *line++ = from[Border::index(x, image_.width)];
+    const std::ptrdiff_t end = end_ + radius, inside = end < image_.width ? end : image_.width;
+    __builtin_memcpy(line, from + x, static_cast<std::size_t>(inside - x));
+    line += inside - x;
+    for (x = inside; x < end; ++x) *line++ = from[Border::index(x, image_.width)];
+  }
+
+  const Gray& image_;
+  std::ptrdiff_t begin_, end_, next_;
+  std::int32_t* pairs_[radius + 1];
+  alignas(64) std::int32_t ring_[radius + 1][strip_width];
+  alignas(64) std::uint8_t lines_[2][strip_width + 4 * words + vector_bytes] = {};
+};
+
+}  // namespace
+}  // namespace sketchify::SKETCHIFY_ISA

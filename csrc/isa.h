@@ -1,0 +1,108 @@
+// The vectors of the instruction set that this object is compiled for, and the operations on them
+// that GCC's and Clang's vector extensions lack. Everything is in an anonymous namespace, so that
+// objects compiled with other flags have their own.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+namespace sketchify::SKETCHIFY_ISA {
+namespace {
+
+#if defined(__AVX512VNNI__)
+constexpr std::ptrdiff_t vector_bytes = 64;
+#elif defined(__AVX2__)
+constexpr std::ptrdiff_t vector_bytes = 32;
+#else
+constexpr std::ptrdiff_t vector_bytes = 16;
+#endif
+
+using U8 [[gnu::vector_size(vector_bytes)]] = std::uint8_t;
+using I32 [[gnu::vector_size(vector_bytes)]] = std::int32_t;
+using F32 [[gnu::vector_size(vector_bytes)]] = float;
+
+template <class Vector>
+[[gnu::always_inline]] inline Vector load(const void* from) {
+  Vector v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class Vector>
+[[gnu::always_inline]] inline void store(void* to, Vector v) {
+  __builtin_memcpy(to, &v, sizeof v);
+}
+
+// The first `n` bytes alone exist, where n is less than a vector.
+[[gnu::always_inline]] inline U8 load_part(const std::uint8_t* from, std::ptrdiff_t n) {
+  if (n >= vector_bytes) return load<U8>(from);
+  U8 v{};
+  __builtin_memcpy(&v, from, static_cast<std::size_t>(n));
+  return v;
+}
+
+[[gnu::always_inline]] inline void store_part(std::uint8_t* to, U8 v, std::ptrdiff_t n) {
+  if (n >= vector_bytes) return store(to, v);
+  __builtin_memcpy(to, &v, static_cast<std::size_t>(n));
+}
+
+[[gnu::always_inline]] inline I32 splat(std::int32_t value) { return I32{} + value; }
+
+[[gnu::always_inline]] inline I32 min(I32 a, I32 b) { return a < b ? a : b; }
+
+// sum + low * low + high * high of the two int16 in each lane. weights: two int16.
+[[gnu::always_inline]] inline I32 dot2(I32 sum, I32 pairs, std::int32_t weights) {
+#if defined(__AVX512VNNI__)
+  return (I32)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)pairs, _mm512_set1_epi32(weights));
+#elif defined(__AVX2__)
+  return sum + (I32)_mm256_madd_epi16((__m256i)pairs, _mm256_set1_epi32(weights));
+#elif defined(__SSE2__)
+  return sum + (I32)_mm_madd_epi16((__m128i)pairs, _mm_set1_epi32(weights));
+#else
+  return sum + ((pairs << 16) >> 16) * static_cast<std::int16_t>(weights) +
+         (pairs >> 16) * (weights >> 16);
+#endif
+}
+
+// sum + the dot product of the four uint8 in each lane with four int8, none of them negative.
+[[gnu::always_inline]] inline I32 dot4(I32 sum, U8 bytes, std::int32_t weights) {
+#if defined(__AVX512VNNI__)
+  return (I32)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)bytes, _mm512_set1_epi32(weights));
+#elif defined(__AVX2__)
+  const __m256i pairs = _mm256_maddubs_epi16((__m256i)bytes, _mm256_set1_epi32(weights));
+  return dot2(sum, (I32)pairs, 0x00010001);
+#else
+  constexpr std::int32_t even = 0x00ff00ff;
+  sum = dot2(sum, (I32)bytes & even, weights & even);
+  return dot2(sum, ((I32)bytes >> 8) & even, (weights >> 8) & even);
+#endif
+}
+
+// 1 / x within 2^-22, for x in 1..255; whatever for 0.
+[[gnu::always_inline]] inline F32 reciprocal(F32 x) {
+#if defined(__AVX512VNNI__)
+  const F32 r = (F32)_mm512_rcp14_ps((__m512)x);
+  return r * (F32)_mm512_fnmadd_ps((__m512)x, (__m512)r, _mm512_set1_ps(2));
+#elif defined(__AVX2__)
+  const F32 r = (F32)_mm256_rcp_ps((__m256)x);  // within 1.5 * 2^-12, so one Newton step is enough
+  return r * (F32)_mm256_fnmadd_ps((__m256)x, (__m256)r, _mm256_set1_ps(2));
+#else
+  return 1.0f / x;
+#endif
+}
+
+// Lane i of phase p is pixel 4 i + p of a row: taking phases apart and putting them together again
+// needs shifts alone, and a horizontal filter of bytes gives them for nothing (dot4 at 4 weights).
+[[gnu::always_inline]] inline I32 phase(U8 pixels, int p) { return ((I32)pixels >> 8 * p) & 255; }
+
+// Four phases of values 0..255 to pixels in their order.
+[[gnu::always_inline]] inline U8 interleave(const I32 (&phases)[4]) {
+  return (U8)(phases[0] | phases[1] << 8 | phases[2] << 16 | phases[3] << 24);
+}
+
+}  // namespace
+}  // namespace sketchify::SKETCHIFY_ISA

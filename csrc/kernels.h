@@ -1,0 +1,41 @@
+// The contracts of the kernels. Each is compiled once per instruction set (see CMakeLists.txt), and
+// every version writes the same bytes. Nothing here has code of its own: a function shared by
+// objects built with different flags could be linked from the wrong one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sketchify {
+
+// Rows of `width` adjacent values; `stride` is the distance of rows in bytes, of any size and sign.
+template <class T>
+struct Image {
+  T* data;
+  std::ptrdiff_t stride, height, width;
+};
+
+using Gray = Image<const std::uint8_t>;
+using Tones = Image<const float>;
+using Page = Image<std::uint8_t>;  // a result: the size of its source, no memory in common with it
+
+struct Rows {
+  std::ptrdiff_t begin, end;
+};
+
+// Each function computes the given rows of the page; calls for other rows may run at the same time.
+// strength: line strength in 1/256, 0..1024; ink (255 - value) is multiplied by it.
+#define SKETCHIFY_KERNELS(isa)                                                \
+  namespace isa {                                                             \
+  void binarize(const Gray& gray, const Page& out, Rows rows);                \
+  void dodge(const Gray& gray, const Page& out, int strength, Rows rows);     \
+  void compose(const Tones& tones, const Page& out, int strength, Rows rows); \
+  }
+
+SKETCHIFY_KERNELS(baseline)
+SKETCHIFY_KERNELS(avx2)
+SKETCHIFY_KERNELS(avx512)
+
+#undef SKETCHIFY_KERNELS
+
+}  // namespace sketchify

@@ -1,0 +1,1 @@
+"""binarize, dodge and compose: `reference` defines them in NumPy, `native` runs them fast."""
