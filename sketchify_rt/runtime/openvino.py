@@ -57,17 +57,14 @@ class OpenVinoRuntime:
         binary: uint8 (N, H, W), 0 for ink and 255 for paper. Returns float32 (N, H, W), nominally
         0..1, owned by the caller.
         """
-        tones = np.empty(binary.shape, np.float32)
+        # OpenVINO reads and writes these arrays themselves and does not keep them alive.
+        source = np.ascontiguousarray(binary[:, None])
+        tones = np.empty(source.shape, np.float32)
         request = self._requests.get()
         try:
-            request.set_input_tensor(_tensor(binary))
-            request.set_output_tensor(_tensor(tones))
+            request.set_input_tensor(ov.Tensor(source, shared_memory=True))
+            request.set_output_tensor(ov.Tensor(tones, shared_memory=True))
             request.infer()
         finally:
             self._requests.put(request)
-        return tones
-
-
-def _tensor(images: npt.NDArray[np.generic]) -> ov.Tensor:
-    # Shared memory: OpenVINO reads and writes the arrays themselves.
-    return ov.Tensor(np.ascontiguousarray(images[:, None]), shared_memory=True)
+        return tones[:, 0]
