@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+from types import SimpleNamespace, TracebackType
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from sketchify_rt.cli import convert, main
+from sketchify_rt.errors import BackendUnavailable, DecodeError
+from sketchify_rt.options import Encoding, Options
+
+
+class Engine:
+    """Gives back the bytes of the file; those that start with "bad" cannot be decoded."""
+
+    opened: list[Options]
+
+    def __init__(self, options: Options) -> None:
+        Engine.opened.append(options)
+        self.backend = SimpleNamespace(note=None)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return
+
+    def prepare(self, workers: int) -> None:
+        if Engine.opened[-1].device.startswith("cuda"):
+            raise BackendUnavailable("cuda: no such device; use --device cpu")
+
+    def convert(self, image: Path, encoding: Encoding) -> bytes:
+        data = image.read_bytes()
+        if data.startswith(b"bad"):
+            raise DecodeError(str(image), "the file is cut short")
+        return f"{encoding.format} {encoding.quality} ".encode() + data
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, and an engine without pixels."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(convert, "_open", Engine)
+    Engine.opened = []
+    return tmp_path
+
+
+def make(**files: str) -> None:
+    for name, text in files.items():
+        path = Path(name.replace("__", "/") + ".jpg")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["convert", *arguments])
+
+
+def results(folder: str = "out") -> dict[str, str]:
+    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_text() for path in files}
+
+
+def test_a_folder_becomes_a_folder(here: Path) -> None:
+    make(in__a="1", in__sub__b="2")
+    result = call("in", "-o", "out")
+    assert result.exit_code == 0
+    assert results() == {"a.png": "png None 1", "sub/b.png": "png None 2"}
+    assert result.stdout.startswith("converted 2, skipped 0, failed 0 in ")
+    assert result.stderr == ""
+
+
+def test_one_bad_file_is_named_and_the_rest_converted(here: Path) -> None:
+    make(in__a="1", in__b="bad", in__c="3")
+    result = call("in", "gone.jpg", "-o", "out")
+    assert result.exit_code == 1
+    assert sorted(results()) == ["in/a.png", "in/c.png"]
+    assert result.stderr.splitlines() == [
+        "gone.jpg: no such file or folder",
+        "in/b.jpg: the file is cut short",
+    ]
+    assert result.stdout.startswith("converted 2, skipped 0, failed 2 in ")
+
+
+def test_quiet_tells_of_failures_alone(here: Path) -> None:
+    make(a="1", b="bad")
+    result = call("a.jpg", "b.jpg", "-o", "out", "-q")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "b.jpg: the file is cut short\n"
+
+
+def test_json_is_one_document(here: Path) -> None:
+    make(in__a="1", in__b="bad", in__c="3")
+    call("in/c.jpg", "-o", "out")
+    result = call("in", "gone/*.jpg", "-o", "out", "--json", "--skip-existing")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert document.pop("seconds") >= 0
+    assert document.pop("images_per_second") >= 0
+    assert document == {
+        "converted": 2,
+        "skipped": 0,
+        "failed": 2,
+        "not_done": 0,
+        "stopped": None,
+        "failures": [
+            {"source": "gone/*.jpg", "reason": "no image has a name like this"},
+            {"source": "in/b.jpg", "reason": "the file is cut short"},
+        ],
+        "files": [
+            {"source": "in/a.jpg", "output": "out/in/a.png", "status": "converted"},
+            {"source": "in/b.jpg", "output": "out/in/b.png", "status": "failed"},
+            {"source": "in/c.jpg", "output": "out/in/c.png", "status": "converted"},
+        ],
+    }
+
+
+def test_existing_results(here: Path) -> None:
+    make(a="1", b="2")
+    assert call("a.jpg", "-o", "out").exit_code == 0
+    Path("out/a.png").write_text("kept")
+    refused = call("a.jpg", "b.jpg", "-o", "out")
+    assert refused.exit_code == 1
+    assert "out/a.png: exists already; give --overwrite or --skip-existing" in refused.stderr
+    assert results() == {"a.png": "kept", "b.png": "png None 2"}
+    skipped = call("a.jpg", "b.jpg", "-o", "out", "--skip-existing")
+    assert (skipped.exit_code, skipped.stdout[:33]) == (0, "converted 0, skipped 2, failed 0 ")
+    assert call("a.jpg", "-o", "out", "--overwrite").exit_code == 0
+    assert results()["a.png"] == "png None 1"
+    both = call("a.jpg", "-o", "out", "--overwrite", "--skip-existing")
+    assert both.exit_code == 2
+
+
+def test_options_reach_the_engine(here: Path) -> None:
+    make(a="1")
+    options = "--model m --device cpu --mode dodge --threads 3 --strength 1.5 --max-side 9"
+    options += " --tile 512 --max-pixels 1000 --format webp --quality 80"
+    assert call("a.jpg", "-o", "out", *options.split()).exit_code == 0
+    assert Engine.opened == [
+        Options("m", "cpu", "dodge", 3, 1.5, max_side=9, tile=512, max_pixels=1000)
+    ]
+    assert results() == {"a.webp": "webp 80 1"}
+    assert call("a.jpg", "-o", "out", "--square", "256").exit_code == 0
+    assert Engine.opened[-1] == Options(square=256)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("a.jpg", "Missing option '-o'"),
+        ("-o out", "Missing argument 'INPUT...'"),
+        ("gone.jpg -o out", "gone.jpg: no such file or folder"),
+        ("a.jpg -o a.jpg", "'a.jpg' is a file"),
+        ("a.jpg -o a.jpg/out", "a file stands where a folder is needed"),
+        ("in -o in", "both an input and the output folder"),
+        ("a.jpg -o out --strength 5", "5.0 is not in the range 0<=x<=4"),
+        ("a.jpg -o out --quality 0 --format jpg", "0 is not in the range 1<=x<=100"),
+        ("a.jpg -o out --quality 90", "png is lossless"),
+        ("a.jpg -o out --tile 100", "100 is not in the range x>=256"),
+        ("a.jpg -o out --square 9 --max-side 9", "square and max_side"),
+        ("a.jpg -o out --device tpu", "device is 'tpu'"),
+        ("a.jpg -o out --device cuda:1", "no such device; use --device cpu"),
+        ("a.jpg -o out --mode pencil", "'pencil' is not one of"),
+        ("a.jpg -o out -jpg", "No such option"),
+    ],
+)
+def test_wrong_usage(here: Path, arguments: str, told: str) -> None:
+    make(a="1", in__a="1")
+    result = call(*arguments.split())
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert result.stdout == ""
+    assert not Path("out/a.png").exists()
+
+
+def test_a_folder_without_images(here: Path) -> None:
+    make(a="1")
+    Path("empty").mkdir()
+    result = call("empty", "-o", "out")
+    assert result.exit_code == 1
+    assert result.stderr == "empty: the folder has no images in it\n"
+    assert call("empty", "a.jpg", "-o", "out").exit_code == 1
+    assert results() == {"a.png": "png None 1"}
+
+
+def test_an_input_is_never_written_over(here: Path) -> None:
+    make(a="1", in__a="1", in__b="2")
+    result = call("a.jpg", "-o", ".", "--format", "jpg", "--overwrite")
+    assert result.exit_code == 1
+    assert "a.jpg: is, or would next time be, among the inputs" in result.stderr
+    assert call("in", "a.jpg", "-o", ".", "--overwrite").exit_code == 1
+    assert Path("a.jpg").read_text() == "1"
+    assert sorted(results("in")) == ["a.jpg", "b.jpg"]
+
+
+def test_names_of_any_kind(here: Path) -> None:
+    names = ["-x.jpg", "spaced name.jpg", "漫画.jpg", "x" * 251 + ".jpg", os.fsdecode(b"\xff.jpg")]
+    for name in names:
+        Path(name).write_text("bad" if name.startswith("\udcff") else "1")
+    result = call("-o", "out", "--json", "--", *names)
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert [file["source"] for file in document["files"]] == names
+    assert sorted(results()) == sorted(f"{name[:-4]}.png" for name in names[:-1])
+    assert "\ufffd.jpg: the file is cut short" in call("-o", "out", names[-1]).stderr
+
+
+_FAKE = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import test_cli
+from sketchify_rt.cli import convert, main
+class Slow(test_cli.Engine):
+    def convert(self, image, encoding):
+        time.sleep({seconds})
+        return super().convert(image, encoding)
+test_cli.Engine.opened = []
+convert._open = Slow
+main(["convert", "in", "-o", "out", "--threads", "2"])
+"""
+
+
+def fake(seconds: float) -> list[str]:
+    code = _FAKE.format(tests=str(Path(__file__).parent), seconds=seconds)
+    return [sys.executable, "-c", code]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_cleanly(here: Path, sent: signal.Signals) -> None:
+    make(**{f"in__p{i}": "1" for i in range(100)})
+    process = subprocess.Popen(fake(0.1), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    while not (Path("out").exists() and results()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(sent)
+    stdout, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    done = results()
+    assert 0 < len(done) < 100
+    assert set(done.values()) == {"png None 1"}
+    assert all(name.startswith("p") for name in done)  # no hidden part of a file
+    assert stdout.startswith(f"converted {len(done)}, skipped 0, failed 0 in ")
+    assert stderr == f"stopped: interrupted; {100 - len(done)} images not begun\n"
+
+
+def test_a_reader_that_has_gone_is_no_traceback(here: Path) -> None:
+    make(in__a="1")
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.run(
+        fake(0), stdout=writing, stderr=subprocess.PIPE, text=True, timeout=20, check=False
+    )
+    os.close(writing)
+    assert process.returncode == 1
+    assert process.stderr == ""
+    assert list(results()) == ["a.png"]
+
+
+def test_progress_is_shown_on_a_terminal(here: Path) -> None:
+    make(in__a="1", in__b="bad")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (25, 100))
+    process = subprocess.run(
+        fake(0.1), stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=20, check=False
+    )
+    os.close(theirs)
+    shown = ""
+    with contextlib.suppress(OSError):  # EIO, at the end
+        while more := os.read(ours, 65536):
+            shown += more.decode()
+    os.close(ours)
+    assert process.returncode == 1
+    assert "2/2" in shown
+    assert "images/s" in shown
+    assert "failed=1" in shown
+    assert shown.rstrip().endswith("in/b.jpg: the file is cut short")
+
+
+def test_help_tells_every_option_its_range_and_default() -> None:
+    told = CliRunner().invoke(main, ["convert", "--help"], terminal_width=100).stdout
+    for parameter in convert.command.params:
+        assert parameter.opts[-1] in told or parameter.name == "inputs"
+    for words in ("0<=x<=4", "1<=x<=100", "x>=256", "default: 2048", "Exit code: 0 all"):
+        assert words in told
+    assert "convert" in CliRunner().invoke(main, ["--help"]).stdout
+
+
+def test_the_command_line_is_quick_to_answer() -> None:
+    code = (
+        "import sys; from sketchify_rt.cli import main\n"
+        "main(['convert', '--help'], standalone_mode=False)\n"
+        "print(sorted({'cv2', 'numpy', 'PIL', 'openvino', 'torch', 'tqdm'} & set(sys.modules)))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert told.stdout.splitlines()[-1] == "[]"
+
+
+def test_versions() -> None:
+    module = [sys.executable, "-m", "sketchify_rt", "--version"]
+    told = subprocess.run(module, capture_output=True, text=True, timeout=20, check=True)
+    assert told.stdout.startswith("sketchify-rt, version 0.")
+
+
+def test_info_tells_what_is_there_and_what_is_not() -> None:
+    text = CliRunner().invoke(main, ["info"])
+    assert text.exit_code == 0, text.output
+    found = json.loads(CliRunner().invoke(main, ["info", "--json"]).stdout)
+    assert found["versions"]["numpy"] == np.__version__
+    assert found["isa"]["in_use"] in found["isa"]["available"]
+    assert found["threads"] >= 1
+    assert [info["name"] for info in found["backends"]][:1] == ["cpu"]
+    assert all(info["available"] or info["detail"] for info in found["backends"])
+    for word in (np.__version__, found["isa"]["in_use"], found["backends"][1]["detail"]):
+        assert word in text.stdout
+    assert [model["name"] for model in found["models"]] == ["lite"]
+    assert found["models"][0]["credit"] in text.stdout
+
+
+def draw(path: str) -> None:
+    page = np.full((64, 48), 255, np.uint8)
+    cv2.circle(page, (24, 32), 15, 60, 3)
+    cv2.imwrite(path, page)
+
+
+@pytest.mark.parametrize("mode", ["dodge", "binary", "sketch"])
+def test_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    draw("in/page.png")
+    Path("in/broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not much of a picture")
+    result = call("in", "-o", "out", "--mode", mode, "--threads", "2")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("in/broken.jpg: ")
+    assert [path.name for path in Path("out").iterdir()] == ["page.png"]
+    sketch = cv2.imread("out/page.png", cv2.IMREAD_UNCHANGED)
+    assert sketch is not None
+    assert (sketch.shape, sketch.dtype) == ((64, 48), np.uint8)
+    assert sketch[2, 2] > 230  # paper
+    assert sketch[30:35, 36:42].min() < 200  # the line

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import _thread
+import errno
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sketchify_rt.batch import runner
+from sketchify_rt.batch.runner import Outcome, Report, run
+from sketchify_rt.batch.sinks import Existing, Folder
+from sketchify_rt.batch.sources import Job
+from sketchify_rt.errors import BackendUnavailable, DecodeError, InputError, OutputError
+from sketchify_rt.options import Encoding
+
+
+class Engine:
+    """Gives back the name of the image, or raises what it is told to."""
+
+    def __init__(self, **errors: BaseException) -> None:
+        self.errors = errors
+        self.prepared: list[int] = []
+        self.converted: list[str] = []
+
+    def prepare(self, workers: int) -> None:
+        self.prepared.append(workers)
+
+    def convert(self, image: str | Path, encoding: Encoding) -> bytes:
+        name = Path(image).stem
+        self.converted.append(name)
+        if error := self.errors.get(name):
+            raise error
+        return f"{name} as {encoding.format}".encode()
+
+
+def jobs(*names: str) -> list[Job]:
+    return [Job(Path(f"in/{name}.jpg"), name) for name in names]
+
+
+def convert(
+    engine: Engine,
+    names: list[Job],
+    folder: Path,
+    *,
+    workers: int = 2,
+    existing: Existing = "refuse",
+    **options: object,
+) -> Report:
+    sink = Folder(folder, "png", existing)
+    return run(engine, names, sink, Encoding(), workers=workers, **options)  # type: ignore[arg-type]
+
+
+def reasons(report: Report) -> dict[str, str]:
+    return {str(outcome.source): outcome.reason for outcome in report.failed}
+
+
+def results(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_all_are_converted_and_told_of(tmp_path: Path) -> None:
+    engine, told = Engine(), list[Outcome]()
+    names = [f"p{i}" for i in range(50)]
+    report = convert(engine, jobs(*names), tmp_path, progress=told.append)
+    assert (report.converted, report.skipped, report.failed, report.not_done) == (50, 0, [], 0)
+    assert report.seconds > 0
+    assert report.images_per_second == pytest.approx(50 / report.seconds)
+    assert (tmp_path / "p7.png").read_bytes() == b"p7 as png"
+    assert sorted(outcome.index for outcome in told) == list(range(50))
+    assert {outcome.output for outcome in told} == {tmp_path / f"{name}.png" for name in names}
+
+
+@pytest.mark.parametrize(("asked", "images", "used"), [(8, 3, 3), (2, 5, 2), (4, 0, 1), (0, 2, 1)])
+def test_the_engine_is_prepared_once(tmp_path: Path, asked: int, images: int, used: int) -> None:
+    engine = Engine()
+    convert(engine, jobs(*"abcdefgh"[:images]), tmp_path, workers=asked)
+    assert engine.prepared == [used]
+
+
+def test_an_engine_that_cannot_be_prepared_stops_all(tmp_path: Path) -> None:
+    class Unavailable(Engine):
+        def prepare(self, workers: int) -> None:
+            raise BackendUnavailable("no such device")
+
+    with pytest.raises(BackendUnavailable):
+        convert(Unavailable(), jobs("a"), tmp_path)
+
+
+def test_images_are_worked_on_at_the_same_time(tmp_path: Path) -> None:
+    meeting = threading.Barrier(3, timeout=10)
+
+    class Meeting(Engine):
+        def convert(self, image: str | Path, encoding: Encoding) -> bytes:
+            meeting.wait()  # raises BrokenBarrierError where not three come together
+            return b"x"
+
+    assert convert(Meeting(), jobs(*"abcdef"), tmp_path, workers=3).converted == 6
+
+
+def test_jobs_are_taken_no_more_than_a_few_ahead(tmp_path: Path) -> None:
+    taken, done, ahead = 0, 0, []
+
+    class Many:
+        def __len__(self) -> int:
+            return 200
+
+        def __iter__(self) -> Iterator[Job]:
+            nonlocal taken
+            for job in jobs(*map(str, range(200))):
+                taken += 1
+                yield job
+
+    def progress(outcome: Outcome) -> None:
+        nonlocal done
+        done += 1
+        ahead.append(taken - done)
+
+    sink = Folder(tmp_path, "png")
+    assert run(Engine(), Many(), sink, Encoding(), workers=2, progress=progress).converted == 200
+    assert max(ahead) <= 3
+
+
+def test_bad_files_are_named_in_the_order_of_the_jobs_and_the_rest_converted(
+    tmp_path: Path,
+) -> None:
+    engine = Engine(
+        a=DecodeError("in/a.jpg", "the file is cut short"),
+        b=InputError("in/b.jpg: cannot be read (No such file)"),
+        d=MemoryError(),
+        e=ZeroDivisionError("oops"),
+        f=PermissionError(13, "Permission denied", "in/f.jpg"),
+    )
+    report = convert(engine, jobs(*"fedcba"), tmp_path)
+    assert list(reasons(report).items()) == [
+        ("in/f.jpg", "cannot be read: Permission denied"),
+        ("in/e.jpg", "ZeroDivisionError: oops"),
+        (
+            "in/d.jpg",
+            "not enough memory; give fewer --threads, a smaller --tile or a --max-side",
+        ),
+        ("in/b.jpg", "cannot be read (No such file)"),
+        ("in/a.jpg", "the file is cut short"),
+    ]
+    assert (report.converted, report.not_done, report.stopped) == (1, 0, "")
+    assert results(tmp_path) == ["c.png"]
+
+
+def test_debug_gives_the_traceback_of_the_unforeseen(tmp_path: Path) -> None:
+    engine = Engine(a=ZeroDivisionError("oops"), b=DecodeError("in/b.jpg", "cut short"))
+    report = convert(engine, jobs("a", "b"), tmp_path, debug=True)
+    assert "Traceback" in reasons(report)["in/a.jpg"]
+    assert "test_runner.py" in reasons(report)["in/a.jpg"]
+    assert reasons(report)["in/b.jpg"] == "cut short"
+
+
+def test_results_that_exist(tmp_path: Path) -> None:
+    convert(Engine(), jobs("a"), tmp_path)
+    refused, skipped, replaced = Engine(), Engine(), Engine()
+    report = convert(refused, jobs("a", "b"), tmp_path)
+    assert "exists already" in reasons(report)["in/a.jpg"]
+    assert refused.converted == ["b"]
+    report = convert(skipped, jobs("a", "b", "c"), tmp_path, existing="skip")
+    assert (report.skipped, report.converted, skipped.converted) == (2, 1, ["c"])
+    (tmp_path / "a.png").write_bytes(b"old")
+    report = convert(replaced, jobs("a"), tmp_path, existing="overwrite")
+    assert (tmp_path / "a.png").read_bytes() == b"a as png"
+
+
+def test_a_full_disk_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(path: Path, data: bytes) -> None:
+        if path.stem == "p3":
+            error = OutputError(f"{path}: cannot be written: No space left on device")
+            error.errno = errno.ENOSPC
+            raise error
+
+    monkeypatch.setattr(runner, "write", write)
+    engine = Engine()
+    report = convert(engine, jobs(*[f"p{i}" for i in range(100)]), tmp_path, workers=1)
+    assert report.stopped == "the disk is full"
+    assert list(reasons(report)) == ["in/p3.jpg"]
+    assert len(engine.converted) == report.converted + 1 <= 6
+    assert report.converted + 1 + report.not_done == 100
+    assert not report.interrupted
+
+
+def test_an_interruption_finishes_what_was_begun(tmp_path: Path) -> None:
+    class Interrupted(Engine):
+        def convert(self, image: str | Path, encoding: Encoding) -> bytes:
+            data = super().convert(image, encoding)
+            if len(self.converted) == 4:
+                _thread.interrupt_main()
+                time.sleep(0.1)  # still at work when the interruption is seen
+            return data
+
+    engine = Interrupted()
+    report = convert(engine, jobs(*[f"p{i}" for i in range(100)]), tmp_path)
+    assert report.interrupted
+    assert report.stopped == "interrupted"
+    assert report.converted == len(engine.converted) < 10
+    assert report.converted + report.not_done == 100
+    assert results(tmp_path) == sorted(f"{name}.png" for name in engine.converted)

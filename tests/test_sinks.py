@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sketchify_rt.batch import sinks
+from sketchify_rt.batch.sinks import Folder, write
+from sketchify_rt.errors import OutputError
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@contextlib.contextmanager
+def as_a_user() -> Iterator[None]:
+    """Drop root's leave to write everywhere."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_write_makes_folders_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "ch 1" / "ä" / "-x.png"
+    write(path, b"first")
+    write(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert everything(tmp_path) == ["ch 1", "ch 1/ä", "ch 1/ä/-x.png"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_results_have_the_permissions_of_any_file(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write(tmp_path / "a.png", b"x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.png").stat().st_mode & 0o777 == mode
+
+
+def test_a_write_cut_short_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    write(path, b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OutputError, match="File too large; raise the limit") as caught:
+            write(path, bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    assert path.read_bytes() == b"old"
+    assert everything(tmp_path) == ["a.png"]
+
+
+def test_a_full_disk_is_named_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(path: Path, data: bytes) -> None:
+        path.write_bytes(data[:1])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sinks, "_write_new", fill)
+    with pytest.raises(OutputError, match=r"a\.png: cannot be written: No space .*make room") as e:
+        write(tmp_path / "a.png", b"data")
+    assert e.value.errno == errno.ENOSPC
+    assert everything(tmp_path) == []
+
+
+def test_an_interrupted_write_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(path: Path, data: bytes) -> None:
+        path.write_bytes(data[:1])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sinks, "_write_new", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a.png", b"data")
+    assert everything(tmp_path) == []
+
+
+def test_names_too_long_and_names_as_long_as_can_be(tmp_path: Path) -> None:
+    write(tmp_path / ("x" * 251 + ".png"), b"x")
+    with pytest.raises(OutputError, match="shorter name"):
+        write(tmp_path / ("x" * 252 + ".png"), b"x")
+    assert len(everything(tmp_path)) == 1
+
+
+def test_a_file_in_the_way_of_a_folder_and_a_folder_in_the_way_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(OutputError, match="a file stands where a folder is needed"):
+        write(tmp_path / "file" / "b.png", b"x")
+    with pytest.raises(OutputError, match="a folder stands where the file is needed"):
+        write(tmp_path / "a.png", b"x")
+    assert everything(tmp_path) == ["a.png", "file"]
+
+
+def test_an_unwritable_folder(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    with as_a_user():
+        with pytest.raises(OutputError, match="Permission denied; allow writing") as caught:
+            write(locked / "a.png", b"x")
+        with pytest.raises(OutputError, match="locked: cannot be written: Permission denied"):
+            Folder(locked, "png").open()
+    assert caught.value.errno == errno.EACCES
+    assert everything(locked) == []
+
+
+def test_opening_makes_the_folder_and_leaves_no_trace_in_it(tmp_path: Path) -> None:
+    Folder(tmp_path / "new" / "out", "png").open()
+    assert everything(tmp_path) == ["new", "new/out"]
+
+
+def test_what_exists_is_refused_skipped_or_replaced(tmp_path: Path) -> None:
+    path = Folder(tmp_path, "webp").place("sub/a.b")
+    assert path == tmp_path / "sub" / "a.b.webp"
+    assert not Folder(tmp_path, "webp", "skip").skips(path)
+    write(path, b"")  # what a power cut leaves
+    assert not Folder(tmp_path, "webp", "skip").skips(path)
+    assert not Folder(tmp_path, "webp", "refuse").skips(path)
+    write(path, b"x")
+    assert Folder(tmp_path, "webp", "skip").skips(path)
+    assert not Folder(tmp_path, "webp", "overwrite").skips(path)
+    with pytest.raises(OutputError, match=r"a\.b\.webp: exists already; give --overwrite or"):
+        Folder(tmp_path, "webp").skips(path)
+
+
+def test_a_result_that_would_be_an_input_is_refused(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, "png", "overwrite", protected=lambda path: path.name == "a.png")
+    assert folder.place("b") == tmp_path / "b.png"
+    with pytest.raises(OutputError, match="among the inputs; choose another output folder"):
+        folder.place("a")

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+
+from sketchify_rt.batch.sources import Sources
+from sketchify_rt.errors import OptionsError
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make(*names: str) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+
+
+def plan(*inputs: str, out: str = "out") -> dict[str, str]:
+    """Stems by source; fails where one source comes twice or two share a stem."""
+    sources = Sources(inputs, Path(out))
+    jobs = list(sources)
+    found = {str(job.source): job.stem for job in jobs}
+    assert len(found) == len(jobs) == len(sources)
+    assert len({job.stem.casefold() for job in jobs}) == len(jobs)
+    return found
+
+
+def problems(*inputs: str, out: str = "out") -> dict[str, str]:
+    return {str(p.source): p.reason for p in Sources(inputs, Path(out)).problems}
+
+
+def test_a_lone_folder_keeps_its_structure_in_sorted_order() -> None:
+    make("in/b.png", "in/a.jpg", "in/ch 2/ä.JPG", "in/ch 1/deep/x.webp", "in/-x.jpg")
+    assert list(plan("in").items()) == [
+        ("in/-x.jpg", "-x"),
+        ("in/a.jpg", "a"),
+        ("in/b.png", "b"),
+        ("in/ch 1/deep/x.webp", "ch 1/deep/x"),
+        ("in/ch 2/ä.JPG", "ch 2/ä"),
+    ]
+
+
+def test_several_folders_lie_below_their_own_names() -> None:
+    make("in/ch1/a.jpg", "in/ch2/a.jpg")
+    assert plan("in/ch1", "in/ch2/") == {"in/ch1/a.jpg": "ch1/a", "in/ch2/a.jpg": "ch2/a"}
+    assert plan("in/ch1", "in/ch2/..")["in/ch2/../ch2/a.jpg"] == "in/ch2/a"
+
+
+def test_junk_and_other_files_in_a_folder_are_left_out() -> None:
+    make("in/a.jpg", "in/notes.txt", "in/jpg", "in/.hidden.jpg", "in/._a.jpg", "in/Thumbs.db")
+    make("in/desktop.ini", "in/.DS_Store", "in/__MACOSX/b.jpg", "in/@eaDir/c.jpg", "in/.git/d.png")
+    assert plan("in") == {"in/a.jpg": "a"}
+    assert plan("in/**") == {"in/a.jpg": "a"}
+    os.mkfifo("in/pipe.jpg")
+    assert plan("in") == {"in/a.jpg": "a"}
+
+
+def test_a_named_file_is_taken_whatever_its_ending() -> None:
+    make("page.v2", "._a.jpg", "in/a.jpg")
+    assert plan("page.v2", "._a.jpg") == {"page.v2": "page.v2", "._a.jpg": "._a.jpg"}
+    assert plan("in/a.jpg", "in") == {"in/a.jpg": "a"}  # once
+
+
+def test_the_same_file_is_done_once() -> None:
+    make("in/a.jpg", "in/b.jpg")
+    assert plan("in/a.jpg", "./in/a.jpg", "in/../in/a.jpg") == {"in/a.jpg": "a"}
+    assert plan("in", "in/b.jpg", "in/*.jpg") == {"in/b.jpg": "b", "in/a.jpg": "in/a"}
+
+
+def test_links_are_followed_and_loops_survived() -> None:
+    make("in/a.jpg", "far/b.jpg")
+    Path("in/loop").symlink_to(".")
+    Path("in/far").symlink_to("../far")
+    Path("in/self.jpg").symlink_to("self.jpg")
+    Path("in/broken.jpg").symlink_to("nowhere")
+    expected = {
+        "in/a.jpg": "a",
+        "in/far/b.jpg": "far/b",
+        "in/self.jpg": "self",  # to be reported, as is the next
+        "in/broken.jpg": "broken",
+    }
+    assert plan("in") == expected
+    assert plan("in/**") == expected
+
+
+def test_the_output_folder_is_not_searched() -> None:
+    make("in/a.jpg", "in/out/a.png", "in/sub/b.jpg")
+    expected = {"in/a.jpg": "a", "in/sub/b.jpg": "sub/b"}
+    assert plan("in", out="in/out") == expected
+    assert plan("in/**", out="in/out") == expected
+    assert plan("in/**/*.*", out="in/out") == expected
+    assert "in/out/a.png" not in plan("in/*/*", out="in/out")
+    assert plan("in/sub", out="in") == {"in/sub/b.jpg": "b"}
+    with pytest.raises(OptionsError, match="both an input and the output folder"):
+        Sources(["in"], Path("./in/sub/.."))
+
+
+def test_twins_keep_their_endings() -> None:
+    make("in/a.jpg", "in/a.png", "in/b.jpg", "in/sub/a.jpg")
+    assert plan("in") == {
+        "in/a.jpg": "a.jpg",
+        "in/a.png": "a.png",
+        "in/b.jpg": "b",
+        "in/sub/a.jpg": "sub/a",
+    }
+
+
+def test_a_file_named_like_a_twins_result_gives_way() -> None:
+    make("in/a.jpg", "in/a.png", "in/a.jpg.webp")
+    assert plan("in") == {
+        "in/a.jpg": "a.jpg",
+        "in/a.png": "a.png",
+        "in/a.jpg.webp": "a.jpg.webp",
+    }
+
+
+def test_names_that_differ_in_case_alone_are_told_apart() -> None:
+    make("in/A.png", "in/a.png", "in/X/c.jpg", "in/x/c.jpg")
+    found = plan("in")  # checks that no two stems fold to one
+    assert found["in/A.png"].startswith("A.png~")
+    assert found["in/x/c.jpg"].startswith("x/c.jpg~")
+
+
+def test_twins_across_inputs_do_not_hang_on_the_order() -> None:
+    make("1/in/a.jpg", "2/in/a.jpg", "3/in/a.png", "3/in/b.png")
+    orders = itertools.permutations(["1/in", "2/in", "3/in"])
+    plans = [plan(*order) for order in orders]
+    assert all(found == plans[0] for found in plans)
+    assert plans[0]["3/in/a.png"] == "in/a.png"
+    assert plans[0]["3/in/b.png"] == "in/b"
+    assert plans[0]["1/in/a.jpg"].startswith("in/a.jpg~")
+
+
+def test_named_files_lie_flat_unless_names_clash() -> None:
+    make("ch1/001.jpg", "ch1/002.jpg", "ch2/003.jpg", "ch2/001.png")
+    assert plan("ch1/001.jpg", "ch2/003.jpg") == {"ch1/001.jpg": "001", "ch2/003.jpg": "003"}
+    assert plan("ch1/001.jpg", "ch1/002.jpg", "ch2/001.png") == {
+        "ch1/001.jpg": "ch1/001",
+        "ch1/002.jpg": "ch1/002",
+        "ch2/001.png": "ch2/001",
+    }
+
+
+def test_patterns_keep_the_structure_below_their_fixed_part() -> None:
+    make("in/ch1/a.jpg", "in/ch1/b.png", "in/ch2/sub/a.jpg", "in/c.jpg", "in/notes.txt")
+    assert plan("in/**/*.jpg") == {
+        "in/ch1/a.jpg": "ch1/a",
+        "in/ch2/sub/a.jpg": "ch2/sub/a",
+        "in/c.jpg": "c",
+    }
+    assert plan("in/ch?") == {
+        "in/ch1/a.jpg": "ch1/a",
+        "in/ch1/b.png": "ch1/b",
+        "in/ch2/sub/a.jpg": "ch2/sub/a",
+    }
+    assert plan("in/*.*") == {"in/c.jpg": "c"}
+    assert plan("in/n*.txt") == {"in/notes.txt": "notes.txt"}  # an ending spelled out is meant
+    assert plan("*/ch1/*", "in/ch1/b.png") == {"in/ch1/b.png": "b", "in/ch1/a.jpg": "in/ch1/a"}
+    absolute = Path.cwd() / "in"
+    assert plan(f"{absolute}/ch1/[ab].*") == {
+        f"{absolute}/ch1/a.jpg": "a",
+        f"{absolute}/ch1/b.png": "b",
+    }
+
+
+def test_a_file_with_wildcards_in_its_name_is_itself() -> None:
+    make("page[1].jpg", "page1.jpg")
+    assert plan("page[1].jpg") == {"page[1].jpg": "page[1]"}
+
+
+def test_inputs_that_give_nothing_are_named() -> None:
+    make("empty/sub/notes.txt", "a.jpg")
+    assert problems("empty", "gone.jpg", "*.webp", "") == {
+        "empty": "the folder has no images in it",
+        "gone.jpg": "no such file or folder",
+        "*.webp": "no image has a name like this",
+        ".": "an empty name is no input",
+    }
+    # Not a pattern before Python 3.13, and one that finds nothing since.
+    assert list(problems("**.webp")) == ["**.webp"]
+    assert not Sources(["gone.jpg", "*.webp", ""], Path("out")).exist
+    assert Sources(["gone.jpg", "a.jpg"], Path("out")).exist
+    assert Sources(["empty"], Path("out")).exist
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_the_rest_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make("in/a.jpg", "in/locked/b.jpg")
+    scandir = os.scandir
+
+    def refuse(folder: Path) -> object:
+        if folder.name == "locked":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert plan("in") == {"in/a.jpg": "a"}
+    assert problems("in") == {"in/locked": "the folder cannot be read: Permission denied"}
+    assert problems("in/locked") == {"in/locked": "the folder cannot be read: Permission denied"}
+
+
+def test_holds_tells_inputs_from_results() -> None:
+    make("in/a.jpg", "named/b.jpg", "named/other.jpg", "globbed/c.jpg")
+    sources = Sources(["in", "named/b.jpg", "globbed/*.jpg"], Path("out"))
+    assert sources.holds(Path("in/a.jpg"))
+    assert sources.holds(Path("in/new.png"))  # the next run would find it
+    assert sources.holds(Path("named/../named/b.jpg"))
+    assert sources.holds(Path("globbed/c.jpg"))
+    assert not sources.holds(Path("named/other.jpg"))
+    assert not sources.holds(Path("out/a.png"))
