@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
+
+from isal import isal_zlib
 
 READABLE = ("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF", "PNM")
 
@@ -46,14 +47,14 @@ def identify(data: bytes) -> str | None:
     return next((name for pattern, name in _SIGNATURE if pattern.match(head)), None)
 
 
-def damage(data: bytes, format: str) -> str | None:  # noqa: A002 - the word of the field
-    """What is wrong with the container, as a phrase after "is", or None if it seems whole."""
-    check = _CHECKS.get(format)
+def damage(data: bytes, name: str) -> str | None:
+    """What is wrong with the container `name`, to be read after the name of the file, or None."""
+    check = _CHECKS.get(name)
     return check(data) if check else None
 
 
 def _truncated(data: bytes) -> str:
-    return f"truncated: it ends after {len(data)} bytes"
+    return f"is truncated: it ends after {len(data)} bytes"
 
 
 def _jpeg_damage(data: bytes) -> str | None:
@@ -64,7 +65,7 @@ def _jpeg_damage(data: bytes) -> str | None:
     at = 2
     while at + 4 <= len(data):
         if data[at] != 0xFF:
-            return "corrupt: no JPEG segment where one should begin"
+            return "is corrupt: no JPEG segment where one should begin"
         marker = data[at + 1]
         if marker == 0xFF:  # fill byte
             at += 1
@@ -84,8 +85,8 @@ def _png_damage(data: bytes) -> str | None:
         end = at + 12 + length
         if end > len(data):
             break
-        if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
-            return f"corrupt: the checksum of a {kind.decode('latin-1')!r} chunk is wrong"
+        if isal_zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            return f"is corrupt: the checksum of its {kind.decode('latin-1')} chunk is wrong"
         if kind == b"IEND":
             return None
         at = end

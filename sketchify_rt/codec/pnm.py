@@ -76,8 +76,8 @@ def _plain(data: bytes, header: Header, count: int) -> NDArray[Any]:
         bits = bits[(bits == ord("0")) | (bits == ord("1"))][:count]
         samples: NDArray[Any] = np.uint8(ord("1")) - bits
     else:
-        words = re.sub(rb"#[^\r\n]*", b"", data[header.start :]).split(None, count)[:count]
-        values = np.array([int(word) for word in words], np.int64)
+        text = re.sub(rb"#[^\r\n]*", b"", data[header.start :])
+        values = np.fromstring(text, np.int32, count, sep=" ")
         samples = values.clip(0, header.maxval).astype(np.uint16)
     if samples.size < count:
         raise ValueError(f"truncated: it ends after {len(data)} bytes")
