@@ -1,0 +1,1 @@
+"""The sample pictures, drawn by code alone: `python -m samples.draw`."""
