@@ -12,15 +12,14 @@ struct Gauss9 {
   static constexpr std::int8_t taps[] = {4, 13, 30, 51, 60, 51, 30, 13, 4};
 };
 
-// 255 where gray - mean > -2, for the mean rounded half to even; `sums` come with 32767 added.
-[[gnu::always_inline]] inline U8 threshold(const I32 (&sums)[4], U8 gray) {
-  I32 mean[4];
-  for (int p = 0; p < 4; ++p) mean[p] = (sums[p] + ((sums[p] >> 16) & 1)) >> 16;
-  const U8 most = gray - (U8)(gray != 255);  // gray + 1, or 255
-  return (U8)(interleave(mean) <= most);
-}
+using Blur9 = Blur<Gauss9, Replicate>;
+using Line = Blur9::Line;
 
-using Line = std::uint8_t[strip_width + 2 * vector_bytes];
+// Halves to even, as OpenCV's conversion of float32 means does.
+I32 round_half_even(I32 sum) {
+  sum += 32767;
+  return sum + ((sum >> 16) & 1);
+}
 
 // Of three rows of 0 or 255, from one pixel left of `out` on: 255 where at least 5 of 3x3 are set.
 void median(const Line& above, const Line& row, const Line& below, std::uint8_t* out,
@@ -38,7 +37,8 @@ void median(const Line& above, const Line& row, const Line& below, std::uint8_t*
 }  // namespace
 
 void binarize(const Gray& gray, const Page& out, Rows rows) {
-  constexpr std::ptrdiff_t step = strip_width - 2;  // the median looks one pixel to each side
+  constexpr std::ptrdiff_t step =
+      Blur9::strip_width - 2;  // the median looks one pixel to each side
   const std::ptrdiff_t last_row = gray.height - 1;
   for (std::ptrdiff_t left = 0; left < gray.width; left += step) {
     const std::ptrdiff_t right = left + step < gray.width ? left + step : gray.width;
@@ -47,17 +47,20 @@ void binarize(const Gray& gray, const Page& out, Rows rows) {
     const std::ptrdiff_t first = rows.begin > 0 ? rows.begin - 1 : 0;
     const std::ptrdiff_t last = rows.end < gray.height ? rows.end : last_row;
 
-    alignas(64) Line ring[4];  // of thresholded rows; element 0 is column left - 1
-    Blur<Gauss9, Replicate> blur(gray, begin, end, first);
+    alignas(64) Line means[2], ring[4];  // of thresholded rows; element 0 is column left - 1
+    Blur9 blur(gray, begin, end, first);
     std::ptrdiff_t done = rows.begin;
     for (std::ptrdiff_t y = first; y <= last; y += 2) {
-      blur.next_two<32767>([&](int i, std::ptrdiff_t x, const I32(&sums)[4]) {
-        const std::ptrdiff_t row = y + i < last ? y + i : last;
-        const U8 pixels = load_part(gray.data + row * gray.stride + begin + x, end - begin - x);
-        store(ring[(y + i) & 3] + (begin - left + 1) + x, threshold(sums, pixels));
-      });
-      for (std::ptrdiff_t i = y; i < y + 2; ++i) {
+      blur.next_two(means, round_half_even);
+      for (std::ptrdiff_t i = y; i < y + 2 && i <= last; ++i) {
         std::uint8_t* line = ring[i & 3];
+        const std::uint8_t* pixels = gray.data + i * gray.stride + begin;
+        for (std::ptrdiff_t x = 0; x < end - begin; x += vector_bytes) {
+          const U8 value = load_part(pixels + x, end - begin - x);
+          const U8 most = value - (U8)(value != 255);  // value + 1, or 255
+          // gray - mean > -2
+          store(line + begin - left + 1 + x, (U8)(load<U8>(means[i - y] + x) <= most));
+        }
         if (left == 0) line[0] = line[1];
         if (right == gray.width) line[right - left + 1] = line[right - left];
       }

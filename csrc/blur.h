@@ -13,8 +13,6 @@
 namespace sketchify::SKETCHIFY_ISA {
 namespace {
 
-constexpr std::ptrdiff_t strip_width = 512;  // pixels; a ring is 4 bytes x this x (radius + 1)
-
 struct Replicate {
   static std::ptrdiff_t index(std::ptrdiff_t i, std::ptrdiff_t n) {
     return i < 0 ? 0 : i < n ? i : n - 1;
@@ -31,10 +29,15 @@ struct Reflect101 {
   }
 };
 
-// Weights: `taps`, an array of an odd number of int8. Border: index(i, n) brings i into 0..n-1.
+// Weights: `taps`, an odd number of int8. Border: index(i, n) brings i into 0..n-1.
 template <class Weights, class Border>
 class Blur {
  public:
+  // An image is taken in strips of so many columns, for a ring of 20 KiB.
+  static constexpr std::ptrdiff_t strip_width = 5120 / (sizeof Weights::taps / 2 + 1);
+  using Line =
+      std::uint8_t[strip_width + 2 * vector_bytes];  // a row of a strip, and room beside it
+
   // The columns [begin, end) of the image, at most strip_width, and rows from `row` on.
   Blur(const Gray& image, std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t row)
       : image_(image), begin_(begin), end_(end), next_(row - radius) {
@@ -42,26 +45,28 @@ class Blur {
     for (int i = 0; i < radius; ++i) filter_pair();
   }
 
-  // The next two rows: calls emit(i, x, sums) for row i = 0, 1 and all x = 0, vector_bytes, ...
-  // below the width. sums[p] holds 65536 x blurred + `rounding` of the pixels of phase p, from x
-  // on.
-  template <int rounding, class Emit>
-  [[gnu::always_inline]] void next_two(Emit emit) {
+  // Blurs the next two rows, the second of which may lie outside of the image. round(sums): from
+  // 65536 times the blurred pixels of a phase to 65536 times the rounded ones and anything below.
+  template <class Round>
+  void next_two(Line (&rows)[2], Round round) {
     filter_pair();
+    I32 weights[radius + 1][2];
+    for (int j = 0; j <= radius; ++j)
+      for (int i = 0; i < 2; ++i) weights[j][i] = opaque(tap(2 * j - i) | tap(2 * j - i + 1) << 16);
     for (std::ptrdiff_t x = 0; x < end_ - begin_; x += vector_bytes) {
       I32 sums[2][4];
-      for (int p = 0; p < 4; ++p) {
-        I32 first = splat(256 * 32768 + rounding), second = first;
-        for (int j = 0; j <= radius; ++j) {
+      for (int i = 0; i < 2; ++i)
+        for (int p = 0; p < 4; ++p) sums[i][p] = splat(256 * 32768);
+      for (int j = 0; j <= radius; ++j) {
+        for (int p = 0; p < 4; ++p) {
           const I32 pair = load<I32>(pairs_[j] + x + p * lanes);
-          first = dot2(first, pair, weights2(2 * j));
-          second = dot2(second, pair, weights2(2 * j - 1));
+          for (int i = 0; i < 2; ++i) sums[i][p] = dot2(sums[i][p], pair, weights[j][i]);
         }
-        sums[0][p] = first;
-        sums[1][p] = second;
       }
-      emit(0, x, sums[0]);
-      emit(1, x, sums[1]);
+      for (int i = 0; i < 2; ++i) {
+        for (int p = 0; p < 4; ++p) sums[i][p] = round(sums[i][p]) >> 16;
+        store(rows[i] + x, interleave(sums[i]));
+      }
     }
   }
 
@@ -71,10 +76,6 @@ class Blur {
   static constexpr std::ptrdiff_t lanes = vector_bytes / 4;
 
   static constexpr int tap(int i) { return i < 0 || i >= size ? 0 : Weights::taps[i]; }
-  static constexpr int weights2(int i) { return tap(i) | tap(i + 1) << 16; }
-  static constexpr int weights4(int i) {
-    return tap(i) | tap(i + 1) << 8 | tap(i + 2) << 16 | tap(i + 3) << 24;
-  }
 
   void filter_pair() {
     pad(next_++, lines_[0]);
@@ -82,20 +83,22 @@ class Blur {
     std::int32_t* pair = pairs_[0];  // the oldest makes room
     for (int i = 0; i < radius; ++i) pairs_[i] = pairs_[i + 1];
     pairs_[radius] = pair;
+    I32 weights[words][4];
+    for (int w = 0; w < words; ++w)
+      for (int p = 0, i = 4 * w; p < 4; ++p, --i)
+        weights[w][p] = opaque(tap(i) | tap(i + 1) << 8 | tap(i + 2) << 16 | tap(i + 3) << 24);
     for (std::ptrdiff_t x = 0; x < end_ - begin_; x += vector_bytes) {
       I32 sums[2][4];
       for (int i = 0; i < 2; ++i) {
-        for (int p = 0; p < 4; ++p) sums[i][p] = splat(-32768);
+        for (int p = 0; p < 4; ++p) sums[i][p] = splat(32768);  // of 16 bits: -32768
         for (int w = 0; w < words; ++w) {
           const U8 bytes = load<U8>(lines_[i] + x + 4 * w);
-          for (int p = 0; p < 4; ++p) {
-            const int weights = weights4(4 * w - p);
-            if (weights) sums[i][p] = dot4(sums[i][p], bytes, weights);
-          }
+          for (int p = 0; p < 4; ++p)
+            if (4 * w - p < size) sums[i][p] = dot4(sums[i][p], bytes, weights[w][p]);
         }
       }
       for (int p = 0; p < 4; ++p)
-        store(pair + x + p * lanes, (sums[0][p] & 0xffff) | sums[1][p] << 16);
+        store(pair + x + p * lanes, (fold(sums[0][p]) & 0xffff) | fold(sums[1][p]) << 16);
     }
   }
 

@@ -11,42 +11,54 @@ struct Gauss21 {
                                          28, 25, 20, 15, 11, 6,  4,  2,  2};
 };
 
-// blurred ? min(255, (512 gray + blurred) / (2 blurred)) : 0, in whole numbers.
+using Blur21 = Blur<Gauss21, Reflect101>;
+
+I32 round_half_up(I32 sum) { return sum + 32768; }
+
+// min(255, (512 gray + blurred) / (2 blurred)) in whole numbers, for blurred > 0; whatever for 0.
 // That is 256 gray / blurred rounded half up. The quarter added to 256 gray makes halves
 // impossible, so that any rounding to nearest will do, and leaves 0.25 / 255 to either side of
 // them: 16 times the error of the reciprocal for quotients up to 256. Adding 1.5 * 2^23 rounds,
 // into the low bits.
-[[gnu::always_inline]] inline I32 divide(I32 gray, I32 blurred) {
+I32 divide(I32 gray, I32 blurred) {
   constexpr float round = 12582912.0f;
   constexpr std::int32_t round_bits = 0x4b400000;
-  const F32 scaled = __builtin_convertvector(gray, F32) * 256.0f + 0.25f;
+  const F32 scaled = __builtin_convertvector(gray << 8, F32) + 0.25f;
   const F32 quotient = scaled * reciprocal(__builtin_convertvector(blurred, F32)) + round;
-  return min((I32)quotient - round_bits, splat(255)) & (blurred != 0);
+  return min((I32)quotient - round_bits, splat(255));
 }
 
 // 255 - min(255, ((255 - tone) * strength + 128) >> 8)
-[[gnu::always_inline]] inline I32 scale_ink(I32 tone, int strength) {
-  return 255 - min(dot2(splat(128), 255 - tone, strength) >> 8, splat(255));
+I32 scale_ink(I32 tone, int strength) {
+  return 255 - min(dot2(splat(128), 255 - tone, splat(strength)) >> 8, splat(255));
 }
 
 }  // namespace
 
 void dodge(const Gray& gray, const Page& out, int strength, Rows rows) {
-  for (std::ptrdiff_t left = 0; left < gray.width; left += strip_width) {
-    const std::ptrdiff_t right = left + strip_width < gray.width ? left + strip_width : gray.width;
-    Blur<Gauss21, Reflect101> blur(gray, left, right, rows.begin);
+  constexpr std::ptrdiff_t step = Blur21::strip_width;
+  for (std::ptrdiff_t left = 0; left < gray.width; left += step) {
+    const std::ptrdiff_t right = left + step < gray.width ? left + step : gray.width;
+    Blur21 blur(gray, left, right, rows.begin);
     for (std::ptrdiff_t y = rows.begin; y < rows.end; y += 2) {
-      blur.next_two<32768>([&](int i, std::ptrdiff_t x, const I32(&sums)[4]) {
-        if (y + i >= rows.end) return;
-        const std::ptrdiff_t n = right - left - x;
-        const U8 pixels = load_part(gray.data + (y + i) * gray.stride + left + x, n);
-        I32 tones[4];
-        for (int p = 0; p < 4; ++p) {
-          tones[p] = divide(phase(pixels, p), sums[p] >> 16);
-          if (strength != 256) tones[p] = scale_ink(tones[p], strength);
+      alignas(64) Blur21::Line blurred[2];
+      blur.next_two(blurred, round_half_up);
+      for (std::ptrdiff_t i = y; i < y + 2 && i < rows.end; ++i) {
+        const std::uint8_t* from = gray.data + i * gray.stride + left;
+        std::uint8_t* to = out.data + i * out.stride + left;
+        for (std::ptrdiff_t x = 0; x < right - left; x += vector_bytes) {
+          const U8 pixels = load_part(from + x, right - left - x);
+          const U8 divisors = load<U8>(blurred[i - y] + x);
+          I32 tones[4];
+          for (int p = 0; p < 4; ++p) tones[p] = divide(phase(pixels, p), phase(divisors, p));
+          U8 result = interleave(tones) & (U8)(divisors != 0);
+          if (strength != 256) {
+            for (int p = 0; p < 4; ++p) tones[p] = scale_ink(phase(result, p), strength);
+            result = interleave(tones);
+          }
+          store_part(to + x, result, right - left - x);
         }
-        store_part(out.data + (y + i) * out.stride + left + x, interleave(tones), n);
-      });
+      }
     }
   }
 }
