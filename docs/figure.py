@@ -10,6 +10,7 @@ import argparse
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from sketchify_rt import Sketchifier
@@ -54,6 +55,27 @@ def figure(rows: list[list[Image.Image]], captions: list[str], width: int) -> Im
     return sheet
 
 
+def reduce(sheet: Image.Image, colored: int) -> Image.Image:
+    """The sheet in 256 colours, a third of the bytes.
+
+    The first `colored` columns get most of the palette and are dithered; greys stay clean.
+    """
+    first = sheet.crop((0, 0, colored, sheet.height))
+    colors = first.quantize(208).getpalette() or []
+    greys = [level for k in range(48) for level in [round(k * 255 / 47)] * 3]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colors[: 3 * 208] + greys)
+    index = np.zeros(np.asarray(sheet).shape[:2], np.uint8)
+    index[:, :colored] = first.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    # by hand, since Pillow's search for the nearest colour turns white into a near white
+    rgb = np.asarray(sheet)
+    grey = (rgb == rgb[..., :1]).all(-1)
+    index[grey] = 208 + np.rint(rgb[grey, 0] * (47 / 255)).astype(np.uint8)
+    out = Image.fromarray(index)
+    out.putpalette(palette.getpalette() or [])
+    return out
+
+
 def main() -> None:
     """Parses the arguments and writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -65,8 +87,7 @@ def main() -> None:
     args = parser.parse_args()
     modes = ["binary", "sketch"] + ["dodge"] * bool(args.dodge or args.sheet)
     sheet = figure(panels(args.sheet or [args.image], modes), ["input", *modes], args.width)
-    # 256 colours without dither: a third of the bytes, and greys stay greys
-    sheet.quantize(256, dither=Image.Dither.NONE).save(args.output, optimize=True)
+    reduce(sheet, args.width // (len(modes) + 1)).save(args.output, optimize=True)
 
 
 if __name__ == "__main__":

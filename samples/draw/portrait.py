@@ -16,7 +16,8 @@ SCARF, SCARF_DARK = "#3f8f9a", "#1d4f63"
 COAT, COAT_DARK = "#e8dcc4", "#a38f80"
 
 HEAD = smooth(
-    [(284, 380), (284, 470), (296, 560), (328, 640), (380, 702), (432, 738), (448, 738), (500, 704), (552, 640), (582, 560), (594, 470), (594, 380), (520, 250), (360, 250)],
+    [(284, 380), (284, 470), (296, 560), (328, 640), (380, 702), (432, 738), (448, 738),
+        (500, 704), (552, 640), (582, 560), (594, 470), (594, 380), (520, 250), (360, 250)],
     closed=True,
 )
 
@@ -139,20 +140,19 @@ def _sky(c: Canvas) -> None:
         c.fill(ellipse(x + 8, y + r * 0.5, r * 1.7, r * 0.4), "#d88a8c", 0.16, blur=r * 0.2)
     for _ in range(46):
         x, y, r = rng.uniform(0, c.width), rng.uniform(0, 1100), rng.uniform(8, 46)
-        disc = ellipse(x, y, r, r)
-        c.fill(disc, "#fff6e0", rng.uniform(0.08, 0.26), blur=1.5)
-        c.contour(disc, 1.6, "#fffdf4", opacity=0.35)
+        c.fill(ellipse(x, y, r, r), "#fff6e0", rng.uniform(0.08, 0.26), blur=8)
     for _ in range(26):  # wisps higher up
         x, y, reach = rng.uniform(0, c.width), rng.uniform(60, 620), rng.uniform(90, 240)
         wisp = smooth([(x - reach, y + 0.3 * reach), (x, y), (x + reach, y - 0.36 * reach)])
-        c.line(wisp, rng.uniform(3, 16), "#fff6ea", rng.uniform(0.1, 0.3), taper=(0.5, 0.5))
+        c.fill(ribbon(wisp, rng.uniform(9, 26)), "#fff6ea", rng.uniform(0.1, 0.3), blur=8)
 
 
 def _hair_behind(c: Canvas) -> None:
     """The long hair at the back, carried to the right by the wind."""
     rng = np.random.default_rng(11)
     mass = smooth(
-        [(320, 300), (290, 480), (290, 640), (310, 800), (420, 860), (600, 850), (680, 760), (640, 560), (610, 400), (520, 240), (380, 230)],
+        [(320, 300), (290, 480), (290, 640), (310, 800), (420, 860), (600, 850), (680, 760),
+            (640, 560), (610, 400), (520, 240), (380, 230)],
         closed=True,
     )
     c.fill(mass, HAIR_DARK)
@@ -170,7 +170,8 @@ def _hair_behind(c: Canvas) -> None:
 def _coat(c: Canvas) -> None:
     """Shoulders, collar and buttons."""
     body = smooth(
-        [(120, 1210), (150, 1040), (230, 950), (340, 890), (540, 890), (650, 945), (735, 1040), (770, 1210), (770, 1210), (120, 1210)],
+        [(120, 1210), (150, 1040), (230, 950), (340, 890), (540, 890), (650, 945), (735, 1040),
+            (770, 1210), (770, 1210), (120, 1210)],
         closed=True,
     )
     c.fill(body, Gradient((200, 900), (700, 1200), ("#fff6e4", COAT, "#cdb9a4")))

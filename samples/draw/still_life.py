@@ -23,7 +23,7 @@ def _room(c: Canvas) -> None:
     with c.clip(beam, blur=9):  # the shadow of the window's bars
         for a, b in (((90, -10), (560, 500)), ((-40, 190), (600, 150)), ((90, 330), (740, 300))):
             c.line(np.array([a, b], np.float32), 15, "#b09c90", 0.6, taper=(0, 0))
-    mottle = np.clip((c.noise(26, 1, 4) - 0.52) * 5, 0, 1)
+    mottle = np.clip((c.noise(34, 1, 2) - 0.45) * 2.5, 0, 1)
     c.fill(wall, "#8a7470", 0.16 * mottle, blend="multiply")
     rng = np.random.default_rng(2)
     for _ in range(9):
