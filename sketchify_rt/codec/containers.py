@@ -1,13 +1,15 @@
-"""What a file is, told from its content, and whether all of it is there.
+"""What a file is, told from its content, and what its container says before any pixel is decoded.
 
 The decoders fill the missing part of a cut file with gray and report success (OpenCV on JPEG), or
-skip checksums (Pillow on PNG), so the containers that carry an end mark are walked here first.
+skip checksums (Pillow on PNG), so containers with an end mark are walked to it first. All functions
+but `identify` raise ValueError with what is wrong.
 """
 
 from __future__ import annotations
 
 import re
 import struct
+from dataclasses import dataclass
 
 from isal import isal_zlib
 
@@ -47,38 +49,80 @@ def identify(data: bytes) -> str | None:
     return next((name for pattern, name in _SIGNATURE if pattern.match(head)), None)
 
 
-def damage(data: bytes, name: str) -> str | None:
-    """What is wrong with the container `name`, to be read after the name of the file, or None."""
-    check = _CHECKS.get(name)
-    return check(data) if check else None
+@dataclass(frozen=True)
+class Header:
+    """Size in pixels as stored, channels (of JPEG: 1 gray, 3 colour, 4 CMYK), EXIF orientation."""
+
+    width: int
+    height: int
+    channels: int
+    orientation: int
 
 
-def _truncated(data: bytes) -> str:
-    return f"is truncated: it ends after {len(data)} bytes"
+def truncated(data: bytes) -> ValueError:
+    """The error for data that ends too early."""
+    return ValueError(f"it is truncated, the file ends after {len(data)} bytes")
 
 
-def _jpeg_damage(data: bytes) -> str | None:
+def jpeg_header(data: bytes) -> Header:
     """Walks the segments, so that the end mark of a thumbnail in EXIF does not count.
 
     After the first scan begins, FF D9 is the end: scan data escapes FF, and no table holds it.
     """
+    width = height = channels = 0
+    orientation = 1
     at = 2
     while at + 4 <= len(data):
-        if data[at] != 0xFF:
-            return "is corrupt: no JPEG segment where one should begin"
-        marker = data[at + 1]
+        mark, marker, length = struct.unpack_from(">BBH", data, at)
+        if mark != 0xFF:
+            raise ValueError("corrupt data, no segment where one should begin")
         if marker == 0xFF:  # fill byte
             at += 1
-        elif marker == 0xDA:
-            return None if data.rfind(b"\xff\xd9", at) >= 0 else _truncated(data)
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # no length follows
-            at += 2
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return _truncated(data)
+            continue
+        if marker == 0xDA:
+            if data.rfind(b"\xff\xd9", at) < 0:
+                raise truncated(data)
+            return Header(width, height, channels, orientation)
+        body = data[at + 4 : at + 2 + length]
+        if marker in _JPEG_FRAMES and len(body) >= 6:
+            bits, height, width, channels = struct.unpack_from(">BHHB", body)
+            if bits != 8:
+                raise ValueError(f"{bits} bits a sample; save it with 8 bits a sample")
+        elif marker == 0xE1 and body.startswith(b"Exif\0\0"):
+            orientation = exif_orientation(body)
+        at += 2 + length
+    raise truncated(data)
 
 
-def _png_damage(data: bytes) -> str | None:
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def webp_header(data: bytes) -> Header:
+    """Of a still or animated file; the size is that of the canvas."""
+    if len(data) < max(30, 8 + int.from_bytes(data[4:8], "little")):
+        raise truncated(data)
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width = 1 + int.from_bytes(data[24:27], "little")
+        height = 1 + int.from_bytes(data[27:30], "little")
+    elif kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    elif kind == b"VP8 ":
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+    else:
+        raise ValueError("corrupt data, no frame where one should begin")
+    orientation, at = 1, 12
+    while at + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, at)
+        if kind == b"EXIF":
+            orientation = exif_orientation(data[at + 8 : at + 8 + length])
+        at += 8 + length + (length & 1)
+    return Header(width, height, 3, orientation)
+
+
+def check_png(data: bytes) -> None:
+    """Walks the chunks to the end, and checks every checksum."""
     view, at = memoryview(data), 8
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -86,43 +130,28 @@ def _png_damage(data: bytes) -> str | None:
         if end > len(data):
             break
         if isal_zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
-            return f"is corrupt: the checksum of its {kind.decode('latin-1')} chunk is wrong"
+            name = kind.decode("latin-1")
+            raise ValueError(f"corrupt data, the checksum of its {name} chunk is wrong")
         if kind == b"IEND":
-            return None
+            return
         at = end
-    return _truncated(data)
+    raise truncated(data)
 
 
-def _webp_damage(data: bytes) -> str | None:
-    return _truncated(data) if len(data) < 8 + int.from_bytes(data[4:8], "little") else None
+_ORIENTATION, _SHORT = 274, 3  # tag and type
 
 
-_CHECKS = {"JPEG": _jpeg_damage, "PNG": _png_damage, "WebP": _webp_damage}
-
-
-def webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a WebP canvas in pixels. Raises ValueError if the header is cut."""
-    kind = data[12:16]
-    if kind == b"VP8X" and len(data) >= 30:
-        return (
-            1 + int.from_bytes(data[24:27], "little"),
-            1 + int.from_bytes(data[27:30], "little"),
-        )
-    if kind == b"VP8L" and len(data) >= 25:
-        bits = int.from_bytes(data[21:25], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    if kind == b"VP8 " and len(data) >= 30:
-        width, height = struct.unpack_from("<HH", data, 26)
-        return width & 0x3FFF, height & 0x3FFF
-    raise ValueError("no WebP frame header")
-
-
-def webp_exif(data: bytes) -> bytes:
-    """The EXIF chunk of a WebP file, empty if there is none."""
-    at = 12
-    while at + 8 <= len(data):
-        kind, length = struct.unpack_from("<4sI", data, at)
-        if kind == b"EXIF":
-            return data[at + 8 : at + 8 + length]
-        at += 8 + length + (length & 1)
-    return b""
+def exif_orientation(exif: bytes) -> int:
+    """Orientation 1..8 in an EXIF block, 1 if it has none or is broken."""
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = ">" if tiff[:2] == b"MM" else "<"
+    try:
+        (start,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, start)
+        for entry in range(count):
+            tag, kind, _, value = struct.unpack_from(order + "HHIH", tiff, start + 2 + 12 * entry)
+            if (tag, kind) == (_ORIENTATION, _SHORT) and 1 <= value <= 8:
+                return int(value)
+    except struct.error:
+        pass
+    return 1

@@ -33,11 +33,8 @@ from sketchify_rt.options import Encoding
 # The classes and not Image.open, whose own pixel limit is a setting of the process and would come
 # before ours.
 _PILLOW: dict[str, type[ImageFile]] = {
-    "JPEG": JpegImageFile,
-    "PNG": PngImageFile,
     "BMP": BmpImageFile,
     "GIF": GifImageFile,
-    "TIFF": TiffImageFile,
     "AVIF": AvifImageFile,
 }
 _EXIF_ORIENTATION = 274
@@ -69,8 +66,6 @@ def decode(data: bytes, source: str, max_pixels: int) -> Gray:
         seems = f"seems to be {name}, which " if name else ""
         readable = ", ".join(containers.READABLE)
         raise DecodeError(source, f"{seems}is not an image this program reads ({readable})")
-    if reason := containers.damage(data, name):
-        raise DecodeError(source, reason)
 
     def check(width: int, height: int) -> None:
         if width < 1 or height < 1:
@@ -94,13 +89,12 @@ def decode(data: bytes, source: str, max_pixels: int) -> Gray:
 
 
 def _read_jpeg(data: bytes, name: str, check: _Check) -> Gray:
-    with JpegImageFile(io.BytesIO(data)) as image:
-        check(*image.size)
-        if image.mode not in ("L", "RGB"):
-            return from_pil(image)  # CMYK
-        orientation = _orientation(image)
+    header = containers.jpeg_header(data)
+    check(header.width, header.height)
+    if header.channels == 4:
+        return from_pil(JpegImageFile(io.BytesIO(data)))
     # 4.2 ms for 992 x 1401 against 4.8 in Pillow, with the same result
-    return orient(_read_opencv(data, cv2.IMREAD_GRAYSCALE), orientation)
+    return orient(_read_opencv(data, cv2.IMREAD_GRAYSCALE), header.orientation)
 
 
 def _read_pillow(data: bytes, name: str, check: _Check) -> Gray:
@@ -110,11 +104,15 @@ def _read_pillow(data: bytes, name: str, check: _Check) -> Gray:
 
 
 def _read_png(data: bytes, name: str, check: _Check) -> Gray:
+    containers.check_png(data)
     with PngImageFile(io.BytesIO(data)) as image:
         check(*image.size)
-        bits_per_sample = data[24]
-        if bits_per_sample == 16 and not image.mode.startswith("I;16"):
+        bits = data[24]  # a sample
+        if bits == 16 and not image.mode.startswith("I;16"):
             return _read_deep_colour(data, _orientation(image))
+        if image.mode == "L" and "transparency" in image.info:
+            # Pillow scales samples of 2 and 4 bits, but not the value that is transparent
+            image.info["transparency"] *= 255 // (2**bits - 1) if bits < 8 else 1
         return from_pil(image)
 
 
@@ -138,12 +136,10 @@ def _read_tiff(data: bytes, name: str, check: _Check) -> Gray:
 
 
 def _read_webp(data: bytes, name: str, check: _Check) -> Gray:
-    # Pillow needs 1,540 MB for 100 megapixels, OpenCV 570.
-    check(*containers.webp_size(data))
-    exif = Image.Exif()
-    exif.load(containers.webp_exif(data))
-    luma = _luma_of_bgr(_read_opencv(data, cv2.IMREAD_UNCHANGED))
-    return orient(luma, exif.get(_EXIF_ORIENTATION, 1))
+    header = containers.webp_header(data)
+    check(header.width, header.height)
+    # Pillow needs 1,540 MB for 100 megapixels, OpenCV 570
+    return orient(_luma_of_bgr(_read_opencv(data, cv2.IMREAD_UNCHANGED)), header.orientation)
 
 
 def _read_pnm(data: bytes, name: str, check: _Check) -> Gray:

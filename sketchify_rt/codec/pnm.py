@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sketchify_rt.codec.containers import truncated
+
 _SPACE = rb"(?:\s|#[^\r\n]*[\r\n])"
 _FIELD = _SPACE + rb"+(\d{1,10})"
 _BITMAP = re.compile(rb"P[14]" + _FIELD * 2 + rb"\s")
@@ -65,7 +67,7 @@ def read_samples(data: bytes, header: Header) -> NDArray[Any]:
 
 def _raw(data: bytes, header: Header, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     if len(data) - header.start < count * dtype.itemsize:
-        raise ValueError(f"truncated: it ends after {len(data)} bytes")
+        raise truncated(data)
     return np.frombuffer(data, dtype, count, header.start)
 
 
@@ -77,8 +79,9 @@ def _plain(data: bytes, header: Header, count: int) -> NDArray[Any]:
         samples: NDArray[Any] = np.uint8(ord("1")) - bits
     else:
         text = re.sub(rb"#[^\r\n]*", b"", data[header.start :])
-        values = np.fromstring(text, np.int32, count, sep=" ")
+        # not fromstring(count=...), which pads a short text with uninitialised memory
+        values = np.fromstring(text, np.int32, sep=" ")[:count]
         samples = values.clip(0, header.maxval).astype(np.uint16)
     if samples.size < count:
-        raise ValueError(f"truncated: it ends after {len(data)} bytes")
+        raise truncated(data)
     return samples

@@ -1,0 +1,703 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from sketchify_rt.codec.cpu import decode, encode, from_pil
+from sketchify_rt.errors import DecodeError, EncodeError, InputError
+from sketchify_rt.options import Encoding
+
+MAX_PIXELS = 10**6
+RNG = np.random.default_rng(11)
+RGB = cv2.resize(RNG.integers(0, 256, (6, 8, 3), np.uint8), (40, 30))  # smooth, with colour
+NOISE = RNG.integers(0, 256, (30, 40, 4), np.uint8)
+
+
+def luma_of(rgb: np.ndarray) -> np.ndarray:
+    """OpenCV's integer formula: weights of 15 bits that sum to 32,768."""
+    return ((rgb.astype(np.int64) @ [9798, 19235, 3735] + 16384) >> 15).astype(np.uint8)
+
+
+def on_white(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Straight alpha of 8 bits, rounded to nearest."""
+    if colour.ndim == 3:
+        alpha = alpha[..., None]
+    blend = colour.astype(np.int64) * alpha + 255 * (255 - alpha.astype(np.int64))
+    return ((2 * blend + 255) // 510).astype(np.uint8)
+
+
+def to_8_bits(samples: np.ndarray) -> np.ndarray:
+    return np.floor(samples / 257 + 0.5).astype(np.uint8)
+
+
+def saved(image: Image.Image | np.ndarray, form: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def decoded(data: bytes) -> np.ndarray:
+    luma = decode(data, "page", MAX_PIXELS)
+    assert luma.dtype == np.uint8
+    assert luma.flags.c_contiguous
+    return luma
+
+
+def reason(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
+    with pytest.raises(DecodeError) as caught:
+        decode(data, "folder/page.png", max_pixels)
+    assert str(caught.value).startswith("folder/page.png: ")
+    return caught.value.reason
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_file(samples: np.ndarray, bits: int, colour: int, *before: bytes) -> bytes:
+    """samples: (H, W, channels) of bytes or 16-bit values; colour: as in IHDR."""
+    height, width = samples.shape[:2]
+    rows = (b"\0" + row.astype(">u2" if bits == 16 else "u1").tobytes() for row in samples)
+    return b"".join(
+        (
+            b"\x89PNG\r\n\x1a\n",
+            png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)),
+            *before,
+            png_chunk(b"IDAT", zlib.compress(b"".join(rows))),
+            png_chunk(b"IEND", b""),
+        )
+    )
+
+
+def tiff_file(
+    samples: np.ndarray, photometric: int, *, order: str = "<", planar: int = 1, **tags: Any
+) -> bytes:
+    """One uncompressed strip. tags: `extra` samples, `orientation`, `bits` if not the dtype's."""
+    height, width = samples.shape[:2]
+    count = samples.shape[2] if samples.ndim == 3 else 1
+    data = (np.moveaxis(samples, 2, 0) if planar == 2 else samples).astype(
+        samples.dtype.newbyteorder(order)
+    )
+    strips = count if planar == 2 else 1
+    fields: dict[int, list[int]] = {
+        256: [width],
+        257: [height],
+        258: [tags.get("bits", samples.dtype.itemsize * 8)] * count,
+        259: [1],
+        262: [photometric],
+        273: [0] * strips,
+        274: [tags.get("orientation", 1)],
+        277: [count],
+        278: [height],
+        279: [data.nbytes // strips] * strips,
+        284: [planar],
+    }
+    if "extra" in tags:
+        fields[338] = [tags["extra"]]
+    directory = 8 + 2 + 12 * len(fields) + 4
+    start = directory + sum(4 * len(values) for values in fields.values() if len(values) > 1)
+    fields[273] = [start + at * (data.nbytes // strips) for at in range(strips)]
+    head, tail = b"", b""
+    for tag, values in fields.items():
+        packed = struct.pack(f"{order}{len(values)}I", *values)
+        if len(values) > 1:
+            offset = struct.pack(order + "I", directory + len(tail))
+            packed, tail = offset, tail + packed
+        head += struct.pack(order + "HHI", tag, 4, len(values)) + packed
+    magic = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    return (
+        magic
+        + struct.pack(order + "IH", 8, len(fields))
+        + head
+        + struct.pack(order + "I", 0)
+        + tail
+        + data.tobytes()
+    )
+
+
+# Luma of 8-bit files
+
+
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("PNG", {}),
+        ("BMP", {}),
+        ("PPM", {}),
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "tiff_deflate"}),
+        ("TIFF", {"compression": "packbits"}),
+    ],
+)
+def test_rgb_and_gray(form: str, options: dict[str, Any]) -> None:
+    rgb = NOISE[..., :3]
+    np.testing.assert_array_equal(decoded(saved(rgb, form, **options)), luma_of(rgb))
+    gray = NOISE[..., 3]
+    np.testing.assert_array_equal(decoded(saved(gray, form, **options)), gray)
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
+def test_alpha_is_composited_on_white(form: str) -> None:
+    options = {"lossless": True, "exact": True} if form == "WEBP" else {}
+    expected = luma_of(on_white(NOISE[..., :3], NOISE[..., 3]))
+    np.testing.assert_array_equal(decoded(saved(NOISE, form, **options)), expected)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_gray_and_alpha(form: str) -> None:
+    image = Image.merge("LA", [Image.fromarray(NOISE[..., channel]) for channel in (0, 3)])
+    expected = on_white(NOISE[..., 0], NOISE[..., 3])
+    np.testing.assert_array_equal(decoded(saved(image, form)), expected)
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF", "BMP", "TIFF"])
+def test_palette(form: str) -> None:
+    image = Image.fromarray(RGB).quantize(16)
+    colours = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(decoded(saved(image, form)), luma_of(colours))
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF"])
+def test_transparent_palette_entry_is_white(form: str) -> None:
+    image = Image.fromarray(RGB).quantize(16)
+    expected = luma_of(np.asarray(image.convert("RGB")))
+    index = np.asarray(image)[7, 9]
+    expected[np.asarray(image) == index] = 255
+    data = saved(image, form, transparency=int(index))
+    np.testing.assert_array_equal(decoded(data), expected)
+
+
+def test_palette_with_alpha() -> None:
+    image = Image.fromarray(RGB).quantize(16)
+    alphas = bytes(range(0, 256, 17))
+    colour, alpha = np.asarray(image.convert("RGB")), np.frombuffer(alphas, np.uint8)
+    expected = luma_of(on_white(colour, alpha[np.asarray(image)]))
+    np.testing.assert_array_equal(decoded(saved(image, "PNG", transparency=alphas)), expected)
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF", "BMP", "TIFF", "PPM"])
+def test_one_bit(form: str) -> None:
+    bits = NOISE[..., 0] > 127
+    expected = np.where(bits, 255, 0)
+    np.testing.assert_array_equal(decoded(saved(Image.fromarray(bits), form)), expected)
+
+
+@pytest.mark.parametrize(("bits", "values"), [(1, 2), (2, 4), (4, 16)])
+def test_png_gray_of_few_bits_with_a_transparent_value(bits: int, values: int) -> None:
+    samples = np.arange(8).reshape(1, 8) % values
+    packed = np.packbits((samples[..., None] >> np.arange(bits - 1, -1, -1)) & 1, axis=None)
+    data = bytearray(
+        png_file(packed.reshape(1, -1, 1), bits, 0, png_chunk(b"tRNS", struct.pack(">H", 1)))
+    )
+    data[16:33] = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0))[8:]
+    expected = np.where(samples == 1, 255, samples * (255 // (values - 1)))
+    np.testing.assert_array_equal(decoded(bytes(data)), expected)
+
+
+def test_lossy_formats_stay_close() -> None:
+    for data in (saved(RGB, "AVIF", quality=95), saved(RGB, "WEBP", quality=100)):
+        assert np.abs(decoded(data).astype(int) - luma_of(RGB)).mean() < 4
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_first_frame_of_an_animation(form: str) -> None:
+    frames = [Image.fromarray(np.full((20, 30, 3), value, np.uint8)) for value in (60, 200)]
+    options = {"lossless": True} if form == "WEBP" else {}
+    data = saved(frames[0], form, save_all=True, append_images=frames[1:], **options)
+    assert np.abs(decoded(data).astype(int) - 60).max() <= (2 if form == "AVIF" else 0)
+
+
+def test_first_gif_frame_smaller_than_the_canvas() -> None:
+    screen = struct.pack("<HHBBB", 4, 3, 0x80, 0, 0) + bytes((0, 0, 0, 90, 90, 90))
+    control = b"\x21\xf9\x04\x01\x00\x00\x00\x00"  # index 0 is transparent
+    frame = b"\x2c" + struct.pack("<HHHHB", 1, 1, 2, 1, 0) + b"\x02\x02\x4c\x0a\x00"
+    luma = decoded(b"GIF89a" + screen + control + frame + b"\x3b")
+    assert luma.tolist() == [[255] * 4, [255, 90, 90, 255], [255] * 4]
+
+
+# JPEG
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_jpeg_is_the_stored_luma_plane(subsampling: int, progressive: bool) -> None:
+    planes = np.dstack([luma_of(RGB), RGB[..., 0], RGB[..., 1]])  # colours far out of RGB's range
+    image = Image.fromarray(planes, "YCbCr")
+    data = saved(image, "JPEG", quality=100, subsampling=subsampling, progressive=progressive)
+    assert np.abs(decoded(data).astype(int) - planes[..., 0]).max() <= 1
+
+
+def test_gray_jpeg() -> None:
+    data = saved(luma_of(RGB), "JPEG", quality=100)
+    assert np.abs(decoded(data).astype(int) - luma_of(RGB)).max() <= 1
+
+
+def test_jpeg_that_stores_rgb() -> None:
+    data = saved(RGB, "JPEG", quality=100, subsampling=0, keep_rgb=True)
+    assert np.abs(decoded(data).astype(int) - luma_of(RGB)).max() <= 2
+
+
+def test_cmyk_jpeg_with_inks_inverted_as_adobe_does() -> None:
+    image = Image.fromarray(RGB).convert("CMYK")
+    data = saved(image, "JPEG", quality=100)
+    assert b"Adobe" in data
+    assert np.abs(decoded(data).astype(int) - luma_of(RGB)).max() <= 2
+
+
+# 16 bits a sample
+
+
+def samples_of_16_bits(*shape: int) -> np.ndarray:
+    samples = RNG.integers(0, 65536, shape, np.uint16)
+    samples.flat[:6] = 0, 128, 129, 65406, 65407, 65535  # both sides of the first and last half
+    return samples
+
+
+def ppm_of_16_bits(samples: np.ndarray) -> bytes:
+    kind = b"P6" if samples.ndim == 3 else b"P5"
+    header = b"%s %d %d 65535\n" % (kind, samples.shape[1], samples.shape[0])
+    return header + samples.astype(">u2").tobytes()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda samples: png_file(samples, 16, 0),
+        lambda samples: tiff_file(samples, 1),
+        lambda samples: tiff_file(samples, 1, order=">"),
+        lambda samples: tiff_file(~samples, 0),
+        ppm_of_16_bits,
+    ],
+    ids=["png", "tiff", "big-endian tiff", "inverted tiff", "pgm"],
+)
+def test_gray_of_16_bits(write: Callable[[np.ndarray], bytes]) -> None:
+    samples = samples_of_16_bits(9, 11)
+    np.testing.assert_array_equal(decoded(write(samples)), to_8_bits(samples))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda samples: png_file(samples, 16, 2),
+        lambda samples: tiff_file(samples, 2),
+        lambda samples: tiff_file(samples, 2, order=">"),
+        ppm_of_16_bits,
+    ],
+    ids=["png", "tiff", "big-endian tiff", "ppm"],
+)
+def test_rgb_of_16_bits(write: Callable[[np.ndarray], bytes]) -> None:
+    samples = samples_of_16_bits(9, 11, 3)
+    np.testing.assert_array_equal(decoded(write(samples)), luma_of(to_8_bits(samples)))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [lambda samples: png_file(samples, 16, 6), lambda samples: tiff_file(samples, 2, extra=2)],
+    ids=["png", "tiff"],
+)
+def test_rgba_of_16_bits(
+    write: Callable[[np.ndarray], bytes], capfd: pytest.CaptureFixture[str]
+) -> None:
+    samples = to_8_bits(rgba := samples_of_16_bits(9, 11, 4))
+    expected = luma_of(on_white(samples[..., :3], samples[..., 3]))
+    np.testing.assert_array_equal(decoded(write(rgba)), expected)
+    assert capfd.readouterr().err == ""
+
+
+def test_png_of_16_bits_with_a_transparent_colour() -> None:
+    samples = samples_of_16_bits(9, 11, 3)
+    key = png_chunk(b"tRNS", samples[4, 5].astype(">u2").tobytes())
+    expected = luma_of(to_8_bits(samples))
+    expected[4, 5] = 255
+    np.testing.assert_array_equal(decoded(png_file(samples, 16, 2, key)), expected)
+    gray = samples[..., 0]
+    key = png_chunk(b"tRNS", struct.pack(">H", gray[4, 5]))
+    expected = np.where(gray == gray[4, 5], 255, to_8_bits(gray))
+    np.testing.assert_array_equal(decoded(png_file(gray, 16, 0, key)), expected)
+
+
+def test_tiff_of_16_bits_with_premultiplied_alpha_or_padding() -> None:
+    samples = samples_of_16_bits(9, 11, 4)
+    samples[..., :3] = samples[..., :3].astype(np.int64) * samples[..., 3:] // 65535
+    rgb, alpha = samples[..., :3] / 257, samples[..., 3:] / 257
+    expected = luma_of(np.rint(rgb + 255 - alpha))
+    # Pillow drops the low bytes and divides by alpha, which rounds twice
+    assert np.abs(decoded(tiff_file(samples, 2, extra=1)).astype(int) - expected).max() <= 3
+    padded = decoded(tiff_file(samples, 2, extra=0))
+    assert np.abs(padded.astype(int) - luma_of(rgb)).max() <= 1
+
+
+# TIFF
+
+
+def test_tiff_premultiplied_alpha() -> None:
+    alpha = NOISE[..., 3:]
+    colour = (NOISE[..., :3].astype(int) * alpha // 255).astype(np.uint8)
+    expected = luma_of(colour + (255 - alpha))
+    for samples in (np.dstack([colour, alpha]), np.dstack([colour[..., 0], alpha])):
+        rgb = samples.shape[2] == 4
+        expected = (
+            luma_of(colour + (255 - alpha)) if rgb else colour[..., 0] + (255 - alpha[..., 0])
+        )
+        luma = decoded(tiff_file(samples, 2 if rgb else 1, extra=1))
+        assert np.abs(luma.astype(int) - expected).max() <= 1
+
+
+def test_tiff_cmyk() -> None:
+    ink, black = NOISE[..., :3].astype(float), NOISE[..., 3:].astype(float)
+    expected = luma_of(np.rint((255 - ink) * (255 - black) / 255))
+    assert np.abs(decoded(tiff_file(NOISE, 5)).astype(int) - expected).max() <= 1
+
+
+def test_tiff_in_planes_or_inverted() -> None:
+    rgb = NOISE[..., :3]
+    np.testing.assert_array_equal(decoded(tiff_file(rgb, 2, planar=2)), luma_of(rgb))
+    np.testing.assert_array_equal(decoded(tiff_file(NOISE[..., 0], 0)), 255 - NOISE[..., 0])
+
+
+def test_tiff_without_a_defined_white_is_refused() -> None:
+    assert "16 bits a sample in separate planes" in reason(
+        tiff_file(samples_of_16_bits(5, 6, 3), 2, planar=2)
+    )
+    assert "12 bits" in reason(tiff_file(samples_of_16_bits(5, 6), 1, bits=12))
+    assert "32 bits" in reason(saved(np.ones((5, 6), np.float32), "TIFF"))
+
+
+# PNM
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"P1\n# drawn by hand\n3 2\n1 0 1\n011", [[0, 255, 0], [255, 0, 0]]),
+        (b"P2 3 1 9\n0 4 9", [[0, 113, 255]]),
+        (b"P2\n2 1 # size\n65535\n128 129", [[0, 1]]),
+        (b"P2 2 1 100 250 7", [[255, 18]]),
+        (b"P3 1 2 1\n1 1 1\n1 0 0", [[255], [76]]),
+        (b"P4\n10 2\n\xa0\x40\x00\x80", [[0, 255, 0] + [255] * 6 + [0], [255] * 8 + [0, 255]]),
+        (b"P5 2 1 7\n\x07\x03", [[255, 109]]),
+        (b"P5 2 1 1000\n\x03\xe8\x01\xf4", [[255, 128]]),
+        (b"P6 1 1 255 \x00\xff\x00", [[150]]),
+    ],
+)
+def test_pnm(data: bytes, expected: list[list[int]]) -> None:
+    assert decoded(data).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"P5 3 1 255\n\x01\x02", "truncated"),
+        (b"P4 9 2\n\x01\x02\x03", "truncated"),
+        (b"P2 3 1 255 1 2", "truncated"),
+        (b"P1 3 1 10", "truncated"),
+        (b"P2 3 1 255 1 x 3", "unmatched"),
+        (b"P5 3", "header"),
+        (b"P5 3 1 0 \x01\x02\x03", "maxval"),
+        (b"P5 0 1 255 ", "no pixels"),
+    ],
+)
+def test_pnm_that_is_damaged(data: bytes, why: str) -> None:
+    assert why in reason(data)
+
+
+# Orientation
+
+
+def with_orientation(form: str, rgb: np.ndarray, orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[274] = orientation
+    options = {"lossless": True} if form == "WEBP" else {"quality": 100}
+    return saved(rgb, form, exif=exif, **options)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda rgb, orientation: with_orientation("JPEG", rgb, orientation),
+        lambda rgb, orientation: with_orientation("PNG", rgb, orientation),
+        lambda rgb, orientation: with_orientation("WEBP", rgb, orientation),
+        lambda rgb, orientation: with_orientation("AVIF", rgb, orientation),
+        lambda rgb, orientation: with_orientation("TIFF", rgb, orientation),
+        lambda rgb, orientation: tiff_file(rgb.astype(np.uint16) * 257, 2, orientation=orientation),
+        lambda rgb, orientation: tiff_file(
+            luma_of(rgb).astype(np.uint16) * 257, 1, orientation=orientation
+        ),
+    ],
+    ids=["jpeg", "png", "webp", "avif", "tiff", "tiff of 16 bits", "gray tiff of 16 bits"],
+)
+def test_orientation_is_applied_once(write: Callable[[np.ndarray, int], bytes]) -> None:
+    stored = RGB[:16, :24]
+    upright = {
+        1: lambda image: image,
+        2: np.fliplr,
+        3: lambda image: np.rot90(image, 2),
+        4: np.flipud,
+        5: lambda image: np.rot90(np.fliplr(image)),
+        6: lambda image: np.rot90(image, -1),
+        7: lambda image: np.rot90(np.flipud(image)),
+        8: np.rot90,
+    }
+    for orientation, turn in upright.items():
+        luma, expected = decoded(write(stored, orientation)), turn(luma_of(stored))
+        assert luma.shape == expected.shape, orientation
+        assert np.abs(luma.astype(int) - expected).mean() < 3, orientation
+
+
+def test_png_of_16_bits_with_orientation() -> None:
+    samples = samples_of_16_bits(4, 6, 3)
+    exif = png_chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
+    expected = np.rot90(luma_of(to_8_bits(samples)), -1)
+    np.testing.assert_array_equal(decoded(png_file(samples, 16, 2, exif)), expected)
+
+
+def test_broken_exif_is_ignored() -> None:
+    data = saved(RGB, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
+    assert decoded(data).shape == (30, 40)
+
+
+# What is no image, or not all of one
+
+FILES: dict[str, bytes] = {
+    **{form: saved(RGB, form) for form in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF", "PPM")},
+    "TIFF": saved(RGB, "TIFF", compression="tiff_lzw"),
+    "raw TIFF": saved(RGB, "TIFF"),
+    "JPEG in TIFF": saved(RGB, "TIFF", compression="jpeg"),
+    "16-bit TIFF": tiff_file(samples_of_16_bits(30, 40, 3), 2),
+    "16-bit PNG": png_file(samples_of_16_bits(30, 40, 3), 16, 2),
+    "progressive JPEG": saved(RGB, "JPEG", progressive=True),
+    "CMYK JPEG": saved(Image.fromarray(RGB).convert("CMYK"), "JPEG"),
+    "lossless WebP": saved(NOISE, "WEBP", lossless=True),
+    "palette PNG": saved(Image.fromarray(RGB).quantize(16), "PNG"),
+    "plain PPM": b"P3 30 1 255" + b" 123" * 90,
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_truncated_anywhere(name: str) -> None:
+    data = FILES[name]
+    decoded(data)
+    for length in {*range(1, 20), *range(40, len(data) - 4, 17), len(data) - 4}:
+        assert reason(data[:length]), length
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "progressive JPEG", "16-bit PNG"])
+def test_truncated_says_so(name: str) -> None:
+    half = len(FILES[name]) // 2
+    assert reason(FILES[name][:half]).endswith(f"it is truncated, the file ends after {half} bytes")
+
+
+def test_end_of_a_thumbnail_is_not_the_end_of_the_jpeg() -> None:
+    thumbnail = saved(RGB[:8, :8], "JPEG")
+    exif = b"Exif\0\0" + thumbnail
+    data = FILES["JPEG"]
+    data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
+    assert decoded(data).shape == (30, 40)
+    assert "truncated" in reason(data[:-2])
+
+
+def test_bytes_after_the_end_are_ignored() -> None:
+    np.testing.assert_array_equal(decoded(FILES["JPEG"] + bytes(99)), decoded(FILES["JPEG"]))
+    np.testing.assert_array_equal(decoded(FILES["PNG"] + b"junk"), decoded(FILES["PNG"]))
+
+
+def test_flipped_bit_in_a_png() -> None:
+    data = bytearray(FILES["PNG"])
+    data[len(data) // 2] ^= 1
+    assert reason(bytes(data)) == (
+        "cannot be read as PNG: corrupt data, the checksum of its IDAT chunk is wrong"
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "is empty"),
+        (b"\0" * 100, "is not an image this program reads (JPEG, PNG, WebP"),
+        (b"just some text", "is not an image"),
+        (b"<!DOCTYPE html><html>", "seems to be HTML page"),
+        (b"PK\x03\x04rest", "seems to be ZIP archive"),
+        (b"%PDF-1.7", "seems to be PDF"),
+        (b"8BPS\0\x01", "seems to be Photoshop"),
+        (b'<?xml version="1.0"?>\n<!-- x -->\n<svg xmlns="x">', "seems to be SVG"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "seems to be HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "seems to be HEIC"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0", "seems to be MP4"),
+    ],
+)
+def test_what_is_no_image_is_named(data: bytes, why: str) -> None:
+    assert reason(data).startswith(why)
+
+
+def test_random_bytes() -> None:
+    for length in (1, 2, 3, 10, 100, 10_000):
+        reason(RNG.bytes(length))
+
+
+def bomb(form: str) -> bytes:
+    """A small file that claims 60,000 x 50,000 pixels (16,383 a side in WebP)."""
+    data = bytearray(FILES[form])
+    if form == "PNG":
+        body = struct.pack(">IIBBBBB", 60_000, 50_000, 8, 2, 0, 0, 0)
+        data[8:33] = png_chunk(b"IHDR", body)
+    elif form == "JPEG":
+        frame = data.index(b"\xff\xc0")
+        data[frame + 5 : frame + 9] = struct.pack(">HH", 50_000, 60_000)
+    elif form == "WEBP":
+        data[26:30] = struct.pack("<HH", 16_383, 16_383)
+    elif form == "BMP":
+        data[18:26] = struct.pack("<ii", 60_000, 50_000)
+    elif form == "GIF":
+        data[6:10] = struct.pack("<HH", 60_000, 50_000)
+    elif form == "PPM":
+        data = bytearray(b"P6 60000 50000 255\n")
+    else:
+        for old, new in ((40, 60_000), (30, 50_000)):
+            at = data.index(struct.pack("<HHI", 256 if old == 40 else 257, 4, 1))
+            data[at + 8 : at + 12] = struct.pack("<I", new)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "raw TIFF"])
+def test_size_is_refused_before_decoding(form: str) -> None:
+    size = "16383 x 16383" if form == "WEBP" else "60000 x 50000"
+    why = reason(bomb(form), 2**27)
+    assert why.startswith(f"is {size} = ")
+    assert "limit of 134217728; raise max_pixels" in why
+
+
+def test_limit_is_inclusive() -> None:
+    assert decode(FILES["AVIF"], "page", 1200).shape == (30, 40)
+    assert "40 x 30 = 1200 pixels" in reason(FILES["AVIF"], 1199)
+
+
+def with_png_checksums(data: bytes) -> bytes:
+    fixed, at = data[:8], 8
+    while at + 12 <= len(data):
+        end = at + 8 + struct.unpack_from(">I", data, at)[0]
+        if end + 4 > len(data):
+            break
+        fixed += png_chunk(data[at + 4 : at + 8], data[at + 8 : end])
+        at = end + 4
+    return fixed + data[at:]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_mutations_give_an_image_or_a_decode_error(name: str) -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(150):
+        data = bytearray(FILES[name])
+        for _ in range(rng.integers(1, 5)):
+            at, kind = int(rng.integers(len(data))), rng.integers(4)
+            if kind == 0:
+                data[at] ^= 1 << int(rng.integers(8))
+            elif kind == 1:
+                data[at] = rng.integers(256)
+            elif kind == 2:
+                del data[at : at + int(rng.integers(1, 20))]
+            else:
+                data[at:at] = rng.bytes(int(rng.integers(1, 8)))
+        mutated = with_png_checksums(bytes(data)) if data[:4] == b"\x89PNG" else bytes(data)
+        try:
+            decoded(mutated)
+        except DecodeError:
+            continue
+
+
+# Pillow images
+
+
+@pytest.mark.parametrize(
+    ("mode", "tolerance"), [("L", 0), ("RGB", 0), ("RGBA", 0), ("LA", 0), ("RGBa", 1), ("HSV", 4)]
+)
+def test_from_pil(mode: str, tolerance: int) -> None:
+    image = Image.fromarray(NOISE if "A" in mode.upper() else RGB).convert(mode)
+    flat = Image.new("RGBA", image.size, "white")
+    flat.alpha_composite(image.convert("RGBA"))
+    luma = from_pil(image)
+    expected = luma_of(np.asarray(flat)[..., :3])
+    assert np.abs(luma.astype(int) - expected).max() <= tolerance + (mode in ("RGBA", "LA"))
+
+
+def test_from_pil_of_16_bits() -> None:
+    samples = samples_of_16_bits(5, 6)
+    np.testing.assert_array_equal(from_pil(Image.fromarray(samples)), to_8_bits(samples))
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_from_pil_refuses_what_has_no_white(mode: str) -> None:
+    with pytest.raises(InputError, match=f"mode {mode} "):
+        from_pil(Image.new(mode, (3, 2)))
+
+
+def test_from_pil_applies_orientation_of_an_opened_file() -> None:
+    data = with_orientation("PNG", RGB, 6)
+    with Image.open(io.BytesIO(data)) as image:
+        np.testing.assert_array_equal(from_pil(image), np.rot90(luma_of(RGB), -1))
+    with Image.open(io.BytesIO(with_orientation("TIFF", RGB, 6))) as image:
+        np.testing.assert_array_equal(from_pil(image), np.rot90(luma_of(RGB), -1))
+
+
+# Encoding
+
+SHAPES = [(1, 1), (1, 5000), (5000, 1), (2, 3), (301, 517)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("form", ["png", "webp"])
+def test_lossless_round_trip(form: Any, shape: tuple[int, int]) -> None:
+    image = RNG.integers(0, 256, shape, np.uint8)
+    data = encode(image, Encoding(form))
+    np.testing.assert_array_equal(decoded(data), image)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data)).convert("L")), image)
+
+
+def test_png_is_gray_and_valid_for_every_reader() -> None:
+    image = RNG.integers(0, 256, (301, 517), np.uint8)
+    data = encode(image, Encoding("png"))
+    with Image.open(io.BytesIO(data)) as opened:
+        assert opened.mode == "L"
+        opened.verify()
+    read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(read, image)
+
+
+def test_png_compresses() -> None:
+    page = np.full((1401, 992), 255, np.uint8)
+    page[::20] = RNG.integers(0, 256, 992, np.uint8)
+    assert len(encode(page, Encoding("png"))) < page.size / 10
+
+
+def test_strided_image() -> None:
+    image = RNG.integers(0, 256, (20, 60), np.uint8)[:, 10:40]
+    for form in ("png", "webp"):
+        np.testing.assert_array_equal(decoded(encode(image, Encoding(form))), image)
+
+
+def test_quality() -> None:
+    image = luma_of(RGB)
+    for form in ("jpg", "webp"):
+        coarse, fine = (encode(image, Encoding(form, quality)) for quality in (10, 95))
+        assert len(coarse) < len(fine)
+        assert np.abs(decoded(fine).astype(int) - image).mean() < 3
+    assert encode(image, Encoding("jpg")) == encode(image, Encoding("jpg", 95))
+
+
+@pytest.mark.parametrize(("form", "limit"), [("webp", 16383), ("jpg", 65500)])
+def test_sides_the_format_cannot_hold(form: Any, limit: int) -> None:
+    strip = np.zeros((1, limit), np.uint8)
+    assert decoded(encode(strip, Encoding(form))).shape == strip.shape
+    for shape in ((1, limit + 1), (limit + 1, 1)):
+        with pytest.raises(EncodeError, match=rf"at most {limit} a side; use png"):
+            encode(np.zeros(shape, np.uint8), Encoding(form))

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from sketchify_rt.errors import InputError
+from sketchify_rt.image import bands, orient, resize_max_side, square, to_luma
+
+RNG = np.random.default_rng(7)
+
+
+def luma_of(rgb: np.ndarray) -> np.ndarray:
+    """OpenCV's integer formula: weights of 15 bits that sum to 32,768."""
+    return ((rgb.astype(np.int64) @ [9798, 19235, 3735] + 16384) >> 15).astype(np.uint8)
+
+
+def test_gray_is_taken_as_it_is() -> None:
+    gray = RNG.integers(0, 256, (5, 7), np.uint8)
+    assert np.shares_memory(to_luma(gray), gray)
+    np.testing.assert_array_equal(to_luma(gray[..., None]), gray)
+    turned = to_luma(gray.T)
+    assert turned.flags.c_contiguous
+    np.testing.assert_array_equal(turned, gray.T)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 70_000, 3), (300, 517, 3), (70_000, 1, 3)])
+def test_rgb(shape: tuple[int, int, int]) -> None:
+    rgb = RNG.integers(0, 256, shape, np.uint8)
+    np.testing.assert_array_equal(to_luma(rgb), luma_of(rgb))
+    np.testing.assert_array_equal(to_luma(rgb[:, ::-1]), luma_of(rgb)[:, ::-1])
+
+
+def test_rgba_is_composited_on_white() -> None:
+    colour, alpha = np.meshgrid(np.arange(256), np.arange(256))
+    rgba = np.stack([colour, colour[::-1], 255 - colour, alpha], axis=-1).astype(np.uint8)
+    rgb, a = rgba[..., :3].astype(float), rgba[..., 3:] / 255
+    on_white = np.floor(rgb * a + 255 * (1 - a) + 0.5).astype(np.uint8)
+    np.testing.assert_array_equal(to_luma(rgba), luma_of(on_white))
+
+
+@pytest.mark.parametrize(
+    ("array", "complaint"),
+    [
+        (np.zeros((4, 4), np.float32), "float32"),
+        (np.zeros((4, 4), np.uint16), "uint16"),
+        ([[1, 2]], "list"),
+        (np.zeros(4, np.uint8), r"\(4,\)"),
+        (np.zeros((4, 4, 2), np.uint8), r"\(4, 4, 2\)"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"\(1, 4, 4, 3\)"),
+        (np.zeros((0, 4), np.uint8), "at least one pixel"),
+        (np.zeros((4, 0, 3), np.uint8), "at least one pixel"),
+    ],
+)
+def test_what_is_no_image_is_refused(array: np.ndarray, complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        to_luma(array)
+
+
+# Where the pixels 1 2 3 / 4 5 6 stand once upright, after the eight pictures of the EXIF standard.
+UPRIGHT = {
+    1: [[1, 2, 3], [4, 5, 6]],
+    2: [[3, 2, 1], [6, 5, 4]],
+    3: [[6, 5, 4], [3, 2, 1]],
+    4: [[4, 5, 6], [1, 2, 3]],
+    5: [[1, 4], [2, 5], [3, 6]],
+    6: [[4, 1], [5, 2], [6, 3]],
+    7: [[6, 3], [5, 2], [4, 1]],
+    8: [[3, 6], [2, 5], [1, 4]],
+}
+
+
+@pytest.mark.parametrize("orientation", [0, *UPRIGHT, 9])
+def test_orient(orientation: int) -> None:
+    stored = np.array(UPRIGHT[1], np.uint8)
+    upright = orient(stored, orientation)
+    assert upright.flags.c_contiguous
+    assert upright.tolist() == UPRIGHT.get(orientation, UPRIGHT[1])
+
+
+def test_resize_max_side_averages_areas() -> None:
+    gray = RNG.integers(0, 256, (40, 60), np.uint8)
+    small = resize_max_side(gray, 30)
+    mean = gray.reshape(20, 2, 30, 2).mean(axis=(1, 3))
+    assert small.shape == (20, 30)
+    assert np.abs(small - mean).max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("shape", "side", "result"),
+    [((1, 5000), 10, (1, 10)), ((5000, 1), 10, (10, 1)), ((3, 3), 1, (1, 1)), ((7, 9), 9, (7, 9))],
+)
+def test_resize_max_side_keeps_a_pixel_and_never_enlarges(
+    shape: tuple[int, int], side: int, result: tuple[int, int]
+) -> None:
+    gray = np.full(shape, 77, np.uint8)
+    assert resize_max_side(gray, side).shape == result
+    assert (resize_max_side(gray, side) == 77).all()
+
+
+def test_square_is_the_middle_of_a_landscape_and_the_top_of_a_portrait() -> None:
+    landscape = RNG.integers(0, 256, (6, 11), np.uint8)
+    np.testing.assert_array_equal(square(landscape, 6), landscape[:, 2:8])
+    portrait = RNG.integers(0, 256, (11, 6), np.uint8)
+    np.testing.assert_array_equal(square(portrait, 6), portrait[:6])
+    small = square(portrait, 3)
+    assert np.abs(small - portrait[:6].reshape(3, 2, 3, 2).mean(axis=(1, 3))).max() <= 0.5
+    large = square(portrait, 12)
+    np.testing.assert_array_equal(large, cv2.resize(portrait[:6], (12, 12)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 200_000), (200_000, 1), (777, 333, 3)])
+def test_bands_cover_every_row_once(shape: tuple[int, ...]) -> None:
+    rows = np.zeros(shape[0], int)
+    for band in bands(shape):
+        rows[band] += 1
+    assert (rows == 1).all()
