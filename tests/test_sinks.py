@@ -125,6 +125,19 @@ def test_opening_makes_the_folder_and_leaves_no_trace_in_it(tmp_path: Path) -> N
     assert everything(tmp_path) == ["new", "new/out"]
 
 
+def test_opening_leaves_no_trace_when_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(path: Path, data: bytes) -> None:
+        path.write_bytes(data)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sinks, "_write_new", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Folder(tmp_path, "png").open()
+    assert everything(tmp_path) == []
+
+
 def test_what_exists_is_refused_skipped_or_replaced(tmp_path: Path) -> None:
     path = Folder(tmp_path, "webp").place("sub/a.b")
     assert path == tmp_path / "sub" / "a.b.webp"

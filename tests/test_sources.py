@@ -183,6 +183,8 @@ def test_inputs_that_give_nothing_are_named() -> None:
         "*.webp": "no image has a name like this",
         ".": "an empty name is no input",
     }
+    make("in/sub/a.jpg")
+    assert problems("in", "in/sub", "in") == {}  # taken already, which is no problem
     # Not a pattern before Python 3.13, and one that finds nothing since.
     assert list(problems("**.webp")) == ["**.webp"]
     assert not Sources(["gone.jpg", "*.webp", ""], Path("out")).exist

@@ -101,9 +101,11 @@ class Folder:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             _write_new(probe, b"")
-            probe.unlink()
         except OSError as error:
             raise _explain(self.root, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink()
 
     def place(self, stem: str) -> Path:
         """Path of the result called `stem`; OutputError where it is an input."""
