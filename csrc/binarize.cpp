@@ -12,14 +12,8 @@ struct Gauss9 {
   static constexpr std::int8_t taps[] = {4, 13, 30, 51, 60, 51, 30, 13, 4};
 };
 
-using Blur9 = Blur<Gauss9, Replicate>;
+using Blur9 = Blur<Gauss9, Replicate, true>;
 using Line = Blur9::Line;
-
-// Halves to even, as OpenCV's conversion of float32 means does.
-I32 round_half_even(I32 sum) {
-  sum += 32767;
-  return sum + ((sum >> 16) & 1);
-}
 
 // Of three rows of 0 or 255, from one pixel left of `out` on: 255 where at least 5 of 3x3 are set.
 void median(const Line& above, const Line& row, const Line& below, std::uint8_t* out,
@@ -51,7 +45,7 @@ void binarize(const Gray& gray, const Page& out, Rows rows) {
     Blur9 blur(gray, begin, end, first);
     std::ptrdiff_t done = rows.begin;
     for (std::ptrdiff_t y = first; y <= last; y += 2) {
-      blur.next_two(means, round_half_even);
+      blur.next_two(means);
       for (std::ptrdiff_t i = y; i < y + 2 && i <= last; ++i) {
         std::uint8_t* line = ring[i & 3];
         const std::uint8_t* pixels = gray.data + i * gray.stride + begin;

@@ -11,9 +11,7 @@ struct Gauss21 {
                                          28, 25, 20, 15, 11, 6,  4,  2,  2};
 };
 
-using Blur21 = Blur<Gauss21, Reflect101>;
-
-I32 round_half_up(I32 sum) { return sum + 32768; }
+using Blur21 = Blur<Gauss21, Reflect101, false>;
 
 // min(255, (512 gray + blurred) / (2 blurred)) in whole numbers, for blurred > 0; whatever for 0.
 // That is 256 gray / blurred rounded half up. The quarter added to 256 gray makes halves
@@ -42,7 +40,7 @@ void dodge(const Gray& gray, const Page& out, int strength, Rows rows) {
     Blur21 blur(gray, left, right, rows.begin);
     for (std::ptrdiff_t y = rows.begin; y < rows.end; y += 2) {
       alignas(64) Blur21::Line blurred[2];
-      blur.next_two(blurred, round_half_up);
+      blur.next_two(blurred);
       for (std::ptrdiff_t i = y; i < y + 2 && i < rows.end; ++i) {
         const std::uint8_t* from = gray.data + i * gray.stride + left;
         std::uint8_t* to = out.data + i * out.stride + left;

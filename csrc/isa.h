@@ -81,7 +81,9 @@ template <class Vector>
   return (I32)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)bytes, (__m512i)weights);
 #elif defined(__AVX2__)
   const __m256i pairs = _mm256_maddubs_epi16((__m256i)bytes, (__m256i)weights);
-  return (I32)_mm256_add_epi16((__m256i)sum, pairs);  // two sums, each in 16 bits
+  sum = (I32)_mm256_add_epi16((__m256i)sum, pairs);  // two sums, each in 16 bits
+  asm("" : "+x"(sum));
+  return sum;
 #else
   constexpr std::int32_t even = 0x00ff00ff;
   sum = dot2(sum, (I32)bytes & even, weights & even);
