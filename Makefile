@@ -1,0 +1,45 @@
+# Each target sets up what it needs in .venv. Needed beforehand: Python 3.11 or later, make and a C++ compiler.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*)
+
+.PHONY: demo test bench lint format clean
+
+demo: $(VENV)/installed  ## convert samples/ into out/
+	$(BIN)/sketchify-rt convert samples -o out --overwrite
+	@echo "The sketches are in $(CURDIR)/out"
+
+test: $(VENV)/installed-dev  ## the whole test suite
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/installed-dev  ## kernels, U-Net and pipeline on this machine
+	$(BIN)/python -m bench kernels
+	$(BIN)/python -m bench runtime
+	$(BIN)/python -m bench pipeline
+
+lint: $(VENV)/installed-dev  ## what must be clean before a commit
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror csrc/*
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i csrc/*
+
+clean:
+	rm -rf $(VENV) build out
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Editable, so that a change of Python code needs no new install; one of csrc/ does.
+$(VENV)/installed: $(NATIVE) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(NATIVE) tests/constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint tests/constraints.txt --editable '.[dev,train]'
+	touch $@ $(VENV)/installed

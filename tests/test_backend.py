@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from sketchify_rt import BackendUnavailable, Sketchifier, backend
+
+
+def test_cpu_and_auto_are_there() -> None:
+    assert backend.select("cpu").name == "cpu"
+    assert backend.select("auto").name == "cpu"
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_an_explicit_gpu_that_cannot_be_had_fails(device: str) -> None:
+    with pytest.raises(BackendUnavailable, match=f"{device}: .*use --device cpu or auto"):
+        Sketchifier(device=device)
+
+
+def test_auto_says_what_it_fell_back_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: str(path) == "/dev/nvidia0")
+    assert "NVIDIA GPU is present" in str(backend.select("auto").note)
+    assert backend.select("cpu").note is None
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    assert backend.select("auto").note is None
+
+
+def test_a_missing_library_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "sketchify_rt.runtime.openvino", raising=False)
+    with pytest.raises(BackendUnavailable, match="pip install openvino"):
+        Sketchifier().prepare()
+
+
+def test_available_lists_every_backend() -> None:
+    found = {info.name: info for info in backend.available()}
+    assert set(found) == {"cpu", "cuda"}
+    assert found["cpu"].available
+    assert not found["cuda"].available
+    assert found["cuda"].detail

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+from sketchify_rt import (
+    DecodeError,
+    Encoding,
+    InputError,
+    ModelError,
+    OptionsError,
+    Sketchifier,
+    models,
+)
+from sketchify_rt.image import Gray
+from sketchify_rt.kernels import reference
+
+
+@pytest.fixture(scope="module")
+def sketchify() -> Sketchifier:
+    return Sketchifier(threads=2)
+
+
+def picture(height: int = 90, width: int = 121, seed: int = 0) -> Gray:
+    """Smooth blobs with an edge or two: something to draw."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    smooth = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
+    return np.where(smooth > 128, smooth, smooth // 2).astype(np.uint8)
+
+
+def png(gray: Gray) -> bytes:
+    return cv2.imencode(".png", gray)[1].tobytes()
+
+
+def decoded(data: bytes) -> Gray:
+    return np.asarray(PIL.Image.open(io.BytesIO(data)))
+
+
+def test_the_sketch_is_the_model_applied_to_the_binary(sketchify: Sketchifier) -> None:
+    from sketchify_rt.runtime.openvino import OpenVinoRuntime
+
+    gray = picture(96, 120)  # multiples of the stride: no padding
+    binary = reference.binarize(gray)
+    tones = OpenVinoRuntime(models.load("lite"), 1)(binary[None])[0]
+    np.testing.assert_array_equal(sketchify(gray), reference.compose(tones))
+
+
+def test_the_classic_filters() -> None:
+    gray = picture()
+    np.testing.assert_array_equal(Sketchifier(mode="binary")(gray), reference.binarize(gray))
+    np.testing.assert_array_equal(Sketchifier(mode="dodge")(gray), reference.dodge(gray))
+
+
+def test_every_kind_of_input_gives_the_same_sketch(sketchify: Sketchifier, tmp_path: Path) -> None:
+    gray = picture()
+    path = tmp_path / "Zeichnung 絵 é.png"
+    path.write_bytes(png(gray))
+    expected = sketchify(gray)
+    rgb = np.repeat(gray[..., None], 3, axis=2)
+    for source in (path, str(path), png(gray), bytearray(png(gray)), rgb, rgb[:, ::-1][:, ::-1]):
+        result = sketchify(source)
+        assert isinstance(result, np.ndarray)
+        assert result.dtype == np.uint8
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_a_pil_image_comes_back_as_one(sketchify: Sketchifier) -> None:
+    gray = picture()
+    for mode in ("L", "RGB", "RGBA"):
+        result = sketchify(PIL.Image.fromarray(gray).convert(mode))
+        assert isinstance(result, PIL.Image.Image)
+        assert result.mode == "L"
+        np.testing.assert_array_equal(np.asarray(result), sketchify(gray))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 700), (700, 1), (7, 9), (8, 8), (257, 259)])
+def test_the_size_is_the_inputs(sketchify: Sketchifier, shape: tuple[int, int]) -> None:
+    assert sketchify(picture(*shape)).shape == shape
+
+
+def test_tiles_give_the_whole_image(sketchify: Sketchifier) -> None:
+    gray = picture(530, 401)
+    np.testing.assert_array_equal(Sketchifier(tile=256)(gray), sketchify(gray))
+
+
+def test_strength(sketchify: Sketchifier) -> None:
+    gray = picture()
+    ink = 255 - sketchify(gray).astype(int)
+    double = 255 - Sketchifier(strength=2)(gray).astype(int)
+    np.testing.assert_array_equal(double, np.minimum(255, 2 * ink))
+    assert (Sketchifier(strength=0)(gray) == 255).all()
+
+
+def test_sizes_on_request() -> None:
+    gray = picture(120, 200)
+    assert Sketchifier(mode="dodge", max_side=100)(gray).shape == (60, 100)
+    assert Sketchifier(mode="dodge", max_side=500)(gray).shape == (120, 200)
+    square = Sketchifier(mode="binary", square=64)(gray)
+    assert square.shape == (64, 64)
+    middle = cv2.resize(gray[:, 40:160], (64, 64), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(square, reference.binarize(np.asarray(middle)))
+
+
+def test_convert_encodes(sketchify: Sketchifier) -> None:
+    gray = picture()
+    for encoding in (Encoding(), Encoding("webp")):
+        data = sketchify.convert(gray, encoding)
+        lossless = np.asarray(PIL.Image.open(io.BytesIO(data)).convert("L"))
+        np.testing.assert_array_equal(lossless, sketchify(gray))
+    assert sketchify.convert(gray, Encoding("jpg"))[:2] == b"\xff\xd8"
+
+
+def test_map_keeps_the_order(sketchify: Sketchifier) -> None:
+    pages = [picture(40 + 13 * (i % 5), 50, seed=i) for i in range(12)]
+    for result, page in zip(sketchify.map(iter(pages)), pages, strict=True):
+        np.testing.assert_array_equal(result, sketchify(page))
+    files = sketchify.map(pages, encoding=Encoding(), workers=3)
+    for data, page in zip(files, pages, strict=True):
+        np.testing.assert_array_equal(decoded(data), sketchify(page))
+
+
+def test_map_takes_only_a_few_images_ahead() -> None:
+    taken = 0
+
+    def sources() -> Iterator[Gray]:
+        nonlocal taken
+        for seed in range(1000):
+            taken += 1
+            yield picture(20, 20, seed)
+
+    with Sketchifier(mode="binary") as binarize:
+        results = binarize.map(sources(), workers=2)
+        for _ in range(3):
+            next(results)
+        assert taken <= 3 + 2 * 2
+        results.close()  # type: ignore[attr-defined]
+
+
+def test_map_works_on_several_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(2, timeout=20)
+    dodge = Sketchifier(mode="dodge", threads=2)
+    monkeypatch.setattr(dodge, "_convert", lambda gray: (together.wait(), gray)[1])
+    assert len(list(dodge.map([picture(), picture()]))) == 2
+
+
+def test_map_and_errors(sketchify: Sketchifier) -> None:
+    sources = [picture(seed=1), b"nonsense", picture(seed=2)]
+    first, error, last = sketchify.map(sources, on_error="return")
+    np.testing.assert_array_equal(first, sketchify(sources[0]))
+    assert isinstance(error, DecodeError)
+    np.testing.assert_array_equal(last, sketchify(sources[2]))
+    results = sketchify.map(sources)
+    next(results)
+    with pytest.raises(DecodeError, match="<bytes>"):
+        next(results)
+
+
+def test_many_threads_share_one(sketchify: Sketchifier) -> None:
+    pages = [picture(40 + 8 * i, 60, seed=i) for i in range(4)]
+    expected = [sketchify(page) for page in pages]
+    results: dict[int, Gray] = {}
+
+    def work(i: int) -> None:
+        for _ in range(3):
+            results[i] = sketchify(pages[i])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i in range(4):
+        np.testing.assert_array_equal(results[i], expected[i])
+
+
+def test_it_opens_again_after_close() -> None:
+    with Sketchifier() as once:
+        before = once(picture())
+    np.testing.assert_array_equal(once(picture()), before)
+
+
+def test_what_cannot_be_an_image_is_named(sketchify: Sketchifier, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.png: cannot be read"):
+        sketchify(tmp_path / "none.png")
+    with pytest.raises(InputError, match="cannot be read"):
+        sketchify(tmp_path)
+    with pytest.raises(InputError, match="not int"):
+        sketchify(7)  # type: ignore[call-overload]
+    with pytest.raises(InputError):
+        sketchify(np.zeros((4, 4), np.float32))  # type: ignore[call-overload]
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 and no more")
+    with pytest.raises(DecodeError, match=r"broken\.jpg"):
+        sketchify(broken)
+    with pytest.raises(DecodeError, match="max_pixels"):
+        Sketchifier(max_pixels=100)(png(picture()))
+
+
+def test_bad_options_fail_at_the_door() -> None:
+    with pytest.raises(OptionsError):
+        Sketchifier(mode="pencil")
+    with pytest.raises(ModelError):
+        Sketchifier("heavy")
+    with pytest.raises(TypeError, match="colour"):
+        Sketchifier(colour=3)
+
+
+def test_memory_stays_flat() -> None:
+    def resident() -> float:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * 4096 / 2**20
+
+    page = picture(200, 160)
+    with Sketchifier(threads=2) as sketchify:
+        for _ in range(60):
+            sketchify.convert(page)
+        before = resident()
+        start = time.monotonic()
+        for _ in range(200):
+            sketchify.convert(page)
+            if time.monotonic() - start > 20:  # a busy machine
+                break
+        assert resident() - before < 8

@@ -1,0 +1,139 @@
+"""The structure of the package: imports run down only, and heavy ones stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "sketchify_rt"
+
+# A module may import from lower floors, and from its own package.
+FLOORS = [
+    {"errors"},
+    {"image", "options", "models"},
+    {"codec", "kernels", "runtime", "tiling"},
+    {"backend"},
+    {"engine"},
+    {"batch"},
+    {"cli"},
+]
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+
+# Where each heavy dependency may be imported: files, or whole folders.
+HEAVY = {
+    "cv2": {"codec", "image.py"},
+    "PIL": {"codec", "engine.py", "backend.py"},  # the last for types only
+    "openvino": {"runtime/openvino.py"},
+    "torch": set[str](),
+    "triton": set[str](),
+    "tensorrt": set[str](),
+    "nvidia": set[str](),
+    "numba": set[str](),
+    "ray": set[str](),
+    "tqdm": {"cli"},
+    "click": {"cli"},
+}
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names that a file imports, wherever in it; `from a import b` gives a and a.b."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(str(node.module))
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def part(path: Path) -> str:
+    """The top-level module or package of sketchify_rt that a file belongs to."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def test_every_part_has_a_floor() -> None:
+    parts = {part(path) for path in SOURCES} - {"__init__", "__main__"}
+    assert parts == set(FLOOR)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_down(path: Path) -> None:
+    here = part(path)
+    if here in ("__init__", "__main__"):
+        return
+    for name in imported(path):
+        if name.startswith("sketchify_rt."):
+            there = name.split(".")[1]
+            if there in FLOOR and there != here:
+                assert FLOOR[there] < FLOOR[here], f"{here} imports {there}"
+        assert not name.startswith(("training", "bench", "tests")), f"{here} imports {name}"
+
+
+def test_only_the_native_kernels_import_the_extension() -> None:
+    users = {
+        str(path.relative_to(PACKAGE))
+        for path in SOURCES
+        if "sketchify_rt._native" in imported(path)
+    }
+    assert users == {"kernels/native.py"}
+
+
+@pytest.mark.parametrize("library", HEAVY)
+def test_heavy_libraries_stay_where_they_belong(library: str) -> None:
+    for path in SOURCES:
+        if any(name.split(".")[0] == library for name in imported(path)):
+            where = path.relative_to(PACKAGE)
+            assert {where.as_posix(), where.parts[0]} & HEAVY[library], f"{where} imports {library}"
+
+
+def run(code: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/"
+    )
+    return result.stdout.strip()
+
+
+def test_the_package_imports_nothing_heavy_and_quickly() -> None:
+    code = """
+import sys, time
+start = time.perf_counter()
+import sketchify_rt
+seconds = time.perf_counter() - start
+heavy = {"torch", "openvino", "cv2", "PIL", "numpy", "click", "tqdm"} & set(sys.modules)
+print(seconds, *heavy)
+"""
+    times = []
+    for _ in range(3):  # the machine may be busy: the best of three
+        seconds, *heavy = run(code).split()
+        assert heavy == []
+        times.append(float(seconds))
+    assert min(times) < 0.1
+
+
+def test_the_engine_and_the_command_line_open_no_backend() -> None:
+    code = """
+import sys
+import sketchify_rt.engine, sketchify_rt.cli
+print(*({"torch", "openvino", "cv2", "PIL"} & set(sys.modules)))
+"""
+    assert run(code) == ""
+
+
+def test_every_public_name_is_there() -> None:
+    import sketchify_rt
+
+    assert dir(sketchify_rt) == sorted(sketchify_rt.__all__)
+    for name in sketchify_rt.__all__:
+        assert getattr(sketchify_rt, name) is not None
+    with pytest.raises(AttributeError, match="Sketchy"):
+        sketchify_rt.Sketchy  # noqa: B018

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sketchify_rt import Encoding, Options, OptionsError
+
+
+def test_the_defaults_are_valid() -> None:
+    options = Options()
+    assert (options.model, options.device, options.mode) == ("lite", "auto", "sketch")
+    assert options.thread_count >= 1
+    assert Options(threads=3).thread_count == 3
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12"])
+def test_devices(device: str) -> None:
+    assert Options(device=device).device == device
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mode": "pencil"}, "mode is 'pencil'; it may be one of sketch, dodge, binary"),
+        ({"device": "gpu"}, "device is 'gpu'"),
+        ({"device": "cuda:x"}, "device is 'cuda:x'"),
+        ({"device": "cpu "}, "device is 'cpu '"),
+        ({"strength": -0.1}, "strength is -0.1"),
+        ({"strength": 4.5}, "strength is 4.5"),
+        ({"strength": float("nan")}, "strength is nan"),
+        ({"threads": 0}, "threads is 0; it must be at least 1"),
+        ({"max_side": 0}, "max_side is 0"),
+        ({"square": -1}, "square is -1"),
+        ({"tile": 255}, "tile is 255; it must be at least 256"),
+        ({"max_pixels": 0}, "max_pixels is 0"),
+        ({"square": 256, "max_side": 800}, "square and max_side"),
+    ],
+)
+def test_bad_options_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionsError, match=message.replace("(", r"\(")):
+        Options(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "gif"}, "format is 'gif'; it may be one of png, jpg, webp"),
+        ({"format": "png", "quality": 90}, "lossless"),
+        ({"format": "jpg", "quality": 0}, "quality is 0"),
+        ({"format": "webp", "quality": 101}, "quality is 101"),
+    ],
+)
+def test_bad_encodings_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionsError, match=message):
+        Encoding(**changes)
+
+
+def test_good_encodings() -> None:
+    assert Encoding().format == "png"
+    assert Encoding("webp", 80).quality == 80

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.reference
+import pytest
+
+from sketchify_rt import ModelError, models, tiling
+from sketchify_rt.image import Gray
+from sketchify_rt.models import Model
+from sketchify_rt.runtime.openvino import OpenVinoRuntime, Tones
+
+LITE = models.load("lite")
+
+
+@pytest.fixture(scope="module")
+def runtime() -> OpenVinoRuntime:
+    return OpenVinoRuntime(LITE, threads=2, workers=2)
+
+
+def binary(*shape: int, seed: int = 0) -> Gray:
+    return np.where(np.random.default_rng(seed).random(shape) < 0.3, 0, 255).astype(np.uint8)
+
+
+def test_it_computes_what_the_onnx_standard_says(runtime: OpenVinoRuntime) -> None:
+    page = binary(1, 48, 64)
+    reference = onnx.reference.ReferenceEvaluator(onnx.load(LITE.path))
+    (expected,) = reference.run(None, {"binary": page[:, None].astype(np.float32) / 255})
+    np.testing.assert_allclose(runtime(page), expected[:, 0], atol=1e-5)
+
+
+def test_tones_are_in_range_and_vary(runtime: OpenVinoRuntime) -> None:
+    tones = runtime(binary(1, 64, 64))
+    assert tones.dtype == np.float32
+    assert 0 <= tones.min() < 0.7 < tones.max() <= 1
+
+
+def test_a_batch_is_its_images(runtime: OpenVinoRuntime) -> None:
+    pages = binary(3, 64, 40)
+    np.testing.assert_array_equal(runtime(pages), np.concatenate([runtime(p[None]) for p in pages]))
+
+
+def test_a_strided_view_is_read_right(runtime: OpenVinoRuntime) -> None:
+    page = binary(1, 200, 300)
+    view = page[:, 40:104, 8:72]
+    np.testing.assert_array_equal(runtime(view), runtime(view.copy()))
+
+
+def test_no_pixel_beyond_the_halo_matters_and_one_at_the_halo_does(
+    runtime: OpenVinoRuntime,
+) -> None:
+    halo = LITE.manifest.halo
+    side = tiling.padded(2 * halo + 40, LITE.manifest.stride)
+    page = binary(1, side, side)
+    before = runtime(page)
+    reach = 0
+    for place in range(side // 2, side // 2 + LITE.manifest.stride):
+        changed = page.copy()
+        changed[0, place, place] ^= 255
+        rows, columns = np.nonzero((runtime(changed) != before)[0])
+        reach = max(reach, *(abs(rows - place)), *(abs(columns - place)))
+    assert halo - LITE.manifest.stride <= reach <= halo
+
+
+@pytest.mark.parametrize("shape", [(300, 403), (8, 700), (517, 96)])
+def test_tiles_equal_the_whole_exactly(runtime: OpenVinoRuntime, shape: tuple[int, int]) -> None:
+    page = binary(*shape)
+
+    def paint(tile: int) -> Tones:
+        tones = np.full(shape, np.nan, np.float32)
+        for row, column in tiling.grid(shape, tile, LITE.manifest.halo, LITE.manifest.stride):
+            part = runtime(tiling.cut(page, row, column)[None])
+            tones[row.keep, column.keep] = part[0, row.inner, column.inner]
+        return tones
+
+    np.testing.assert_array_equal(paint(256), paint(2048))
+
+
+def test_less_than_the_halo_leaves_a_seam(runtime: OpenVinoRuntime) -> None:
+    # The test above could not fail if the model looked at nothing but the pixel itself.
+    page, stride = binary(300, 403), LITE.manifest.stride
+    ((row, column),) = tiling.grid(page.shape, 2048, 0, stride)
+    whole = runtime(tiling.cut(page, row, column)[None])[0, :300, :403]
+    tones = np.full(page.shape, np.nan, np.float32)
+    for row, column in tiling.grid(page.shape, 256, LITE.manifest.halo // 4, stride):
+        part = runtime(tiling.cut(page, row, column)[None])
+        tones[row.keep, column.keep] = part[0, row.inner, column.inner]
+    assert (tones != whole).any()
+
+
+def test_concurrent_calls_do_not_mix(runtime: OpenVinoRuntime) -> None:
+    pages = [binary(1, 64 + 8 * i, 80, seed=i) for i in range(6)]
+    expected = [runtime(page) for page in pages]
+    with ThreadPoolExecutor(len(pages)) as pool:
+        results = list(pool.map(lambda page: [runtime(page) for _ in range(5)], pages))
+    for found, tones in zip(results, expected, strict=True):
+        for each in found:
+            np.testing.assert_array_equal(each, tones)
+
+
+def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "junk.onnx"
+    path.write_bytes(b"junk")
+    manifest = replace(LITE.manifest, sha256=hashlib.sha256(b"junk").hexdigest())
+    with pytest.raises(ModelError, match=r"junk\.onnx: OpenVINO cannot load it"):
+        OpenVinoRuntime(Model(path, manifest), threads=1)
