@@ -13,17 +13,18 @@ struct Gauss21 {
 
 using Blur21 = Blur<Gauss21, Reflect101, false>;
 
-// min(255, (512 gray + blurred) / (2 blurred)) in whole numbers, for blurred > 0; whatever for 0.
-// That is 256 gray / blurred rounded half up. The quarter added to 256 gray makes halves
+// min(255, (512 gray + blurred) / (2 blurred)) in whole numbers, for blurred > 0; any of 0..255 for
+// 0. That is 256 gray / blurred rounded half up. The quarter added to 256 gray makes halves
 // impossible, so that any rounding to nearest will do, and leaves 0.25 / 255 to either side of
 // them: 16 times the error of the reciprocal for quotients up to 256. Adding 1.5 * 2^23 rounds,
 // into the low bits.
 I32 divide(I32 gray, I32 blurred) {
   constexpr float round = 12582912.0f;
-  constexpr std::int32_t round_bits = 0x4b400000;
+  constexpr std::uint32_t round_bits = 0x4b400000;
   const F32 scaled = __builtin_convertvector(gray << 8, F32) + 0.25f;
   const F32 quotient = scaled * reciprocal(__builtin_convertvector(blurred, F32)) + round;
-  return min((I32)quotient - round_bits, splat(255));
+  const U32 bits = (U32)quotient - round_bits;  // an infinity or a NaN, of any sign, is large
+  return (I32)(bits < 255 ? bits : U32{} + 255);
 }
 
 // 255 - min(255, ((255 - tone) * strength + 128) >> 8)

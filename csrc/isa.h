@@ -23,6 +23,7 @@ constexpr std::ptrdiff_t vector_bytes = 16;
 
 using U8 [[gnu::vector_size(vector_bytes)]] = std::uint8_t;
 using I32 [[gnu::vector_size(vector_bytes)]] = std::int32_t;
+using U32 [[gnu::vector_size(vector_bytes)]] = std::uint32_t;
 using F32 [[gnu::vector_size(vector_bytes)]] = float;
 
 template <class Vector>
