@@ -1,1 +1,1 @@
-"""Encoded bytes to pixels and back: cpu.py for every format."""
+"""Encoded bytes to pixels and back: cpu.py on the processor, from the parts in the other files."""
