@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from sketchify_rt import Sketchifier
@@ -44,7 +45,7 @@ def white(gray: Gray) -> Gray:
 def blurred_binary(gray: Gray) -> Gray:
     """The baseline without a network: the binary, blurred 3x3, at 0.35 strength."""
     ink = 255 - cv2.GaussianBlur(native.binarize(gray), (3, 3), 0).astype(np.float32)
-    return np.rint(255 - 0.35 * ink).astype(np.uint8)
+    return np.asarray(np.rint(255 - 0.35 * ink), np.uint8)
 
 
 def _torch_predictor(checkpoint: Path) -> Predict:
@@ -54,7 +55,7 @@ def _torch_predictor(checkpoint: Path) -> Predict:
     def predict(gray: Gray) -> Gray:
         rows, columns = (Span(0, padded(side, stride), 0, side) for side in gray.shape)
         with torch.no_grad():
-            tones = model(as_tensor(cut(native.binarize(gray), rows, columns)[None]))
+            tones: Tensor = model(as_tensor(cut(native.binarize(gray), rows, columns)[None]))
         return native.compose(tones[0, 0, rows.keep, columns.keep].numpy())
 
     return predict

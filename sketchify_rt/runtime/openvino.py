@@ -19,7 +19,8 @@ Tones = npt.NDArray[np.float32]
 class OpenVinoRuntime:
     """A compiled model. Any height and width that are multiples of the model's stride.
 
-    Thread-safe: up to `workers` calls run at the same time, further ones wait their turn. The
+    Thread-safe: up to `workers` calls run at the same time, but no more than there are threads;
+    further ones wait their turn. The
     arithmetic is float32 on every processor, so that results do not depend on the machine's
     bfloat16 support.
     """
@@ -29,6 +30,7 @@ class OpenVinoRuntime:
 
         Raises ModelError where OpenVINO cannot read the file.
         """
+        streams = min(workers, threads)
         core = ov.Core()
         try:
             network = core.read_model(model.read())
@@ -39,8 +41,8 @@ class OpenVinoRuntime:
                 processor.build(),
                 "CPU",
                 {
-                    "INFERENCE_NUM_THREADS": max(threads, workers),
-                    "NUM_STREAMS": workers,
+                    "INFERENCE_NUM_THREADS": threads,
+                    "NUM_STREAMS": streams,
                     "INFERENCE_PRECISION_HINT": "f32",
                 },
             )
@@ -48,7 +50,7 @@ class OpenVinoRuntime:
             raise ModelError(f"{model.path}: OpenVINO cannot load it: {error}") from error
         # Last in, first out: a request that just ran has its buffers in cache and at their size.
         self._requests: queue.LifoQueue[ov.InferRequest] = queue.LifoQueue()
-        for _ in range(workers):
+        for _ in range(streams):
             self._requests.put(compiled.create_infer_request())
 
     def __call__(self, binary: Gray) -> Tones:

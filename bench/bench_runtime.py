@@ -1,0 +1,90 @@
+"""The U-Net through our runtime against OpenVINO called directly, on one page.
+
+A row is one way to run it: median_ms is ours, baseline_ms that of the bare model, compiled for this
+one shape and given float32 tensors that exist already, taken in the same rounds. ratio says how
+much of its speed we reach. `workers` images run at the same time; times are per image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import openvino as ov
+
+from bench import harness
+from bench.bench_kernels import page
+from sketchify_rt import models, tiling
+from sketchify_rt.image import Gray
+from sketchify_rt.kernels import native
+from sketchify_rt.models import Model
+from sketchify_rt.options import Options
+from sketchify_rt.runtime.openvino import OpenVinoRuntime
+
+
+def main(argv: list[str]) -> None:
+    """Measures and reports."""
+    parser = harness.parser(__doc__)
+    parser.add_argument("--model", default="lite")
+    parser.add_argument("--height", type=int, default=1401, help="of the page (default: 1401)")
+    parser.add_argument("--width", type=int, default=992, help="of the page (default: 992)")
+    options = parser.parse_args(argv)
+
+    model = models.load(options.model)
+    binary = native.binarize(page(options.height, options.width, None))
+    shape = (options.height, options.width)
+    ((row, column),) = tiling.grid(shape, max(shape) * 2, 0, model.manifest.stride)
+    tile = np.ascontiguousarray(tiling.cut(binary, row, column)[None])
+    threads = Options().thread_count
+    rows = [
+        measure(model, tile, threads, workers, options.seconds)
+        for workers in sorted({1, min(2, threads), threads})
+    ]
+    harness.report(rows, {}, options.json)
+
+
+def measure(
+    model: Model, tile: Gray, threads: int, workers: int, seconds: float
+) -> dict[str, object]:
+    """One row: `workers` images at a time on `threads` threads."""
+    ours = OpenVinoRuntime(model, threads, workers)
+    bare = _bare(model, tile, threads, workers)
+    with ThreadPoolExecutor(workers) as pool:
+        candidates = {
+            "ours": lambda: list(pool.map(ours, [tile] * workers)),
+            "bare": lambda: list(pool.map(lambda run: run(), bare)),
+        }
+        times = harness.medians_ms(candidates, seconds=seconds, least=5)
+    ms = {name: time / workers for name, time in times.items()}
+    gflop = model.manifest.gflop_per_megapixel * tile.size / 1e6
+    return {
+        "name": model.manifest.name,
+        "height": tile.shape[1],
+        "width": tile.shape[2],
+        "threads": threads,
+        "workers": workers,
+        "median_ms": ms["ours"],
+        "baseline_ms": ms["bare"],
+        "ratio": ms["bare"] / ms["ours"],
+        "gflop_s": gflop / ms["ours"] * 1e3,
+    }
+
+
+def _bare(model: Model, tile: Gray, threads: int, workers: int) -> list[Callable[[], object]]:
+    """`workers` requests of the model as it is, each ready to run on the tile."""
+    core = ov.Core()
+    network = core.read_model(model.path)
+    network.reshape([1, 1, *tile.shape[1:]])
+    hints = {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": workers,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    compiled = core.compile_model(network, "CPU", hints)
+    runs: list[Callable[[], object]] = []
+    for _ in range(workers):
+        request = compiled.create_infer_request()
+        request.get_input_tensor().data[:] = tile[:, None] / np.float32(255)
+        runs.append(request.infer)
+    return runs
