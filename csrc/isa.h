@@ -13,6 +13,8 @@
 namespace sketchify::SKETCHIFY_ISA {
 namespace {
 
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the phases below are taken by shifts");
+
 #if defined(__AVX512VNNI__)
 constexpr std::ptrdiff_t vector_bytes = 64;
 #elif defined(__AVX2__)

@@ -32,6 +32,12 @@ class Pool {
     for (int i = 1; i < threads; ++i) wake_.notify_one();
     take_part(job, lock);
     std::erase(jobs_, &job);
+    // A helper is in its last band, and waking up from a wait takes about as long as a band.
+    for (int i = 0; i < 200 && job.helpers > 0; ++i) {
+      lock.unlock();
+      std::this_thread::yield();
+      lock.lock();
+    }
     job.done.wait(lock, [&] { return job.helpers == 0; });
   }
 
