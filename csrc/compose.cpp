@@ -6,8 +6,7 @@
 namespace sketchify::SKETCHIFY_ISA {
 
 void compose(const Tones& tones, const Page& out, int strength, Rows rows) {
-  constexpr float round =
-      12582912.0f;  // 1.5 * 2^23: adding it rounds half to even, into the low bits
+  constexpr float round = 12582912.0f;       // 1.5 * 2^23: rounds half to even, into the low bits
   const std::ptrdiff_t width = tones.width;  // a copy: bytes written might be the original's
   for (std::ptrdiff_t y = rows.begin; y < rows.end; ++y) {
     const auto* in = reinterpret_cast<const float*>(reinterpret_cast<const char*>(tones.data) +

@@ -16,7 +16,7 @@ using Blur21 = Blur<Gauss21, Reflect101, false>;
 // min(255, (512 gray + blurred) / (2 blurred)) in whole numbers, for blurred > 0; any of 0..255 for
 // 0. That is 256 gray / blurred rounded half up. The quarter added to 256 gray makes halves
 // impossible, so that any rounding to nearest will do, and leaves 0.25 / 255 to either side of
-// them: 16 times the error of the reciprocal for quotients up to 256. Adding 1.5 * 2^23 rounds,
+// them: 7 times the error of the reciprocal for quotients up to 256. Adding 1.5 * 2^23 rounds,
 // into the low bits.
 I32 divide(I32 gray, I32 blurred) {
   constexpr float round = 12582912.0f;

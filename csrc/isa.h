@@ -102,13 +102,13 @@ template <class Vector>
 #endif
 }
 
-// 1 / x within 2^-22, for x in 1..255; whatever for 0.
+// 1 / x within 2^-21, for x in 1..255; whatever for 0.
 [[gnu::always_inline]] inline F32 reciprocal(F32 x) {
 #if defined(__AVX512VNNI__)
   const F32 r = (F32)_mm512_rcp14_ps((__m512)x);
   return r * (F32)_mm512_fnmadd_ps((__m512)x, (__m512)r, _mm512_set1_ps(2));
 #elif defined(__AVX2__)
-  const F32 r = (F32)_mm256_rcp_ps((__m256)x);  // within 1.5 * 2^-12, so one Newton step is enough
+  const F32 r = (F32)_mm256_rcp_ps((__m256)x);  // within 1.5 * 2^-12: one Newton step is enough
   return r * (F32)_mm256_fnmadd_ps((__m256)x, (__m256)r, _mm256_set1_ps(2));
 #else
   return 1.0f / x;
