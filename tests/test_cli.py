@@ -297,7 +297,7 @@ def test_help_tells_every_option_its_range_and_default() -> None:
     told = CliRunner().invoke(main, ["convert", "--help"], terminal_width=100).stdout
     for parameter in convert.command.params:
         assert parameter.opts[-1] in told or parameter.name == "inputs"
-    for words in ("0<=x<=4", "1<=x<=100", "x>=256", "default: 2048", "Exit code: 0 all"):
+    for words in ("0<=x<=4", "1<=x<=100", "x>=256", f"default: {Options.tile}", "Exit code: 0 all"):
         assert words in told
     assert "convert" in CliRunner().invoke(main, ["--help"]).stdout
 

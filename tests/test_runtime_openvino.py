@@ -37,7 +37,7 @@ def test_it_computes_what_the_onnx_standard_says(runtime: OpenVinoRuntime) -> No
 def test_tones_are_in_range_and_vary(runtime: OpenVinoRuntime) -> None:
     tones = runtime(binary(1, 64, 64))
     assert tones.dtype == np.float32
-    assert 0 <= tones.min() < 0.7 < tones.max() <= 1
+    assert 0 <= tones.min() < tones.max() - 0.1 < 0.9
 
 
 def test_a_batch_is_its_images(runtime: OpenVinoRuntime) -> None:
