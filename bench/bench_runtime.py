@@ -19,7 +19,7 @@ from sketchify_rt import models, tiling
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import native
 from sketchify_rt.models import Model
-from sketchify_rt.options import Options
+from sketchify_rt.options import PRECISIONS, Options, Precision
 from sketchify_rt.runtime.openvino import OpenVinoRuntime
 
 
@@ -38,18 +38,19 @@ def main(argv: list[str]) -> None:
     tile = np.ascontiguousarray(tiling.cut(binary, row, column)[None])
     threads = Options().thread_count
     rows = [
-        measure(model, tile, threads, workers, options.seconds)
+        measure(model, tile, precision, threads, workers, options.seconds)
+        for precision in PRECISIONS
         for workers in sorted({1, min(2, threads), threads})
     ]
     harness.report(rows, {}, options.json)
 
 
 def measure(
-    model: Model, tile: Gray, threads: int, workers: int, seconds: float
+    model: Model, tile: Gray, precision: Precision, threads: int, workers: int, seconds: float
 ) -> dict[str, object]:
     """One row: `workers` images at a time on `threads` threads."""
-    ours = OpenVinoRuntime(model, threads, workers)
-    bare = _bare(model, tile, threads, workers)
+    ours = OpenVinoRuntime(model, threads, workers, precision)
+    bare = _bare(model, tile, precision, threads, workers)
     with ThreadPoolExecutor(workers) as pool:
         candidates = {
             "ours": lambda: list(pool.map(ours, [tile] * workers)),
@@ -62,6 +63,7 @@ def measure(
         "name": model.manifest.name,
         "height": tile.shape[1],
         "width": tile.shape[2],
+        "precision": precision,
         "threads": threads,
         "workers": workers,
         "median_ms": ms["ours"],
@@ -71,16 +73,16 @@ def measure(
     }
 
 
-def _bare(model: Model, tile: Gray, threads: int, workers: int) -> list[Callable[[], object]]:
+def _bare(
+    model: Model, tile: Gray, precision: Precision, threads: int, workers: int
+) -> list[Callable[[], object]]:
     """`workers` requests of the model as it is, each ready to run on the tile."""
     core = ov.Core()
     network = core.read_model(model.path)
     network.reshape([1, 1, *tile.shape[1:]])
-    hints = {
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": workers,
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
+    hints: dict[str, int | str] = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": workers}
+    if precision == "fp32":
+        hints["INFERENCE_PRECISION_HINT"] = "f32"
     compiled = core.compile_model(network, "CPU", hints)
     runs: list[Callable[[], object]] = []
     for _ in range(workers):

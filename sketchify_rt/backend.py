@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from sketchify_rt.errors import BackendUnavailable
 from sketchify_rt.image import Gray
 from sketchify_rt.models import Model
-from sketchify_rt.options import Encoding
+from sketchify_rt.options import Encoding, Precision
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -57,7 +57,7 @@ class Backend:
     from_pil: Callable[[PIL.Image.Image], Gray]
     binarize: Kernel
     dodge: ToneKernel
-    open_runtime: Callable[[Model, int, int], Runtime]
+    open_runtime: Callable[[Model, int, int, Precision], Runtime]
     compose: Compose
     encode: Callable[[Gray, Encoding], bytes]
     note: str | None = None
@@ -102,13 +102,13 @@ def cpu(note: str | None = None) -> Backend:
     )
 
 
-def _open_openvino(model: Model, threads: int, workers: int) -> Runtime:
+def _open_openvino(model: Model, threads: int, workers: int, precision: Precision) -> Runtime:
     # Imported only when a U-Net is to run: the filters alone do without its third of a second.
     try:
         from sketchify_rt.runtime.openvino import OpenVinoRuntime
     except ImportError as error:
         raise BackendUnavailable(f"cpu: {error}; `pip install openvino` mends it") from error
-    return OpenVinoRuntime(model, threads, workers)
+    return OpenVinoRuntime(model, threads, workers, precision)
 
 
 def select(device: str) -> Backend:

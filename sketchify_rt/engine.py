@@ -134,7 +134,9 @@ class Sketchifier:
             threads = self.options.thread_count
             if workers > self._workers:
                 if self._model is not None:
-                    self._runtime = self.backend.open_runtime(self._model, threads, workers)
+                    self._runtime = self.backend.open_runtime(
+                        self._model, threads, workers, self.options.precision
+                    )
                 self._workers = workers
             return self._runtime, max(1, threads // self._workers)
 

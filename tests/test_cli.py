@@ -151,10 +151,10 @@ def test_existing_results(here: Path) -> None:
 def test_options_reach_the_engine(here: Path) -> None:
     make(a="1")
     options = "--model m --device cpu --mode dodge --threads 3 --strength 1.5 --max-side 9"
-    options += " --tile 512 --max-pixels 1000 --format webp --quality 80"
+    options += " --precision fp32 --tile 512 --max-pixels 1000 --format webp --quality 80"
     assert call("a.jpg", "-o", "out", *options.split()).exit_code == 0
     assert Engine.opened == [
-        Options("m", "cpu", "dodge", 3, 1.5, max_side=9, tile=512, max_pixels=1000)
+        Options("m", "cpu", "dodge", "fp32", 3, 1.5, max_side=9, tile=512, max_pixels=1000)
     ]
     assert results() == {"a.webp": "webp 80 1"}
     assert call("a.jpg", "-o", "out", "--square", "256").exit_code == 0

@@ -23,6 +23,7 @@ def test_devices(device: str) -> None:
     ("changes", "message"),
     [
         ({"mode": "pencil"}, "mode is 'pencil'; it may be one of sketch, dodge, binary"),
+        ({"precision": "int3"}, "precision is 'int3'; it may be one of auto, fp32"),
         ({"device": "gpu"}, "device is 'gpu'"),
         ({"device": "cuda:x"}, "device is 'cuda:x'"),
         ({"device": "cpu "}, "device is 'cpu '"),

@@ -13,25 +13,28 @@ import pytest
 from sketchify_rt import ModelError, models, tiling
 from sketchify_rt.image import Gray
 from sketchify_rt.models import Model
+from sketchify_rt.options import PRECISIONS, Precision
 from sketchify_rt.runtime.openvino import OpenVinoRuntime, Tones
 
 LITE = models.load("lite")
 
 
-@pytest.fixture(scope="module")
-def runtime() -> OpenVinoRuntime:
-    return OpenVinoRuntime(LITE, threads=2, workers=2)
+@pytest.fixture(scope="module", params=PRECISIONS)
+def runtime(request: pytest.FixtureRequest) -> OpenVinoRuntime:
+    return OpenVinoRuntime(LITE, threads=2, workers=2, precision=request.param)
 
 
 def binary(*shape: int, seed: int = 0) -> Gray:
     return np.where(np.random.default_rng(seed).random(shape) < 0.3, 0, 255).astype(np.uint8)
 
 
-def test_it_computes_what_the_onnx_standard_says(runtime: OpenVinoRuntime) -> None:
+@pytest.mark.parametrize(("precision", "levels"), [("fp32", 0.01), ("auto", 8)])
+def test_it_computes_what_the_onnx_standard_says(precision: Precision, levels: float) -> None:
     page = binary(1, 48, 64)
     reference = onnx.reference.ReferenceEvaluator(onnx.load(LITE.path))
     (expected,) = reference.run(None, {"binary": page[:, None].astype(np.float32) / 255})
-    np.testing.assert_allclose(runtime(page), expected[:, 0], atol=1e-5)
+    tones = OpenVinoRuntime(LITE, threads=2, precision=precision)(page)
+    np.testing.assert_allclose(tones, expected[:, 0], atol=levels / 255)
 
 
 def test_tones_are_in_range_and_vary(runtime: OpenVinoRuntime) -> None:

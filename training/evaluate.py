@@ -33,8 +33,13 @@ def evaluate(predict: Predict, pages: Pages) -> list[Metrics]:
 
 
 def predictor(model: str) -> Predict:
-    """A checkpoint (.pt) run by PyTorch, or a model name or .onnx path by the engine itself."""
-    return _torch_predictor(Path(model)) if model.endswith(".pt") else Sketchifier(model)
+    """A checkpoint (.pt) run by PyTorch, or a model name or .onnx path by the engine itself.
+
+    In float32, so that the figures are the same on every machine.
+    """
+    if model.endswith(".pt"):
+        return _torch_predictor(Path(model))
+    return Sketchifier(model, precision="fp32")
 
 
 def white(gray: Gray) -> Gray:

@@ -17,7 +17,7 @@ from sketchify_rt.batch.runner import Outcome, Report, run
 from sketchify_rt.batch.sinks import Existing, Folder
 from sketchify_rt.batch.sources import Sources
 from sketchify_rt.errors import OptionsError, SketchifyError
-from sketchify_rt.options import FORMATS, MODES, Encoding, Options
+from sketchify_rt.options import FORMATS, MODES, PRECISIONS, Encoding, Options
 
 if TYPE_CHECKING:
     from sketchify_rt.engine import Sketchifier
@@ -112,6 +112,14 @@ class _Refusal(click.ClickException):
     default=Options.device,
     show_default=True,
     help="Only auto falls back to another device; one asked for by name is used or refused.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default=Options.precision,
+    show_default=True,
+    help="Arithmetic of the U-Net: auto is the fastest of this processor, fp32 gives the same "
+    "result on every machine.",
 )
 @click.option(
     "--threads",

@@ -12,6 +12,7 @@ from openvino.preprocess import PrePostProcessor
 from sketchify_rt.errors import ModelError
 from sketchify_rt.image import Gray
 from sketchify_rt.models import Model
+from sketchify_rt.options import Precision
 
 Tones = npt.NDArray[np.float32]
 
@@ -25,12 +26,15 @@ class OpenVinoRuntime:
     """A compiled model. Any height and width that are multiples of the model's stride.
 
     Thread-safe: up to `workers` calls run at the same time, but no more than there are threads;
-    further ones wait their turn. The arithmetic is float32 on every processor, so that results do
-    not depend on the machine's bfloat16 support.
+    further ones wait their turn.
     """
 
-    def __init__(self, model: Model, threads: int, workers: int = 1) -> None:
+    def __init__(
+        self, model: Model, threads: int, workers: int = 1, precision: Precision = "auto"
+    ) -> None:
         """Compile `model` for `workers` concurrent calls that share `threads` threads.
+
+        precision: see `Options`; "auto" is what OpenVINO itself takes on this processor.
 
         Raises ModelError where OpenVINO cannot read the file.
         """
@@ -41,16 +45,14 @@ class OpenVinoRuntime:
             processor = PrePostProcessor(network)
             processor.input().tensor().set_element_type(ov.Type.u8)
             processor.input().preprocess().convert_element_type(ov.Type.f32).scale(255.0)
-            compiled = core.compile_model(
-                processor.build(),
-                "CPU",
-                {
-                    "INFERENCE_NUM_THREADS": threads,
-                    "NUM_STREAMS": streams,
-                    "INFERENCE_PRECISION_HINT": "f32",
-                    "CPU_RUNTIME_CACHE_CAPACITY": str(_CACHED_PRIMITIVES),
-                },
-            )
+            settings = {
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": streams,
+                "CPU_RUNTIME_CACHE_CAPACITY": str(_CACHED_PRIMITIVES),
+            }
+            if precision == "fp32":
+                settings["INFERENCE_PRECISION_HINT"] = "f32"
+            compiled = core.compile_model(processor.build(), "CPU", settings)
         except RuntimeError as error:
             raise ModelError(f"{model.path}: OpenVINO cannot load it: {error}") from error
         # Last in, first out: a request that just ran has its buffers in cache and at their size.
