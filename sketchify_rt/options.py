@@ -38,8 +38,8 @@ class Options:
     square: cut the middle square of a landscape, the top square of a portrait, and resize it to
         this side in pixels, at least 1 (the 2017 recipe has 256); None keeps the image whole.
     tile: images higher or wider than this many pixels go through the U-Net in tiles of at most
-        this side, at least 256. Sets the peak memory, about 170 bytes per pixel of a tile for
-        each image in work (measured with "lite": 360 MiB for the default).
+        this side, at least 256. Sets the peak memory, at most 170 bytes per pixel of a tile for
+        each image in work (measured with "lite": 360 MiB for the default in float32).
     max_pixels: refuse to decode images of more pixels than this, at least 1.
     """
 
