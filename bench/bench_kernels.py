@@ -13,12 +13,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from bench import harness
+from sketchify_rt.image import Gray
 from sketchify_rt.kernels import native, reference
-
-Gray = NDArray[np.uint8]
 
 
 def main(argv: list[str]) -> None:

@@ -70,28 +70,45 @@ Page page(Bytes& out, const py::array& source) {
   return image(out.mutable_data(), out);  // mutable_data throws where out is read-only
 }
 
+// Not py::gil_scoped_release: when the interpreter ends meanwhile, taking the GIL back ends this
+// thread by unwinding its stack, and that must not pass through a destructor.
+template <class Work>
+void without_gil(const Work& work) {
+  PyThreadState* const state = PyEval_SaveThread();
+  std::exception_ptr error;
+  try {
+    work();
+  } catch (const std::exception&) {
+    error = std::current_exception();
+  }
+  PyEval_RestoreThread(state);
+  if (error) std::rethrow_exception(error);
+}
+
 void binarize(const Bytes& gray, Bytes& out, int threads, const std::string& isa) {
   const Gray from = image(gray.data(), gray);
   const Page to = page(out, gray);
   const auto kernel = find(isa).binarize;
-  py::gil_scoped_release release;
-  parallel_rows(threads, from.height, [&](Rows rows) { kernel(from, to, rows); });
+  without_gil(
+      [&] { parallel_rows(threads, from.height, [&](Rows rows) { kernel(from, to, rows); }); });
 }
 
 void dodge(const Bytes& gray, Bytes& out, int strength, int threads, const std::string& isa) {
   const Gray from = image(gray.data(), gray);
   const Page to = page(out, gray);
   const auto kernel = find(isa).dodge;
-  py::gil_scoped_release release;
-  parallel_rows(threads, from.height, [&](Rows rows) { kernel(from, to, strength, rows); });
+  without_gil([&] {
+    parallel_rows(threads, from.height, [&](Rows rows) { kernel(from, to, strength, rows); });
+  });
 }
 
 void compose(const Floats& tones, Bytes& out, int strength, int threads, const std::string& isa) {
   const Tones from = image(tones.data(), tones);
   const Page to = page(out, tones);
   const auto kernel = find(isa).compose;
-  py::gil_scoped_release release;
-  parallel_rows(threads, from.height, [&](Rows rows) { kernel(from, to, strength, rows); });
+  without_gil([&] {
+    parallel_rows(threads, from.height, [&](Rows rows) { kernel(from, to, strength, rows); });
+  });
 }
 
 }  // namespace

@@ -96,7 +96,8 @@ inline Pool* pool = [] {
 template <class Work>
 void parallel_rows(int threads, std::ptrdiff_t height, const Work& work) {
   constexpr std::ptrdiff_t least = 64;  // rows of a band: filtering its border again costs some 20
-  const std::ptrdiff_t bands = std::clamp<std::ptrdiff_t>(height / least, 1, 4 * threads);
+  const std::ptrdiff_t bands =
+      std::clamp<std::ptrdiff_t>(height / least, 1, 4 * std::ptrdiff_t{threads});
   if (threads == 1 || bands == 1) return work(Rows{0, height});
   const auto band = [&](std::ptrdiff_t i) {
     work(Rows{height * i / bands, height * (i + 1) / bands});

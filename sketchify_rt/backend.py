@@ -79,7 +79,8 @@ _CUDA_MISSING = "this version of sketchify-rt has no GPU backend"
 def cpu(note: str | None = None) -> Backend:
     """C++ kernels, OpenCV and Pillow, OpenVINO.
 
-    Raises BackendUnavailable where the installation is incomplete.
+    Raises BackendUnavailable where the installation is incomplete, or SKETCHIFY_ISA asks for what
+    this processor has not.
     """
     try:
         from sketchify_rt.codec import cpu as codec
@@ -89,6 +90,7 @@ def cpu(note: str | None = None) -> Backend:
             f"cpu: {error}; the installation is incomplete, `pip install --force-reinstall "
             "sketchify-rt` repairs it"
         ) from error
+    native.isa()  # a wrong SKETCHIFY_ISA is told here, not for each image
     return Backend(
         name="cpu",
         decode=codec.decode,
@@ -127,9 +129,8 @@ def select(device: str) -> Backend:
 
 def available() -> list[BackendInfo]:
     """Every backend, whether it can be used here, and what would mend it. Opens none."""
-    missing = [
-        name for name in ("cv2", "PIL", "openvino") if importlib.util.find_spec(name) is None
-    ]
+    needed = ("cv2", "PIL", "isal", "openvino", "sketchify_rt._native")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         mend = "pip install --force-reinstall sketchify-rt"
         cpu_info = BackendInfo("cpu", False, f"not installed: {', '.join(missing)}", mend)

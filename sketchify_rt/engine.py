@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections import deque
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import numpy as np
 
 from sketchify_rt import backend, image, models, tiling
-from sketchify_rt.errors import InputError, SketchifyError
+from sketchify_rt.errors import DecodeError, InputError, OptionsError, SketchifyError
 from sketchify_rt.image import Gray
 from sketchify_rt.options import Encoding, Options
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Images in work at once at most: beyond it threads share an image, for the U-Net's buffers take
-# about 0.25 KiB per pixel for each image in work.
+# Images in work at once at most; beyond it threads share an image, because each image in work has
+# buffers of its own in the U-Net, see `Options.tile`.
 MAX_WORKERS = 8
 
 
@@ -37,20 +38,33 @@ class Sketchifier:
     >>> sketch = sketchify("page.jpg")
 
     An image is a path, the bytes of an image file, a NumPy array, uint8 (H, W) luma or (H, W, 3)
-    RGB or (H, W, 4) RGBA, or a PIL image.
+    RGB or (H, W, 4) RGBA, or a PIL image. It can be pickled: the copy opens the model anew. Do not
+    fork a process while a conversion runs; forking before or after is safe.
     """
 
-    def __init__(self, model: str = "lite", device: str = "auto", **options: Any) -> None:
+    def __init__(
+        self, model: str | os.PathLike[str] = "lite", device: str = "auto", **options: Any
+    ) -> None:
         """Take the fields of `Options` as keywords. The model itself is opened on first use.
 
         Raises OptionsError, ModelError, and BackendUnavailable where `device` cannot be had.
         """
-        self.options = Options(model=model, device=device, **options)
+        name = os.fspath(model) if isinstance(model, os.PathLike) else model
+        self.options = Options(model=name, device=device, **options)
         self.backend = backend.select(device)
-        self._model = models.load(model) if self.options.mode == "sketch" else None
+        self._model = models.load(name) if self.options.mode == "sketch" else None
+        if self._model is not None:
+            halo, stride = self._model.manifest.halo, self._model.manifest.stride
+            least = 2 * tiling.padded(halo, stride) + stride
+            if self.options.tile < least:
+                raise OptionsError(f"tile is {self.options.tile}; {name} needs at least {least}")
         self._runtime: backend.Runtime | None = None
         self._workers = 0
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Callable[[Options], Sketchifier], tuple[Options]]:
+        # For worker processes: the options travel, the model is opened anew.
+        return _from_options, (self.options,)
 
     def __enter__(self) -> Sketchifier:
         return self
@@ -75,7 +89,8 @@ class Sketchifier:
     def __call__(self, source: ImageInput) -> Gray | PIL.Image.Image:
         """Convert one image: uint8 (H, W), or a PIL image of mode L where one was handed in.
 
-        Raises InputError, DecodeError, ModelError.
+        Raises InputError, DecodeError, ModelError, and BackendUnavailable where the model's runtime
+        is not installed.
         """
         result = self._convert(self._open(source))
         if _is_pil(source):
@@ -87,7 +102,7 @@ class Sketchifier:
     def convert(self, source: ImageInput, encoding: Encoding | None = None) -> bytes:
         """Convert one image to the bytes of an image file, PNG unless told otherwise.
 
-        Raises InputError, DecodeError, EncodeError, ModelError.
+        Raises EncodeError, and what a call raises.
         """
         return self.backend.encode(self._convert(self._open(source)), encoding or Encoding())
 
@@ -102,30 +117,31 @@ class Sketchifier:
         """Convert a stream of images, results in order, several images in work at once.
 
         encoding: give the bytes of image files instead of images. workers: images in work at once,
-        at least 1; None for one a thread, at most MAX_WORKERS. on_error: "return" puts a
-        SketchifyError in the place of its image and goes on.
+        at least 1, at most one a thread; None for that, but no more than MAX_WORKERS. on_error:
+        "return" puts a SketchifyError in the place of its image and goes on.
 
         At most two images a worker are taken ahead of the one that is given out, so memory is
-        bounded however long the stream.
+        bounded however long the stream. As after `prepare`, a single call then has the threads of
+        one worker, until `close`. Raises OptionsError at once for bad arguments.
         """
-        workers = workers or min(self.options.thread_count, MAX_WORKERS)
+        most = min(self.options.thread_count, MAX_WORKERS)
+        workers = most if workers is None else min(workers, self.options.thread_count)
+        if on_error not in ("raise", "return"):
+            raise OptionsError(f"on_error is {on_error!r}; it may be raise or return")
         self.prepare(workers)
         step: Callable[[ImageInput], object] = self
         if encoding is not None:
-            step = lambda source: self.convert(source, encoding)  # noqa: E731
-        for future in _in_order(step, sources, workers):
-            try:
-                yield future.result()
-            except SketchifyError as error:
-                if on_error == "raise":
-                    raise
-                yield error
+            step = functools.partial(self.convert, encoding=encoding)
+        return _results(_in_order(step, sources, workers), on_error)
 
     def prepare(self, workers: int = 1) -> None:
-        """Open the model for `workers` calls at the same time, which then share the threads.
+        """Open the model for `workers` calls at the same time, at least 1, which share the threads.
 
         Done by itself on first use, for one. Calls already running finish on the model as it was.
+        Raises OptionsError, ModelError, BackendUnavailable.
         """
+        if workers < 1:
+            raise OptionsError(f"workers is {workers}; it must be at least 1")
         self._opened(workers)
 
     def _opened(self, workers: int = 1) -> tuple[backend.Runtime | None, int]:
@@ -151,21 +167,31 @@ class Sketchifier:
 
     def _decode(self, source: ImageInput) -> Gray:
         if isinstance(source, (str, os.PathLike)):
-            path = Path(source)
+            path = os.fsdecode(source)
             try:
-                data = path.read_bytes()
-            except OSError as error:
-                raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-            return self.backend.decode(data, str(path), self.options.max_pixels)
+                data = Path(path).read_bytes() if path else b""
+            except (OSError, ValueError) as error:  # ValueError: no name of a file at all
+                why = getattr(error, "strerror", None) or error
+                raise InputError(f"{path!a}: cannot be read ({why})") from error
+            return self.backend.decode(data, path, self.options.max_pixels)
         if isinstance(source, (bytes, bytearray, memoryview)):
             return self.backend.decode(bytes(source), "<bytes>", self.options.max_pixels)
         if isinstance(source, np.ndarray):
             return image.to_luma(source)
         if _is_pil(source):
-            return self.backend.from_pil(source)
+            return self._decode_pil(source)
         raise InputError(
             f"an image is a path, bytes, a NumPy array or a PIL image, not {type(source).__name__}"
         )
+
+    def _decode_pil(self, source: PIL.Image.Image) -> Gray:
+        try:
+            return self.backend.from_pil(source)
+        except SketchifyError:
+            raise
+        except Exception as error:  # Pillow reads files late, and broken ones raise anything
+            name = getattr(source, "filename", "") or "<PIL image>"
+            raise DecodeError(str(name), f"cannot be read: {error}") from error
 
     def _convert(self, gray: Gray) -> Gray:
         runtime, threads = self._opened()
@@ -186,24 +212,54 @@ class Sketchifier:
         return sketch
 
 
+def _from_options(options: Options) -> Sketchifier:
+    return Sketchifier(**vars(options))
+
+
 def _is_pil(source: object) -> bool:
     # By name, so that Pillow is not imported for those who do not use it.
-    return any(base.__module__ == "PIL.Image" for base in type(source).__mro__)
+    return any(
+        (base.__module__, base.__name__) == ("PIL.Image", "Image") for base in type(source).__mro__
+    )
+
+
+def _results(futures: Iterator[Future[T]], on_error: str) -> Iterator[T | SketchifyError]:
+    for future in futures:
+        try:
+            yield future.result()
+        except SketchifyError as error:
+            if on_error == "raise":
+                raise
+            yield error
 
 
 def _in_order(
     step: Callable[[Any], T], sources: Iterable[Any], workers: int
 ) -> Iterator[Future[T]]:
-    """Futures of `step` over `sources`, in order, at most two a worker ahead."""
+    """Futures of `step` over `sources`, in order, at most two a worker ahead.
+
+    Where `sources` itself raises, what it gave before comes first.
+    """
     pending: deque[Future[T]] = deque()
+    broken: Exception | None = None
+    remaining = iter(sources)
     with ThreadPoolExecutor(workers, thread_name_prefix="sketchify") as pool:
         try:
-            for source in sources:
+            while True:
+                try:
+                    source = next(remaining)
+                except StopIteration:
+                    break
+                except Exception as error:
+                    broken = error
+                    break
                 pending.append(pool.submit(step, source))
                 if len(pending) == 2 * workers:
                     yield pending.popleft()
             while pending:
                 yield pending.popleft()
+            if broken is not None:
+                raise broken
         finally:
             for future in pending:
                 future.cancel()

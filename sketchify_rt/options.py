@@ -20,6 +20,9 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 # Pillow's own bomb limit is 89 Mpx; pages scanned at 1200 dpi pass that, so ours is a little wider.
 MAX_PIXELS = 256 * 2**20
 
+MAX_THREADS = 1024  # more than any machine of today has processors
+MAX_SQUARE = 2**14  # a square of this side has MAX_PIXELS
+
 
 @dataclass(frozen=True)
 class Options:
@@ -29,14 +32,15 @@ class Options:
     device: "auto", "cpu", "cuda" or "cuda:N". Only "auto" falls back to another, and says so.
     mode: "sketch" paints tones with the U-Net; "dodge" and "binary" are the classic filters alone.
     precision: arithmetic of the U-Net. "auto" is the fastest that the processor has instructions
-        for, bfloat16 or float32; "fp32" gives the same tones on every machine. Measured on "lite":
-        bfloat16 is 1.9 times as fast and moves a tone by at most 4 of 255 levels, 0.05 on average.
-    threads: processor threads used at most, at least 1; None for all this process may run on.
+        for, bfloat16 or float32; "fp32" is float32 everywhere, equal up to the rounding of sums.
+        Measured on "lite": bfloat16 is 1.9 times as fast and moves a tone by at most 4 of 255
+        levels, 0.05 on average.
+    threads: processor threads used at most, 1..MAX_THREADS; None for all this process may run on.
     strength: line strength, 0..4. 1 leaves the model's tones; ink is multiplied by it.
         Applies to "sketch" and "dodge".
     max_side: reduce images whose longer side is over this many pixels, at least 1; None never.
     square: cut the middle square of a landscape, the top square of a portrait, and resize it to
-        this side in pixels, at least 1 (the 2017 recipe has 256); None keeps the image whole.
+        this side in pixels, 1..MAX_SQUARE (the 2017 recipe has 256); None keeps the image whole.
     tile: images higher or wider than this many pixels go through the U-Net in tiles of at most
         this side, at least 256. Sets the peak memory, at most 170 bytes per pixel of a tile for
         each image in work (measured with "lite": 360 MiB for the default in float32).
@@ -56,6 +60,9 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raises OptionsError naming the option, its value and what it may be."""
+        for name in ("model", "device"):
+            if not isinstance(getattr(self, name), str):
+                raise OptionsError(f"{name} is {getattr(self, name)!r}; it must be a str")
         if self.mode not in MODES:
             raise OptionsError(f"mode is {self.mode!r}; it may be one of {', '.join(MODES)}")
         if self.precision not in PRECISIONS:
@@ -63,14 +70,16 @@ class Options:
             raise OptionsError(f"precision is {self.precision!r}; it may be one of {known}")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise OptionsError(f"device is {self.device!r}; it may be auto, cpu, cuda or cuda:N")
-        if not 0 <= self.strength <= 4:
-            raise OptionsError(f"strength is {self.strength}; it may be 0 to 4")
+        if not _is_number(self.strength) or not 0 <= self.strength <= 4:
+            raise OptionsError(f"strength is {self.strength!r}; it may be 0 to 4")
         if self.square is not None and self.max_side is not None:
             raise OptionsError("square and max_side both set the size; give one of them")
-        for name, least in _LEAST.items():
+        for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise OptionsError(f"{name} is {value}; it must be at least {least}")
+            if value is None and name in _OPTIONAL:
+                continue
+            if not _is_integer(value) or not least <= value <= most:
+                raise OptionsError(f"{name} is {value!r}; it may be {least} to {most}")
 
     @property
     def thread_count(self) -> int:
@@ -82,7 +91,23 @@ class Options:
         return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-_LEAST = {"threads": 1, "max_side": 1, "square": 1, "tile": 256, "max_pixels": 1}
+_ANY = 2**62
+_RANGES = {
+    "threads": (1, MAX_THREADS),
+    "max_side": (1, _ANY),
+    "square": (1, MAX_SQUARE),
+    "tile": (256, _ANY),
+    "max_pixels": (1, _ANY),
+}
+_OPTIONAL = {"threads", "max_side", "square"}
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) or _is_integer(value)
 
 
 @dataclass(frozen=True)
@@ -103,5 +128,5 @@ class Encoding:
         if self.quality is not None:
             if self.format == "png":
                 raise OptionsError("png is lossless and takes no quality; use jpg or webp")
-            if not 1 <= self.quality <= 100:
-                raise OptionsError(f"quality is {self.quality}; it may be 1 to 100")
+            if not _is_integer(self.quality) or not 1 <= self.quality <= 100:
+                raise OptionsError(f"quality is {self.quality!r}; it may be 1 to 100")

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -312,6 +313,31 @@ def test_the_command_line_is_quick_to_answer() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
     )
     assert told.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_closed_stderr_stops_nothing(here: Path) -> None:
+    cv2.imwrite("b.png", np.full((9, 9), 90, np.uint8))
+    program = [sys.executable, "-m", "sketchify_rt", "convert", "b.png", "-o", "out"]
+    line = shlex.join([*program, "--mode", "binary"]) + " 2>&-"
+    assert subprocess.run(line, shell=True, timeout=20, check=False).returncode == 0
+    assert list(Path("out").iterdir()) == [Path("out/b.png")]
+
+
+def test_a_wrong_instruction_set_is_told_once(here: Path) -> None:
+    cv2.imwrite("b.png", np.full((9, 9), 90, np.uint8))
+    for words, status in ("info", 0), ("convert b.png -o out --mode binary", 2):
+        told = subprocess.run(
+            [sys.executable, "-m", "sketchify_rt", *words.split()],
+            env={**os.environ, "SKETCHIFY_ISA": "mmx"},
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        assert told.returncode == status
+        assert (told.stdout + told.stderr).count("SKETCHIFY_ISA is 'mmx'") == 1
+        assert "Traceback" not in told.stderr
+    assert not Path("out").exists()
 
 
 def test_versions() -> None:

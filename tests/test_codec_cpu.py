@@ -381,6 +381,7 @@ def test_tiff_without_a_defined_white_is_refused() -> None:
     ("data", "expected"),
     [
         (b"P1\n# drawn by hand\n3 2\n1 0 1\n011", [[0, 255, 0], [255, 0, 0]]),
+        (b"P1 2 1\n# 01\n1 0\n", [[0, 255]]),
         (b"P2 3 1 9\n0 4 9", [[0, 113, 255]]),
         (b"P2\n2 1 # size\n65535\n128 129", [[0, 1]]),
         (b"P2 2 1 100 250 7", [[255, 18]]),
@@ -529,6 +530,7 @@ def test_flipped_bit_in_a_png() -> None:
         (b"<!DOCTYPE html><html>", "seems to be HTML page"),
         (b"PK\x03\x04rest", "seems to be ZIP archive"),
         (b"%PDF-1.7", "seems to be PDF"),
+        (b"<!---->" * 140, "is not an image"),
         (b"8BPS\0\x01", "seems to be Photoshop"),
         (b'<?xml version="1.0"?>\n<!-- x -->\n<svg xmlns="x">', "seems to be SVG"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "seems to be HEIC"),

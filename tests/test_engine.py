@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
+import pickle
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,6 +165,43 @@ def test_map_and_errors(sketchify: Sketchifier) -> None:
         next(results)
 
 
+def test_map_gives_what_it_has_before_its_source_fails(sketchify: Sketchifier) -> None:
+    def sources() -> Iterator[Gray]:
+        yield picture(seed=1)
+        yield picture(seed=2)
+        raise KeyError("the third")
+
+    results = sketchify.map(sources())
+    for seed in (1, 2):
+        np.testing.assert_array_equal(next(results), sketchify(picture(seed=seed)))
+    with pytest.raises(KeyError, match="the third"):
+        next(results)
+
+
+def test_bad_arguments_of_map_and_prepare_fail_at_once(sketchify: Sketchifier) -> None:
+    for workers in (0, -1):
+        with pytest.raises(OptionsError, match=f"workers is {workers}"):
+            sketchify.map([], workers=workers)
+        with pytest.raises(OptionsError, match=f"workers is {workers}"):
+            sketchify.prepare(workers)
+    with pytest.raises(OptionsError, match="on_error is 'retrun'"):
+        sketchify.map([], on_error="retrun")  # type: ignore[arg-type]
+
+
+def test_it_travels_to_another_process_by_its_options() -> None:
+    original = Sketchifier(mode="dodge", strength=2.5)
+    copy = pickle.loads(pickle.dumps(original))
+    assert copy.options == original.options
+    np.testing.assert_array_equal(copy(picture()), original(picture()))
+
+
+@pytest.mark.parametrize("mode", ["dodge", "sketch"])
+def test_one_column_of_any_strides(mode: str) -> None:
+    column = picture(1, 50).T
+    sketchify = Sketchifier(mode=mode)
+    np.testing.assert_array_equal(sketchify(column), sketchify(column.copy(order="C")))
+
+
 def test_many_threads_share_one(sketchify: Sketchifier) -> None:
     pages = [picture(40 + 8 * i, 60, seed=i) for i in range(4)]
     expected = [sketchify(page) for page in pages]
@@ -188,10 +227,18 @@ def test_it_opens_again_after_close() -> None:
 
 
 def test_what_cannot_be_an_image_is_named(sketchify: Sketchifier, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.png: cannot be read"):
+    with pytest.raises(InputError, match=r"none\.png': cannot be read"):
         sketchify(tmp_path / "none.png")
     with pytest.raises(InputError, match="cannot be read"):
         sketchify(tmp_path)
+    for name in ("a\0b", "\ud800", ""):
+        with pytest.raises((InputError, DecodeError)):
+            sketchify(name)
+    with pytest.raises(InputError, match="no pixels"):
+        sketchify(PIL.Image.new("L", (0, 5)))
+    cut = PIL.Image.open(io.BytesIO(png(picture())[:-2000]))
+    with pytest.raises(DecodeError, match="PIL image"):
+        sketchify(cut)
     with pytest.raises(InputError, match="not int"):
         sketchify(7)  # type: ignore[call-overload]
     with pytest.raises(InputError):
@@ -204,11 +251,16 @@ def test_what_cannot_be_an_image_is_named(sketchify: Sketchifier, tmp_path: Path
         Sketchifier(max_pixels=100)(png(picture()))
 
 
-def test_bad_options_fail_at_the_door() -> None:
+def test_bad_options_fail_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OptionsError):
         Sketchifier(mode="pencil")
     with pytest.raises(ModelError):
         Sketchifier("heavy")
+    lite = models.load("lite")
+    deep = models.Model(lite.path, dataclasses.replace(lite.manifest, halo=200))
+    monkeypatch.setattr(models, "load", lambda name: deep)
+    with pytest.raises(OptionsError, match="tile is 300; lite needs at least 408"):
+        Sketchifier(tile=300)
     with pytest.raises(TypeError, match="colour"):
         Sketchifier(colour=3)
 

@@ -26,7 +26,7 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 # Where each heavy dependency may be imported: files, or whole folders.
 HEAVY = {
-    "cv2": {"codec", "image.py"},
+    "cv2": {"codec", "image.py", "cli/convert.py"},  # the last to bound its threads
     "PIL": {"codec", "engine.py", "backend.py"},  # the last for types only
     "openvino": {"runtime/openvino.py"},
     "torch": set[str](),

@@ -160,6 +160,10 @@ def test_views_are_read_and_written_in_place(isa: str) -> None:
             native.compose(tones[view], _isa=isa), reference.compose(tones[view])
         )
 
+    for column in (gray[:1].T, gray[:, ::7][:1, :1], gray[:, 3:4]):  # single columns
+        np.testing.assert_array_equal(native.binarize(column), reference.binarize(column))
+        np.testing.assert_array_equal(native.dodge(column), reference.dodge(column))
+
     for name, source in ("binarize", gray), ("dodge", gray), ("compose", tones):
         page = np.full((200, 300), 77, np.uint8)
         out = page[20:170:1, 30:241]
@@ -296,8 +300,11 @@ def test_wrong_arguments_are_refused() -> None:
             native.binarize(gray, out=out)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="tones must be a float32 array"):
         native.compose(gray)  # type: ignore[arg-type]
-    with pytest.raises(OptionsError, match="threads is 0; it must be at least 1"):
+    with pytest.raises(OptionsError, match=r"threads is .*; it may be 1 to 1024"):
         native.binarize(gray, threads=0)
+    for threads in (1025, 2**29, 2**30, 2**40):
+        with pytest.raises(OptionsError, match=f"threads is {threads}"):
+            native.binarize(gray, threads=threads)
     for strength in (-0.1, 4.1, float("nan")):
         with pytest.raises(OptionsError, match=r"strength is .*; it may be 0 to 4"):
             native.dodge(gray, strength)

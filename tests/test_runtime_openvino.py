@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -112,3 +115,24 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     manifest = replace(LITE.manifest, sha256=hashlib.sha256(b"junk").hexdigest())
     with pytest.raises(ModelError, match=r"junk\.onnx: OpenVINO cannot load it"):
         OpenVinoRuntime(Model(path, manifest), threads=1)
+
+
+def test_nothing_is_reported_and_nothing_written_to_the_home(tmp_path: Path) -> None:
+    code = """
+import sys
+def watch(event, arguments):
+    if event.startswith("socket."):
+        print(event, arguments)
+sys.addaudithook(watch)
+import numpy as np
+from sketchify_rt import Sketchifier
+Sketchifier()(np.zeros((16, 16), np.uint8))
+assert "openvino" in sys.modules and "openvino_telemetry" not in sys.modules
+"""
+    # Without CI, where OpenVINO's package keeps quiet by itself.
+    variables = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True
+    )
+    assert done.stdout + done.stderr == ""
+    assert list(tmp_path.rglob("*")) == []

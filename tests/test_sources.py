@@ -98,6 +98,8 @@ def test_the_output_folder_is_not_searched() -> None:
     assert plan("in/**/*.*", out="in/out") == expected
     assert "in/out/a.png" not in plan("in/*/*", out="in/out")
     assert plan("in/sub", out="in") == {"in/sub/b.jpg": "b"}
+    with pytest.raises(OptionsError, match=r"\*.* searches the output folder"):
+        plan("in/*", out="in")
     with pytest.raises(OptionsError, match="both an input and the output folder"):
         Sources(["in"], Path("./in/sub/.."))
 

@@ -71,6 +71,7 @@ def evaluate(
     from training.data import Pages
     from training.metrics import mean, rounded
 
+    found = models.load(model) if record else None  # before minutes of measuring
     loaded = Pages.load(pages)
     predictors = {model: evaluation.predictor(model)}
     if baselines:
@@ -84,8 +85,7 @@ def evaluate(
             for name, rows in figures.items()
         }
         json_path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    if record:
-        found = models.load(model)
+    if found is not None:
         means = rounded(mean(figures[model]))
         dataclasses.replace(found.manifest, metrics=means).write(found.path.with_suffix(".json"))
 
@@ -99,6 +99,8 @@ def export(checkpoint: Path, output: Path, data: str, credit: str) -> None:
     """Write CHECKPOINT as OUTPUT (.onnx) with its manifest (.json) beside it."""
     from training.export import export as run
 
+    if output.suffix != ".onnx":
+        raise click.BadParameter(f"{output} does not end in .onnx", param_hint="OUTPUT")
     run(checkpoint, output, credit=credit, data=data)
     click.echo(output)
 

@@ -35,7 +35,7 @@ def evaluate(predict: Predict, pages: Pages) -> list[Metrics]:
 def predictor(model: str) -> Predict:
     """A checkpoint (.pt) run by PyTorch, or a model name or .onnx path by the engine itself.
 
-    In float32, so that the figures are the same on every machine.
+    In float32, so that the figures do not depend on the machine.
     """
     if model.endswith(".pt"):
         return _torch_predictor(Path(model))

@@ -10,13 +10,12 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from sketchify_rt.errors import OutputError
 from sketchify_rt.options import Format
 
 Existing = Literal["refuse", "overwrite", "skip"]
-EXISTING: tuple[Existing, ...] = get_args(Existing)
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REMEDIES = {

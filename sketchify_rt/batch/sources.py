@@ -72,7 +72,7 @@ class Sources:
             patterns find, hidden files, junk and files without an ending of an image are left out.
         output: the output folder; it need not exist. It is left out of the folders searched, so
             that a second run does not convert the results of the first.
-        Raises OptionsError where the output folder is one of the folders to convert.
+        Raises OptionsError where the output folder is one of the folders to convert or to search.
         """
         self.problems: list[Problem] = []
         self.exist = False
@@ -158,6 +158,10 @@ class Sources:
             self.problems.append(Problem(pattern, "no such file or folder"))
             return
         base, rest = Path(*pattern.parts[:fixed]), Path(*pattern.parts[fixed:])
+        if base.resolve() == self._output:
+            raise OptionsError(
+                f"{pattern} searches the output folder; choose another output folder"
+            )
         try:
             files, folders = self._find(base, rest)
         except (ValueError, OSError) as error:

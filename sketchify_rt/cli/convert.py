@@ -118,8 +118,8 @@ class _Refusal(click.ClickException):
     type=click.Choice(PRECISIONS),
     default=Options.precision,
     show_default=True,
-    help="Arithmetic of the U-Net: auto is the fastest of this processor, fp32 gives the same "
-    "result on every machine.",
+    help="Arithmetic of the U-Net: auto is the fastest of this processor, fp32 is float32 on "
+    "every machine.",
 )
 @click.option(
     "--threads",
@@ -186,8 +186,8 @@ def command(
         if not sources.exist:
             raise _Refusal("\n".join(f"{_show(p.source)}: {p.reason}" for p in sources.problems))
         sink = Folder(output, image_format, existing, sources.holds)
-        sink.open()
         with _open(settings) as engine, _progress(len(sources), quiet) as advance:
+            sink.open()
             if engine.backend.note:
                 click.echo(engine.backend.note, err=True)
 
@@ -217,8 +217,11 @@ def command(
 
 
 def _open(options: Options) -> Sketchifier:
+    import cv2
+
     from sketchify_rt.engine import Sketchifier
 
+    cv2.setNumThreads(1)  # its own threads would come on top of --threads
     return Sketchifier(**dataclasses.asdict(options))
 
 
@@ -233,7 +236,7 @@ def _workers(options: Options) -> int:
 @contextmanager
 def _progress(total: int, quiet: bool) -> Iterator[Callable[[Outcome], None]]:
     """A bar on stderr, when that is a terminal."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield lambda outcome: None
         return
     from tqdm import tqdm

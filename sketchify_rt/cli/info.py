@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from sketchify_rt import __version__
-from sketchify_rt.errors import ModelError
+from sketchify_rt.errors import BackendUnavailable, ModelError
 from sketchify_rt.options import Options
 
 _PACKAGES = ("numpy", "opencv-python-headless", "pillow", "openvino", "torch")
@@ -62,7 +62,7 @@ def _isa() -> dict[str, Any]:
         from sketchify_rt.kernels import native
 
         return {"in_use": native.isa(), "available": list(native.isas())}
-    except ImportError as error:
+    except (ImportError, BackendUnavailable) as error:
         return {"in_use": None, "available": [], "error": str(error)}
 
 

@@ -57,7 +57,8 @@ def decode(data: bytes, source: str, max_pixels: int) -> Gray:
     data: JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or PNM, told by content; of several frames or pages
     the first. Transparency is composited on white, 16 bits a sample become v / 257, rounded, and
     colour profiles are not applied. source: file name for messages. max_pixels: an image of more is
-    refused before it is decoded. Raises DecodeError with the reason, whatever the bytes.
+    refused before it is decoded. Raises DecodeError with the reason, whatever the bytes; but damage
+    within the picture data of a JPEG or lossy WebP, which have no checksum, can stay unnoticed.
     """
     if not data:
         raise DecodeError(source, "is empty")
@@ -207,6 +208,8 @@ def from_pil(image: Image.Image) -> Gray:
     carries is applied, as PIL.ImageOps.exif_transpose does. Raises InputError for a mode without a
     defined white, and whatever `image.load` raises.
     """
+    if not image.width or not image.height:
+        raise InputError(f"image has no pixels ({image.width} x {image.height})")
     image.load()
     if image.mode in ("I", "F", "LAB"):
         raise InputError(f"image mode {image.mode} has no defined white; convert it to L or RGB")

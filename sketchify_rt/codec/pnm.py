@@ -73,12 +73,12 @@ def _raw(data: bytes, header: Header, dtype: np.dtype[Any], count: int) -> NDArr
 
 def _plain(data: bytes, header: Header, count: int) -> NDArray[Any]:
     """Decimal text; the samples of a bitmap need no space between them."""
+    text = re.sub(rb"#[^\r\n]*", b"", data[header.start :])
     if header.kind == 1:
-        bits = np.frombuffer(data, np.uint8, offset=header.start)
+        bits = np.frombuffer(text, np.uint8)
         bits = bits[(bits == ord("0")) | (bits == ord("1"))][:count]
         samples: NDArray[Any] = np.uint8(ord("1")) - bits
     else:
-        text = re.sub(rb"#[^\r\n]*", b"", data[header.start :])
         # not fromstring(count=...), which pads a short text with uninitialised memory
         values = np.fromstring(text, np.int32, sep=" ")[:count]
         samples = values.clip(0, header.maxval).astype(np.uint16)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from sketchify_rt import _native
 from sketchify_rt.errors import BackendUnavailable, InputError, OptionsError
-
-Gray = NDArray[np.uint8]
+from sketchify_rt.image import Gray
+from sketchify_rt.options import MAX_THREADS
 
 
 def binarize(
@@ -105,7 +105,8 @@ def _source(array: NDArray[Any], dtype: type[np.generic], name: str) -> NDArray[
     if array.size == 0:
         raise InputError(f"{name} is empty: its shape is {array.shape}")
     rows_adjacent = array.strides[1] == array.itemsize and array.flags.aligned
-    return array if rows_adjacent else np.ascontiguousarray(array)
+    # Not ascontiguousarray, for which a single column is contiguous whatever its stride.
+    return array if rows_adjacent else array.copy(order="C")
 
 
 def _page(out: Gray | None, source: NDArray[Any]) -> Gray:
@@ -121,8 +122,8 @@ def _page(out: Gray | None, source: NDArray[Any]) -> Gray:
 
 
 def _threads(threads: int) -> int:
-    if threads < 1:
-        raise OptionsError(f"threads is {threads}; it must be at least 1")
+    if not 1 <= threads <= MAX_THREADS:
+        raise OptionsError(f"threads is {threads}; it may be 1 to {MAX_THREADS}")
     return threads
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Gray = NDArray[np.uint8]
+from sketchify_rt.image import Gray
 
 # OpenCV's Gaussian kernels, over 256. Its float32 sums of the first are exact, so whole numbers
 # equal them; the second is the one it has for bytes.

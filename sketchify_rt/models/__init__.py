@@ -24,7 +24,8 @@ class Manifest:
     multiples of this many pixels. halo: distance in pixels beyond which no input pixel changes an
     output pixel (half the receptive field, rounded up). gflop_per_megapixel: of the convolutions,
     a multiply-add being two. parameters: number of weights. architecture: width, depth and
-    unshuffle of the U-Net. training: steps, batch, seed and what it was trained on. credit: the
+    unshuffle of the U-Net. training: step (of the optimizer, the last), batch, seed and what it was
+    trained on. credit: the
     line that the licence of the training pages asks for. metrics: means over the validation pages,
     explained in ``training/metrics.py``; empty where they were not measured.
     """

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import queue
+import sys
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
-from openvino.preprocess import PrePostProcessor
 
 from sketchify_rt.errors import ModelError
 from sketchify_rt.image import Gray
 from sketchify_rt.models import Model
 from sketchify_rt.options import Precision
+
+# OpenVINO's Python package reports its use to a server and writes an identity into the user's home,
+# but for where its telemetry package is missing: so it is, while it is imported.
+_telemetry = "openvino_telemetry"
+_hidden = _telemetry not in sys.modules
+if _hidden:
+    sys.modules[_telemetry] = None  # type: ignore[assignment]
+try:
+    import openvino as ov
+    from openvino.preprocess import PrePostProcessor
+finally:
+    if _hidden:
+        del sys.modules[_telemetry]
 
 Tones = npt.NDArray[np.float32]
 
