@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import openvino as ov
 
 from bench import harness
 from bench.bench_kernels import page
@@ -77,6 +76,8 @@ def _bare(
     model: Model, tile: Gray, precision: Precision, threads: int, workers: int
 ) -> list[Callable[[], object]]:
     """`workers` requests of the model as it is, each ready to run on the tile."""
+    import openvino as ov  # after our runtime, which keeps its telemetry out
+
     core = ov.Core()
     network = core.read_model(model.path)
     network.reshape([1, 1, *tile.shape[1:]])
