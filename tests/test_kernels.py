@@ -308,3 +308,22 @@ def test_wrong_arguments_are_refused() -> None:
     for strength in (-0.1, 4.1, float("nan")):
         with pytest.raises(OptionsError, match=r"strength is .*; it may be 0 to 4"):
             native.dodge(gray, strength)
+
+
+def test_threads_are_used_and_bounded() -> None:
+    code = """
+import os
+import numpy as np
+from sketchify_rt.kernels import native
+def threads():
+    return len(os.listdir("/proc/self/task"))
+gray = np.zeros((2000, 500), np.uint8)
+before = threads()
+counts = []
+for wanted in (1, 3, 2, 3):
+    native.dodge(gray, threads=wanted)
+    counts.append(threads() - before)
+print(*counts)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "2", "2", "2"]

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,7 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
 def test_nothing_is_reported_and_nothing_written_to_the_home(tmp_path: Path) -> None:
     code = """
 import sys
+import time
 def watch(event, arguments):
     if event.startswith("socket."):
         print(event, arguments)
@@ -136,3 +138,13 @@ assert "openvino" in sys.modules and "openvino_telemetry" not in sys.modules
     )
     assert done.stdout + done.stderr == ""
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_one_thread_is_one_processor() -> None:
+    runtime = OpenVinoRuntime(LITE, threads=1)
+    page = binary(1, 512, 512)
+    runtime(page)
+    wall, processor = time.perf_counter(), time.process_time()
+    for _ in range(5):
+        runtime(page)
+    assert time.process_time() - processor < 1.2 * (time.perf_counter() - wall)

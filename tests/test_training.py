@@ -187,8 +187,23 @@ def test_fit_learns_stops_and_resumes_to_the_same_weights(folder: Path, tmp_path
     resumed = load_model(fit(TINY, halved))
     for name, weight in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], weight), name
-    with pytest.raises(ValueError, match="other options"):
+    with pytest.raises(ValueError, match="other config;"):
         fit(UNetConfig(width=5), halved)
+    index = json.loads((folder / "pages.json").read_text())
+    (tmp_path / "fewer").mkdir()
+    (tmp_path / "fewer" / "pages.json").write_text(json.dumps(index[:2]))
+    (tmp_path / "fewer" / "pages.u8").write_bytes((folder / "pages.u8").read_bytes())
+    with pytest.raises(ValueError, match="other pages;"):
+        fit(TINY, dataclasses.replace(halved, pages=tmp_path / "fewer"))
+
+
+def test_a_resumed_log_has_each_step_once(folder: Path, tmp_path: Path) -> None:
+    options = FitOptions(folder, tmp_path, steps=2, batch=1)
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n')  # of a run that was killed
+    fit(TINY, options)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == [2]
 
 
 def test_the_inference_form_is_the_same_function() -> None:

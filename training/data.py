@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,16 @@ INDEX, PIXELS = "pages.json", "pages.u8"  # what `prepare` writes
 class Pages:
     """Gray pages as `prepare` packs them: one flat file of bytes, one JSON file of sizes.
 
-    names: file names; images: uint8 (H, W) luma, memory-mapped.
+    names: file names; images: uint8 (H, W) luma, memory-mapped; digest: SHA-256 of names and sizes.
     """
 
     names: tuple[str, ...]
     images: tuple[Gray, ...]
+
+    @property
+    def digest(self) -> str:  # noqa: D102
+        sizes = [(name, *image.shape) for name, image in zip(self.names, self.images, strict=True)]
+        return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
 
     @classmethod
     def load(cls, folder: Path) -> Pages:

@@ -60,17 +60,32 @@ def load_model(checkpoint: Path) -> UNet:
     return model.eval()
 
 
+def _forget_after(log: Path, step: int) -> None:
+    """Leave out of a log what is about to be done again."""
+    if log.exists():
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        log.write_text("".join(x for x in lines if json.loads(x)["step"] <= step), encoding="utf-8")
+
+
 def fit(config: UNetConfig, options: FitOptions) -> Path:
     """Train, or go on with the checkpoint in ``options.output``; returns the checkpoint's path.
 
     The arithmetic of the convolutions is bfloat16, about twice as fast as float32 on a CPU with
     AVX-512 BF16; weights, BatchNorm statistics and the loss stay float32.
 
-    Raises ValueError where the checkpoint there belongs to another configuration.
+    Raises ValueError where the checkpoint there belongs to another configuration or other pages.
     """
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "checkpoint.pt"
-    crops = Crops(Pages.load(options.pages), options.batch, options.seed)
+    pages = Pages.load(options.pages)
+    crops = Crops(pages, options.batch, options.seed)
+    run = {
+        "config": dataclasses.asdict(config),
+        "pages": pages.digest,
+        "steps": options.steps,
+        "batch": options.batch,
+        "seed": options.seed,
+    }
     torch.manual_seed(options.seed)
     model = UNet(config).to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=1e-4)
@@ -86,9 +101,11 @@ def fit(config: UNetConfig, options: FitOptions) -> Path:
     first = 0
     if path.exists():
         state = load_checkpoint(path, options.device)
-        wanted = (dataclasses.asdict(config), options.steps, options.batch, options.seed)
-        if (state["config"], state["steps"], state["batch"], state["seed"]) != wanted:
-            raise ValueError(f"{path} was made with other options; choose another output folder")
+        differing = [name for name, value in run.items() if state[name] != value]
+        if differing:
+            raise ValueError(
+                f"{path} was made with other {', '.join(differing)}; choose another output folder"
+            )
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
@@ -97,7 +114,9 @@ def fit(config: UNetConfig, options: FitOptions) -> Path:
     model.train()
     forward = torch.compile(model) if options.compile else model
     started = time.monotonic()
-    with (options.output / "log.jsonl").open("a", encoding="utf-8") as log:
+    log_path = options.output / "log.jsonl"
+    _forget_after(log_path, first)
+    with log_path.open("a", encoding="utf-8") as log:
         for step in tqdm(range(first, options.steps), initial=first, total=options.steps):
             inputs, targets = (t.to(options.device) for t in crops[step])
             inputs = inputs.to(memory_format=torch.channels_last)
@@ -117,10 +136,7 @@ def fit(config: UNetConfig, options: FitOptions) -> Path:
                 save_checkpoint(
                     path,
                     {
-                        "config": dataclasses.asdict(config),
-                        "steps": options.steps,
-                        "batch": options.batch,
-                        "seed": options.seed,
+                        **run,
                         "step": done,
                         "model": model.state_dict(),
                         "optimizer": optimizer.state_dict(),
