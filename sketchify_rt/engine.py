@@ -168,11 +168,13 @@ class Sketchifier:
     def _decode(self, source: ImageInput) -> Gray:
         if isinstance(source, (str, os.PathLike)):
             path = os.fsdecode(source)
+            if not path:
+                raise InputError("an empty path names no file")
             try:
-                data = Path(path).read_bytes() if path else b""
-            except (OSError, ValueError) as error:  # ValueError: no name of a file at all
+                data = Path(path).read_bytes()
+            except (OSError, ValueError) as error:  # ValueError: no name that a file can have
                 why = getattr(error, "strerror", None) or error
-                raise InputError(f"{path!a}: cannot be read ({why})") from error
+                raise InputError(f"{path}: cannot be read ({why})") from error
             return self.backend.decode(data, path, self.options.max_pixels)
         if isinstance(source, (bytes, bytearray, memoryview)):
             return self.backend.decode(bytes(source), "<bytes>", self.options.max_pixels)

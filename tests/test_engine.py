@@ -227,12 +227,12 @@ def test_it_opens_again_after_close() -> None:
 
 
 def test_what_cannot_be_an_image_is_named(sketchify: Sketchifier, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.png': cannot be read"):
+    with pytest.raises(InputError, match=r"none\.png: cannot be read"):
         sketchify(tmp_path / "none.png")
     with pytest.raises(InputError, match="cannot be read"):
         sketchify(tmp_path)
     for name in ("a\0b", "\ud800", ""):
-        with pytest.raises((InputError, DecodeError)):
+        with pytest.raises(InputError):
             sketchify(name)
     with pytest.raises(InputError, match="no pixels"):
         sketchify(PIL.Image.new("L", (0, 5)))
