@@ -107,7 +107,7 @@ def stages(mode: Mode, files: list[Path], output: Path) -> dict[str, Callable[[]
         model = models.load("lite")
         infer = OpenVinoRuntime(model, threads=1)
         binaries = [native.binarize(page) for page in pages]
-        tiles = [whole(binary, model.manifest.stride) for binary in binaries]
+        tiles = [tiling.pad(binary, model.manifest.stride)[None] for binary in binaries]
         tones = [infer(tile)[0] for tile in tiles]
         results = [native.compose(tone) for tone in tones]
         works["binarize"] = partial(each, native.binarize, pages)
@@ -128,12 +128,6 @@ def each(step: Callable[[T], object], inputs: Iterable[T]) -> None:
 def decode(path: Path) -> Gray:
     """A page as luma."""
     return codec.decode(path.read_bytes(), str(path), MAX_PIXELS)
-
-
-def whole(binary: Gray, stride: int) -> Gray:
-    """An image as one tile, uint8 (1, H, W)."""
-    ((row, column),) = tiling.grid(binary.shape, max(binary.shape) + stride, 0, stride)
-    return tiling.cut(binary, row, column)[None]
 
 
 def opencv_loop(files: list[Path], folder: Path) -> None:

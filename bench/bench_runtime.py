@@ -32,9 +32,7 @@ def main(argv: list[str]) -> None:
 
     model = models.load(options.model)
     binary = native.binarize(page(options.height, options.width, None))
-    shape = (options.height, options.width)
-    ((row, column),) = tiling.grid(shape, max(shape) * 2, 0, model.manifest.stride)
-    tile = np.ascontiguousarray(tiling.cut(binary, row, column)[None])
+    tile = tiling.pad(binary, model.manifest.stride)[None]
     threads = Options().thread_count
     rows = [
         measure(model, tile, precision, threads, workers, options.seconds)

@@ -1,6 +1,6 @@
 """Places a picture beside what becomes of it, for the README and for looking at results.
 
-python docs/figure.py OUT.png [--image samples/portrait.webp] [--dodge]
+python docs/figure.py OUT.png [--image samples/island.png] [--dodge]
 python docs/figure.py OUT.png --sheet PAGE... (a row each: original, binary, sketch, dodge)
 """
 
@@ -80,7 +80,7 @@ def main() -> None:
     """Parses the arguments and writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path, metavar="OUT.png")
-    parser.add_argument("--image", type=Path, default=Path("samples/portrait.webp"))
+    parser.add_argument("--image", type=Path, default=Path("samples/island.png"))
     parser.add_argument("--dodge", action="store_true", help="add the dodge filter's result")
     parser.add_argument("--sheet", type=Path, nargs="+", metavar="PAGE", help="a row for each page")
     parser.add_argument("--width", type=int, default=1600, help="pixels")

@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Images in work at once at most; beyond it threads share an image, because each image in work has
-# buffers of its own in the U-Net, see `Options.tile`.
-MAX_WORKERS = 8
-
 
 class Sketchifier:
     """Turns images into pencil sketches. Thread-safe; reuse one, since it keeps the model open.
@@ -117,14 +113,14 @@ class Sketchifier:
         """Convert a stream of images, results in order, several images in work at once.
 
         encoding: give the bytes of image files instead of images. workers: images in work at once,
-        at least 1, at most one a thread; None for that, but no more than MAX_WORKERS. on_error:
+        at least 1, at most one a thread; None for `Options.worker_count`. on_error:
         "return" puts a SketchifyError in the place of its image and goes on.
 
         At most two images a worker are taken ahead of the one that is given out, so memory is
         bounded however long the stream. As after `prepare`, a single call then has the threads of
         one worker, until `close`. Raises OptionsError at once for bad arguments.
         """
-        most = min(self.options.thread_count, MAX_WORKERS)
+        most = self.options.worker_count
         workers = most if workers is None else min(workers, self.options.thread_count)
         if on_error not in ("raise", "return"):
             raise OptionsError(f"on_error is {on_error!r}; it may be raise or return")

@@ -20,6 +20,9 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 # Pillow's own bomb limit is 89 Mpx; pages scanned at 1200 dpi pass that, so ours is a little wider.
 MAX_PIXELS = 256 * 2**20
 
+# Images in work at once in "sketch" mode; beyond it threads share an image, because each image in
+# work has buffers of its own in the U-Net, see `Options.tile`.
+MAX_WORKERS = 8
 MAX_THREADS = 1024  # more than any machine of today has processors
 MAX_SQUARE = 2**14  # a square of this side has MAX_PIXELS
 
@@ -89,6 +92,15 @@ class Options:
         # Fewer than os.cpu_count() in containers and under taskset; not to be had on macOS.
         affinity = getattr(os, "sched_getaffinity", None)
         return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+    @property
+    def worker_count(self) -> int:
+        """Images in work at once unless told otherwise: one a thread, at most MAX_WORKERS sketches.
+
+        The filters alone are light, and take all threads.
+        """
+        threads = self.thread_count
+        return min(threads, MAX_WORKERS) if self.mode == "sketch" else threads
 
 
 _ANY = 2**62

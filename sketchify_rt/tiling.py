@@ -85,3 +85,9 @@ def cut(image: Gray, row: Span, column: Span) -> Gray:
     tile = image[row.start : min(row.stop, height), column.start : min(column.stop, width)]
     below, right = row.stop - row.start - tile.shape[0], column.stop - column.start - tile.shape[1]
     return np.pad(tile, ((0, below), (0, right)), mode="edge") if below or right else tile
+
+
+def pad(image: Gray, stride: int) -> Gray:
+    """The whole image as one tile: sides rounded up to `stride`, the edge repeated beyond it."""
+    row, column = (Span(0, padded(side, stride), 0, side) for side in image.shape)
+    return cut(image, row, column)

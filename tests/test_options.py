@@ -12,6 +12,9 @@ def test_the_defaults_are_valid() -> None:
     assert (options.model, options.device, options.mode) == ("lite", "auto", "sketch")
     assert options.thread_count >= 1
     assert Options(threads=3).thread_count == 3
+    assert Options(threads=3).worker_count == 3
+    assert Options(threads=20).worker_count == 8
+    assert Options(threads=20, mode="dodge").worker_count == 20
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12"])

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sketchify_rt.tiling import cut, grid, padded, spans
+from sketchify_rt.tiling import cut, grid, pad, padded, spans
 
 CASES = list(
     itertools.product(
@@ -51,6 +51,7 @@ def test_the_edge_is_repeated_beyond_the_image() -> None:
     ((row, column),) = grid(image.shape, 256, 4, 8)
     tile = cut(image, row, column)
     assert tile.shape == (8, 8)
+    np.testing.assert_array_equal(pad(image, 8), tile)
     np.testing.assert_array_equal(tile[:3, :5], image)
     assert (tile[3:, :5] == image[-1]).all()
     np.testing.assert_array_equal(tile[:3, 5:], np.repeat(image[:, -1:], 3, axis=1))

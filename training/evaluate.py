@@ -14,7 +14,7 @@ from tqdm import tqdm
 from sketchify_rt import Sketchifier
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import native
-from sketchify_rt.tiling import Span, cut, padded
+from sketchify_rt.tiling import pad
 from training import metrics
 from training.data import Pages, as_tensor
 from training.fit import load_model
@@ -58,9 +58,9 @@ def _torch_predictor(checkpoint: Path) -> Predict:
     stride = model.config.stride
 
     def predict(gray: Gray) -> Gray:
-        rows, columns = (Span(0, padded(side, stride), 0, side) for side in gray.shape)
+        height, width = gray.shape
         with torch.no_grad():
-            tones: Tensor = model(as_tensor(cut(native.binarize(gray), rows, columns)[None]))
-        return native.compose(tones[0, 0, rows.keep, columns.keep].numpy())
+            tones: Tensor = model(as_tensor(pad(native.binarize(gray), stride)[None]))
+        return native.compose(tones[0, 0, :height, :width].numpy())
 
     return predict

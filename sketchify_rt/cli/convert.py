@@ -196,7 +196,7 @@ def command(
                 if as_json:
                     outcomes.append(outcome)
 
-            workers = _workers(settings)
+            workers = settings.worker_count
             report = run(
                 engine, sources, sink, encoding, workers=workers, progress=progress, debug=debug
             )
@@ -223,14 +223,6 @@ def _open(options: Options) -> Sketchifier:
 
     cv2.setNumThreads(1)  # its own threads would come on top of --threads
     return Sketchifier(**dataclasses.asdict(options))
-
-
-def _workers(options: Options) -> int:
-    """Images in work at once: the filters are light, the U-Net's buffers bound its number."""
-    from sketchify_rt.engine import MAX_WORKERS
-
-    threads = options.thread_count
-    return min(threads, MAX_WORKERS) if options.mode == "sketch" else threads
 
 
 @contextmanager
