@@ -1,4 +1,9 @@
-"""Every skip of the suite. Where SKETCHIFY_TEST_ALL is set, what would be skipped fails."""
+"""Every skip of the suite, and where GPU code runs.
+
+Where SKETCHIFY_TEST_ALL is set, what would be skipped fails; SKETCHIFY_REQUIRE_GPU=1 does so for
+the tests marked `gpu` alone. Without a GPU the kernels run in Triton's interpreter and numba's
+simulator, and torch on the processor.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,25 @@ import os
 from typing import NoReturn
 
 import pytest
+import torch
 
-from sketchify_rt.kernels import native
+GPU = torch.cuda.is_available()
+if not GPU:  # both are read when the libraries are imported
+    os.environ["TRITON_INTERPRET"] = "1"
+    os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+
+from sketchify_rt.kernels import native  # noqa: E402
 
 
-def skip(reason: str) -> NoReturn:
-    if os.environ.get("SKETCHIFY_TEST_ALL"):
+def skip(reason: str, *, unless: str = "SKETCHIFY_TEST_ALL") -> NoReturn:
+    if os.environ.get("SKETCHIFY_TEST_ALL") or os.environ.get(unless):
         pytest.fail(f"must run here: {reason}")
     pytest.skip(reason)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if not GPU and item.get_closest_marker("gpu"):
+        skip("no NVIDIA GPU", unless="SKETCHIFY_REQUIRE_GPU")
 
 
 @pytest.fixture(params=["baseline", "avx2", "avx512"])
@@ -22,3 +38,9 @@ def isa(request: pytest.FixtureRequest) -> str:
     if name not in native.isas():
         skip(f"this processor has no {name}")
     return name
+
+
+@pytest.fixture
+def device() -> torch.device:
+    """Where GPU code is tested: the card, or else the processor."""
+    return torch.device("cuda" if GPU else "cpu")
