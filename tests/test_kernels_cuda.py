@@ -1,0 +1,203 @@
+"""The kernels of the GPU, which run in an interpreter or simulator where there is none."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sketchify_rt.errors import InputError, OptionsError
+from sketchify_rt.kernels import reference, triton
+
+Gray = NDArray[np.uint8]
+
+SIZES = [(1, 1), (1, 7), (5, 3), (9, 70), (70, 2), (65, 67), (63, 130)]  # tiles are of 64 or 62
+STRENGTHS = [0, 1, 1.6, 4]
+SPECIAL = [np.nan, -np.nan, np.inf, -np.inf, -0.0, 1e-45, 1e38, -1e38, 1.0000001]
+
+
+@pytest.fixture(params=[triton], ids=lambda module: module.__name__.rpartition(".")[2])
+def kernels(request: pytest.FixtureRequest) -> ModuleType:
+    module: ModuleType = request.param
+    return module
+
+
+def noise(height: int, width: int, seed: int = 0) -> Gray:
+    """Of all contrasts: full, faint (where ties of the mean are frequent), black and white."""
+    rng = np.random.default_rng([height, width, seed])
+    gray = rng.integers(0, 256, (height, width), np.uint8)
+    match (height + width + seed) % 4:
+        case 1:
+            gray = gray % 7 + 120
+        case 2:
+            gray = np.where(gray > 128, 255, 0)
+        case 3:
+            gray = gray // 16
+    return gray.astype(np.uint8)
+
+
+def edges(height: int, width: int) -> Gray:
+    """Straight edges, and single pixels on black: the blur is 0 at some of their neighbours."""
+    gray = np.zeros((height, width), np.uint8)
+    gray[height // 2 :, : width // 2] = 255
+    gray[5 % height, width - 1 - 5 % width] = 255
+    gray[0, 0] = 9
+    return gray
+
+
+def on(device: torch.device, arrays: Sequence[NDArray[Any]]) -> list[Tensor]:
+    return [torch.from_numpy(array).to(device) for array in arrays]
+
+
+def assert_equal(
+    results: Sequence[Tensor], arrays: Sequence[NDArray[Any]], expected: Callable[[Any], Gray]
+) -> None:
+    for result, array in zip(results, arrays, strict=True):
+        assert result.dtype == torch.uint8
+        message = f"{array.shape[0]} x {array.shape[1]}"
+        np.testing.assert_array_equal(result.cpu().numpy(), expected(array), message)
+
+
+def test_ragged_batches_are_the_reference(kernels: ModuleType, device: torch.device) -> None:
+    grays = [
+        picture for size in SIZES for picture in (noise(*size), noise(*size, seed=1), edges(*size))
+    ]
+    grays += [np.full((20, 67), level, np.uint8) for level in (0, 1, 128, 255)]
+    images = on(device, grays)
+    assert_equal(kernels.binarize(images), grays, reference.binarize)
+    assert_equal(kernels.dodge(images), grays, reference.dodge)
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_strength_is_that_of_the_reference(
+    kernels: ModuleType, device: torch.device, strength: float
+) -> None:
+    grays = [noise(20, 31), noise(30, 11, seed=1)]
+    result = kernels.dodge(on(device, grays), strength)
+    assert_equal(result, grays, lambda gray: reference.dodge(gray, strength))
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_compose_of_all_levels_and_specials(
+    kernels: ModuleType, device: torch.device, strength: float, dtype: Any
+) -> None:
+    halves = np.arange(511, dtype=np.float32) / np.float32(2 * 255)  # ties included
+    nearby = np.concatenate([halves, np.nextafter(halves, 2), np.nextafter(halves, -1)])
+    with np.errstate(over="ignore"):
+        values = np.concatenate([nearby, SPECIAL]).astype(dtype)
+    tones = [values[None], np.resize(values, (7, 9)), np.resize(values[::-1], (67, 3))]
+    assert_equal(
+        kernels.compose(on(device, tones), strength),
+        tones,
+        lambda array: reference.compose(array.astype(np.float32), strength),
+    )
+
+
+def test_an_equal_batch_may_be_one_tensor(kernels: ModuleType, device: torch.device) -> None:
+    grays = np.stack([noise(9, 21, seed) for seed in range(4)])
+    results = kernels.binarize(torch.from_numpy(grays).to(device))
+    assert_equal(results, list(grays), reference.binarize)
+    packed = {result.untyped_storage().data_ptr() for result in results}
+    assert len(packed) == 1
+
+
+def test_nothing_to_do(kernels: ModuleType) -> None:
+    assert kernels.binarize([]) == kernels.dodge([]) == kernels.compose([]) == []
+
+
+def test_views_are_read_and_written_in_place(kernels: ModuleType, device: torch.device) -> None:
+    gray, tones = noise(90, 101), (noise(90, 101) / 250).astype(np.float32)
+    views = [
+        (slice(3, 70), slice(5, 96)),  # a crop
+        (slice(None, None, 2), slice(1, None)),  # every other row
+        (slice(None), slice(7, 8)),  # a column
+        (slice(None, None, 3), slice(None, None, 3)),  # columns apart
+    ]
+    for name, source in ("binarize", gray), ("dodge", gray), ("compose", tones):
+        whole = torch.from_numpy(source).to(device)
+        sheet = torch.full((200, 300), 77, dtype=torch.uint8, device=device)
+        images = [whole[view] for view in views]
+        out = [
+            sheet[1 + 95 * y : 1 + 95 * y + image.shape[0], 3 + 120 * x :][:, : image.shape[1]]
+            for (y, x), image in zip(itertools.product(range(2), range(2)), images, strict=True)
+        ]
+        results = getattr(kernels, name)(images, out=out)
+        assert all(result is page for result, page in zip(results, out, strict=True))
+        assert_equal(results, [source[view] for view in views], getattr(reference, name))
+        for page in out:
+            page.fill_(77)
+        assert bool((sheet == 77).all()), f"{name} wrote beside its views"
+
+
+def test_what_is_no_image_is_refused(kernels: ModuleType, device: torch.device) -> None:
+    fine = torch.zeros(4, 6, dtype=torch.uint8, device=device)
+    wrong: list[tuple[Any, str]] = [
+        (np.zeros((4, 6), np.uint8), "uint8 tensor of shape .H, W., not ndarray"),
+        (fine.float(), "not torch.float32 .4, 6."),
+        (fine[0], "not torch.uint8 .6,."),
+        (fine[:0], "empty: its shape is .0, 6."),
+    ]
+    for image, message in wrong:
+        for kernel in kernels.binarize, kernels.dodge:
+            with pytest.raises(InputError, match=message):
+                kernel([fine, image])
+    with pytest.raises(InputError, match="of one type"):
+        kernels.compose([fine.float(), fine.half()])
+    for out in [], [fine[:3]], [fine.float()], [fine.expand(6, 4, 6)[:, 0].T], [fine.cpu().numpy()]:
+        with pytest.raises(InputError, match="out "):
+            kernels.binarize([fine], out=out)
+    for strength in -0.1, 4.1, float("nan"):
+        with pytest.raises(OptionsError, match="strength is"):
+            kernels.dodge([fine], strength)
+
+
+def test_threads_make_no_difference(kernels: ModuleType, device: torch.device) -> None:
+    grays = [noise(20, 30, seed) for seed in range(4)]
+    images = on(device, grays)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda image: kernels.dodge([image])[0], images))
+    assert_equal(results, grays, reference.dodge)
+
+
+@pytest.mark.gpu
+def test_large_images_are_the_reference(kernels: ModuleType, device: torch.device) -> None:
+    grays = [noise(1401, 992), noise(1024, 2048, seed=1), noise(3, 40_000), edges(2000, 1999)]
+    tones = [(gray / np.float32(230) - np.float32(0.05)).astype(np.float32) for gray in grays]
+    images = on(device, grays)
+    assert_equal(kernels.binarize(images), grays, reference.binarize)
+    assert_equal(kernels.dodge(images, 1.3), grays, lambda gray: reference.dodge(gray, 1.3))
+    assert_equal(kernels.compose(on(device, tones)), tones, reference.compose)
+
+
+@pytest.mark.gpu
+def test_many_images_at_once(kernels: ModuleType, device: torch.device) -> None:
+    grays = [noise(1 + i % 131, 1 + i * 7 % 167, i) for i in range(2000)]
+    assert_equal(kernels.binarize(on(device, grays)), grays, reference.binarize)
+    assert_equal(kernels.dodge(on(device, grays)), grays, reference.dodge)
+
+
+@pytest.mark.gpu
+def test_each_thread_works_on_its_own_stream(kernels: ModuleType, device: torch.device) -> None:
+    """What a kernel reads is written on the same stream, right before and without waiting."""
+    grays = [noise(700, 500, seed) for seed in range(8)]
+
+    def convert(gray: Gray) -> Tensor:
+        with torch.cuda.stream(torch.cuda.Stream(device)):
+            late = torch.from_numpy(gray).pin_memory()
+            torch.cuda._sleep(10_000_000)
+            image = late.to(device, non_blocking=True)
+            binary = kernels.binarize([image])[0].cpu()
+            del image
+            return binary
+
+    with ThreadPoolExecutor(4) as pool:
+        assert_equal(list(pool.map(convert, grays)), grays, reference.binarize)
