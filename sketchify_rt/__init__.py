@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sketchify_rt.errors import (
         BackendUnavailable,
         DecodeError,
+        DeviceMemoryError,
         EncodeError,
         InputError,
         ModelError,
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BackendUnavailable",
     "DecodeError",
+    "DeviceMemoryError",
     "EncodeError",
     "Encoding",
     "InputError",

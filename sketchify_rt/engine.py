@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import functools
+import logging
 import os
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from sketchify_rt import backend, image, models, tiling
-from sketchify_rt.errors import DecodeError, InputError, OptionsError, SketchifyError
+from sketchify_rt import backend, image, inputs, models, stream, tiling
+from sketchify_rt.errors import DeviceMemoryError, OptionsError, SketchifyError
 from sketchify_rt.image import Gray
 from sketchify_rt.options import Encoding, Options
 
 if TYPE_CHECKING:
     import PIL.Image
 
-    ImageInput = str | os.PathLike[str] | bytes | Gray | PIL.Image.Image
+    from sketchify_rt.inputs import ImageInput, SupportsDLPack
 
-T = TypeVar("T")
+log = logging.getLogger("sketchify_rt")
 
 
 class Sketchifier:
@@ -34,8 +31,9 @@ class Sketchifier:
     >>> sketch = sketchify("page.jpg")
 
     An image is a path, the bytes of an image file, a NumPy array, uint8 (H, W) luma or (H, W, 3)
-    RGB or (H, W, 4) RGBA, or a PIL image. It can be pickled: the copy opens the model anew. Do not
-    fork a process while a conversion runs; forking before or after is safe.
+    RGB or (H, W, 4) RGBA, a PIL image, or a tensor of these shapes that speaks DLPack, such as one
+    of torch or CuPy. It can be pickled: the copy opens the model anew. Do not fork a process while
+    a conversion runs; forking before or after is safe, but not with a GPU in use.
     """
 
     def __init__(
@@ -47,7 +45,8 @@ class Sketchifier:
         """
         name = os.fspath(model) if isinstance(model, os.PathLike) else model
         self.options = Options(model=name, device=device, **options)
-        self.backend = backend.select(device)
+        self.backend = backend.select(self.options)
+        self.batch = self.backend.batch
         self._model = models.load(name) if self.options.mode == "sketch" else None
         if self._model is not None:
             halo, stride = self._model.manifest.halo, self._model.manifest.stride
@@ -82,25 +81,37 @@ class Sketchifier:
     def __call__(self, source: PIL.Image.Image) -> PIL.Image.Image: ...
     @overload
     def __call__(self, source: str | os.PathLike[str] | bytes | Gray) -> Gray: ...
-    def __call__(self, source: ImageInput) -> Gray | PIL.Image.Image:
+    @overload
+    def __call__(self, source: SupportsDLPack) -> Any: ...
+    def __call__(self, source: ImageInput) -> Any:
         """Convert one image: uint8 (H, W), or a PIL image of mode L where one was handed in.
 
-        Raises InputError, DecodeError, ModelError, and BackendUnavailable where the model's runtime
-        is not installed.
-        """
-        result = self._convert(self._open(source))
-        if _is_pil(source):
-            import PIL.Image
+        Of a tensor on the GPU in use the result is a torch tensor there; the pixels stay on the
+        GPU, and all is queued on torch's current stream.
 
-            return PIL.Image.fromarray(result)
-        return result
+        Raises InputError, DecodeError, ModelError, DeviceMemoryError, and BackendUnavailable where
+        the model's runtime is not installed.
+        """
+        return _raised(*self._carry([source], None))
 
     def convert(self, source: ImageInput, encoding: Encoding | None = None) -> bytes:
         """Convert one image to the bytes of an image file, PNG unless told otherwise.
 
         Raises EncodeError, and what a call raises.
         """
-        return self.backend.encode(self._convert(self._open(source)), encoding or Encoding())
+        data: bytes = _raised(*self._carry([source], encoding or Encoding()))
+        return data
+
+    def convert_batch(
+        self, sources: Sequence[ImageInput], encoding: Encoding | None = None
+    ) -> list[bytes | Exception]:
+        """Convert some images to the bytes of image files, as fast as the device likes them.
+
+        For `batch` images at a time, from as many threads as `prepare` was told. In the place of an
+        image that failed stands its error.
+        """
+        beside = not any(map(inputs.on_device, sources))
+        return self._carry(sources, encoding or Encoding(), beside)
 
     def map(
         self,
@@ -112,23 +123,29 @@ class Sketchifier:
     ) -> Iterator[Any]:
         """Convert a stream of images, results in order, several images in work at once.
 
-        encoding: give the bytes of image files instead of images. workers: images in work at once,
-        at least 1, at most one a thread; None for `Options.worker_count`. on_error:
+        encoding: give the bytes of image files instead of images. workers: batches in work at once,
+        at least 1, at most one a thread, and 3 on a GPU; None for what the device likes. on_error:
         "return" puts a SketchifyError in the place of its image and goes on.
 
-        At most two images a worker are taken ahead of the one that is given out, so memory is
-        bounded however long the stream. As after `prepare`, a single call then has the threads of
-        one worker, until `close`. Raises OptionsError at once for bad arguments.
+        At most two batches a worker (of `batch` images, 1 on a CPU) are taken ahead of the one that
+        is given out, so memory is bounded however long the stream. As after `prepare`, a single
+        call then has the threads of one worker, until `close`. A tensor on the GPU is converted
+        when its turn comes, on torch's current stream. Raises OptionsError at once for bad
+        arguments.
         """
-        most = self.options.worker_count
-        workers = most if workers is None else min(workers, self.options.thread_count)
+        most = self.backend.most_workers
+        workers = self.backend.workers if workers is None else min(workers, most)
         if on_error not in ("raise", "return"):
             raise OptionsError(f"on_error is {on_error!r}; it may be raise or return")
         self.prepare(workers)
-        step: Callable[[ImageInput], object] = self
-        if encoding is not None:
-            step = functools.partial(self.convert, encoding=encoding)
-        return _results(_in_order(step, sources, workers), on_error)
+
+        def step(batch: list[ImageInput]) -> list[Any]:
+            # A tensor is converted here and now: none of it is work for the host, and the stream
+            # is that of who takes the result.
+            return self._carry(batch, encoding, not inputs.on_device(batch[0]))
+
+        work = stream.batches(sources, lambda: self.batch, inputs.on_device)
+        return _results(stream.in_order(step, work, workers, inputs.on_device), on_error)
 
     def prepare(self, workers: int = 1) -> None:
         """Open the model for `workers` calls at the same time, at least 1, which share the threads.
@@ -146,118 +163,139 @@ class Sketchifier:
             threads = self.options.thread_count
             if workers > self._workers:
                 if self._model is not None:
-                    self._runtime = self.backend.open_runtime(
-                        self._model, threads, workers, self.options.precision
-                    )
+                    self._runtime = self.backend.open_runtime(self._model, threads, workers)
                 self._workers = workers
             return self._runtime, max(1, threads // self._workers)
 
-    def _open(self, source: ImageInput) -> Gray:
-        """Whatever was handed in as luma, cut and resized as the options say."""
-        gray = self._decode(source)
-        if self.options.square is not None:
-            return image.square(gray, self.options.square)
-        if self.options.max_side is not None:
-            return image.resize_max_side(gray, self.options.max_side)
-        return gray
+    def _carry(
+        self, sources: Sequence[ImageInput], encoding: Encoding | None, beside: bool = False
+    ) -> list[Any]:
+        """Files of the sketches, or images where `encoding` is None; an error where one failed."""
+        loaded = [_or_error(inputs.load, source) for source in sources]
+        results: list[Any] = []
+        with self.backend.lane(beside):
+            for run in inputs.within(loaded, self.backend.pixels):
+                results += self._attempt(loaded[run], encoding)
+        if encoding is None:
+            return [_like(source, result) for source, result in zip(sources, results, strict=True)]
+        return results
 
-    def _decode(self, source: ImageInput) -> Gray:
-        if isinstance(source, (str, os.PathLike)):
-            path = os.fsdecode(source)
-            if not path:
-                raise InputError("an empty path names no file")
-            try:
-                data = Path(path).read_bytes()
-            except (OSError, ValueError) as error:  # ValueError: no name that a file can have
-                why = getattr(error, "strerror", None) or error
-                raise InputError(f"{path}: cannot be read ({why})") from error
-            return self.backend.decode(data, path, self.options.max_pixels)
-        if isinstance(source, (bytes, bytearray, memoryview)):
-            return self.backend.decode(bytes(source), "<bytes>", self.options.max_pixels)
-        if isinstance(source, np.ndarray):
-            return image.to_luma(source)
-        if _is_pil(source):
-            return self._decode_pil(source)
-        raise InputError(
-            f"an image is a path, bytes, a NumPy array or a PIL image, not {type(source).__name__}"
-        )
-
-    def _decode_pil(self, source: PIL.Image.Image) -> Gray:
+    def _attempt(self, loaded: list[Any], encoding: Encoding | None) -> list[Any]:
+        """All at once; where that fails, by halves, so that an error costs none but its image."""
         try:
-            return self.backend.from_pil(source)
-        except SketchifyError:
-            raise
-        except Exception as error:  # Pillow reads files late, and broken ones raise anything
-            name = getattr(source, "filename", "") or "<PIL image>"
-            raise DecodeError(str(name), f"cannot be read: {error}") from error
+            return self._once(loaded, encoding)
+        except Exception as error:
+            full = self.backend.exhausted(error)
+            if len(loaded) == 1:
+                return [self._too_large(loaded[0], error) if full else error]
+        # Only here, where the error is gone, and with it the images that its frames held.
+        half = len(loaded) // 2
+        if full and half < self.batch:
+            self.batch = half
+            log.warning("%s is out of memory: going on with %d images at a time", self._name, half)
+        return self._attempt(loaded[:half], encoding) + self._attempt(loaded[half:], encoding)
 
-    def _convert(self, gray: Gray) -> Gray:
+    def _once(self, loaded: list[Any], encoding: Encoding | None) -> list[Any]:
+        """The way of some images, all together."""
+        _, threads = self._opened()
+        results = self._decode(loaded, threads)
+        good = [place for place, image in enumerate(results) if not isinstance(image, Exception)]
+        if not good:
+            return results
+        sketches = self._convert([self._fit(results[place]) for place in good])
+        finished: Sequence[Any] = sketches
+        if encoding is not None:
+            finished = self.backend.encode(sketches, encoding, threads)
+        elif not inputs.on_device(loaded[0]):
+            finished = self.backend.download(sketches)
+        for place, result in zip(good, finished, strict=True):
+            results[place] = result
+        return results
+
+    def _decode(self, loaded: list[Any], threads: int) -> list[Any]:
+        """Images where the backend works, and an error in the place of each that is none."""
+        results = list(loaded)
+        files = [place for place, image in enumerate(loaded) if isinstance(image, inputs.File)]
+        grays = [place for place, image in enumerate(loaded) if isinstance(image, np.ndarray)]
+        data = [loaded[place].data for place in files]
+        names = [loaded[place].name for place in files]
+        decoded = self.backend.decode(data, names, self.options.max_pixels, threads)
+        uploaded = self.backend.upload([loaded[place] for place in grays])
+        for place, result in zip([*files, *grays], [*decoded, *uploaded], strict=True):
+            results[place] = result
+        return [
+            _or_error(self.backend.adopt, value) if inputs.on_device(value) else result
+            for value, result in zip(loaded, results, strict=True)
+        ]
+
+    def _fit(self, gray: backend.Image) -> backend.Image:
+        """Cut and resized as the options say."""
+        rows, columns, height, width = image.fit(
+            tuple(gray.shape), self.options.max_side, self.options.square
+        )
+        return self.backend.resize(gray[rows, columns], height, width)
+
+    def _convert(self, grays: backend.Images) -> backend.Images:
         runtime, threads = self._opened()
         if self.options.mode == "dodge":
-            return self.backend.dodge(gray, strength=self.options.strength, threads=threads)
-        binary = self.backend.binarize(gray, threads=threads)
+            return self.backend.dodge(grays, self.options.strength, threads)
+        binaries = self.backend.binarize(grays, threads)
         if runtime is None or self._model is None:
-            return binary
+            return binaries
         manifest = self._model.manifest
-        sketch = np.empty_like(binary)
-        for row, column in tiling.grid(
-            binary.shape, self.options.tile, manifest.halo, manifest.stride
-        ):
-            tile = tiling.cut(binary, row, column)
-            tones = runtime(tile[None])[0, row.inner, column.inner]
-            target = sketch[row.keep, column.keep]
-            self.backend.compose(tones, self.options.strength, threads=threads, out=target)
-        return sketch
+        rule = tiling.Rule(
+            self.options.tile,
+            manifest.halo,
+            manifest.stride,
+            runtime.static,
+            runtime.most_pixels,
+        )
+        sketches = self.backend.empty_like(binaries)
+        for tiles in tiling.plan([tuple(binary.shape) for binary in binaries], rule):
+            tones = runtime.infer(self.backend.cut(binaries, tiles))
+            self.backend.compose(tones, tiles, self.options.strength, threads, sketches)
+        return sketches
+
+    def _too_large(self, loaded: Any, error: Exception) -> DeviceMemoryError:
+        name = loaded.name if isinstance(loaded, inputs.File) else "<image>"
+        return DeviceMemoryError(
+            f"{name}: does not fit into the memory of {self._name} ({error}); give a smaller tile, "
+            "a max_side, or less to others that share it"
+        )
+
+    @property
+    def _name(self) -> str:
+        device = self.options.device
+        return self.backend.name if device == "auto" else device
 
 
 def _from_options(options: Options) -> Sketchifier:
     return Sketchifier(**vars(options))
 
 
-def _is_pil(source: object) -> bool:
-    # By name, so that Pillow is not imported for those who do not use it.
-    return any(
-        (base.__module__, base.__name__) == ("PIL.Image", "Image") for base in type(source).__mro__
-    )
+def _or_error(step: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return step(value)
+    except SketchifyError as error:
+        return error
 
 
-def _results(futures: Iterator[Future[T]], on_error: str) -> Iterator[T | SketchifyError]:
-    for future in futures:
-        try:
-            yield future.result()
-        except SketchifyError as error:
-            if on_error == "raise":
-                raise
-            yield error
+def _raised(result: Any) -> Any:
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
-def _in_order(
-    step: Callable[[Any], T], sources: Iterable[Any], workers: int
-) -> Iterator[Future[T]]:
-    """Futures of `step` over `sources`, in order, at most two a worker ahead.
+def _like(source: ImageInput, result: Any) -> Any:
+    """A PIL image where one was handed in."""
+    if inputs.is_pil(source) and not isinstance(result, Exception):
+        import PIL.Image
 
-    Where `sources` itself raises, what it gave before comes first.
-    """
-    pending: deque[Future[T]] = deque()
-    broken: Exception | None = None
-    remaining = iter(sources)
-    with ThreadPoolExecutor(workers, thread_name_prefix="sketchify") as pool:
-        try:
-            while True:
-                try:
-                    source = next(remaining)
-                except StopIteration:
-                    break
-                except Exception as error:
-                    broken = error
-                    break
-                pending.append(pool.submit(step, source))
-                if len(pending) == 2 * workers:
-                    yield pending.popleft()
-            while pending:
-                yield pending.popleft()
-            if broken is not None:
-                raise broken
-        finally:
-            for future in pending:
-                future.cancel()
+        return PIL.Image.fromarray(result)
+    return result
+
+
+def _results(results: Iterator[Any], on_error: str) -> Iterator[Any]:
+    for result in results:
+        given = isinstance(result, SketchifyError) and on_error == "return"
+        yield result if given else _raised(result)

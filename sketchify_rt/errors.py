@@ -42,5 +42,9 @@ class BackendUnavailable(SketchifyError, RuntimeError):
     """A device or runtime was asked for by name and cannot be had; the message tells the remedy."""
 
 
+class DeviceMemoryError(SketchifyError, MemoryError):
+    """The memory of a GPU does not hold what one image needs."""
+
+
 class ModelError(SketchifyError, RuntimeError):
     """A model is unknown, or its file and its manifest do not belong together."""

@@ -83,32 +83,33 @@ def orient(image: Gray, exif_orientation: int) -> Gray:
     return np.ascontiguousarray(turned)
 
 
-def resize_max_side(gray: Gray, max_side: int) -> Gray:
-    """Shrinks so that the longer side is at most `max_side` pixels; never enlarges.
+def fit(
+    shape: tuple[int, int], max_side: int | None, square: int | None
+) -> tuple[slice, slice, int, int]:
+    """What is taken of an image (H, W): its rows and columns, and the (H, W) to resize them to.
 
-    Keeps the aspect, rounded, with at least one pixel a side. Averages areas (cv2.INTER_AREA).
+    max_side: the longer side becomes at most this, never more than it was; the aspect is kept,
+    rounded, with at least one pixel a side. square: the middle square of a landscape, the top
+    square of a portrait, with this side.
     """
-    height, width = gray.shape
+    height, width = shape
+    if square is not None:
+        edge = min(height, width)
+        left = (width - edge) // 2
+        return slice(edge), slice(left, left + edge), square, square
     longer = max(height, width)
-    if longer <= max_side:
-        return gray
-    return _resize(
-        gray,
+    if max_side is None or longer <= max_side:
+        return slice(height), slice(width), height, width
+    return (
+        slice(height),
+        slice(width),
         max(1, round(height * max_side / longer)),
         max(1, round(width * max_side / longer)),
     )
 
 
-def square(gray: Gray, side: int) -> Gray:
-    """The middle square of a landscape, the top square of a portrait, as (side, side)."""
-    height, width = gray.shape
-    edge = min(height, width)
-    left = (width - edge) // 2
-    return _resize(gray[:edge, left : left + edge], side, side)
-
-
-def _resize(gray: Gray, height: int, width: int) -> Gray:
-    """Averages areas when shrinking, interpolates linearly when enlarging."""
+def resize(gray: Gray, height: int, width: int) -> Gray:
+    """Averages areas when shrinking (cv2.INTER_AREA), interpolates linearly when enlarging."""
     if gray.shape == (height, width):
         return np.ascontiguousarray(gray)
 

@@ -6,7 +6,8 @@ so the parts are what the whole image at once would have given.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,17 +38,74 @@ class Span:
         return slice(self.keep_start - self.start, self.keep_stop - self.start)
 
 
+@dataclass(frozen=True)
+class Tile:
+    """One tile of one of several images. image: which of them."""
+
+    image: int
+    row: Span
+    column: Span
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of what the model reads."""
+        return self.row.stop - self.row.start, self.column.stop - self.column.start
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How images are cut, and which tiles go through the model together.
+
+    tile: longest side of a tile; halo, stride: of the model. static: the one side of all tiles of
+    images whose size is not common, where an axis is longer; None treats all sizes alike. A device
+    that prepares itself for each shape it meets should meet few. most_pixels: of the tiles that go
+    together, unless one tile alone has more.
+    """
+
+    tile: int
+    halo: int
+    stride: int
+    static: int | None = None
+    most_pixels: int = 0
+
+
+# Images of one size among those converted together, from which on shapes of their own pay.
+_COMMON = 4
+
+
+def plan(shapes: Sequence[tuple[int, int]], rule: Rule) -> Iterator[list[Tile]]:
+    """Tiles of images of these shapes (H, W), in groups of equal shape that go together.
+
+    A group has a power of two of tiles, so that few pairs of number and shape exist.
+    """
+    counts = Counter(shapes)
+    groups: defaultdict[tuple[int, int], list[Tile]] = defaultdict(list)
+    for image, shape in enumerate(shapes):
+        static = None if counts[shape] >= _COMMON else rule.static
+        for row, column in grid(shape, static or rule.tile, rule.halo, rule.stride, not static):
+            tile = Tile(image, row, column)
+            groups[tile.shape].append(tile)
+    for (height, width), tiles in groups.items():
+        most = max(1, rule.most_pixels // (height * width))
+        start = 0
+        while start < len(tiles):
+            count = 1 << (min(most, len(tiles) - start).bit_length() - 1)
+            yield tiles[start : start + count]
+            start += count
+
+
 def padded(length: int, stride: int) -> int:
     """`length` rounded up to a multiple of `stride`."""
     return -(-length // stride) * stride
 
 
-def spans(length: int, tile: int, halo: int, stride: int) -> list[Span]:
+def spans(length: int, tile: int, halo: int, stride: int, fit: bool = True) -> list[Span]:
     """Cover an axis of `length` pixels, at least 1, with the fewest tiles of equal size.
 
     Tiles are at most `tile` pixels long and end with the axis rounded up to the stride, so the last
     one may reach into padding. All start at a multiple of `stride`, because pooling tells such
     positions apart, and neighbours overlap by at least twice `halo` rounded up to the stride.
+    fit: make the tiles of a longer axis as short as their number allows, not `tile` long.
 
     Raises ValueError where a tile is all halo.
     """
@@ -59,7 +117,8 @@ def spans(length: int, tile: int, halo: int, stride: int) -> list[Span]:
     if step <= 0:
         raise ValueError(f"a tile of {tile} pixels is no larger than its halo of 2 x {margin}")
     count = -(-(whole - 2 * margin) // step)
-    step = padded(-(-(whole - 2 * margin) // count), stride)
+    if fit:
+        step = padded(-(-(whole - 2 * margin) // count), stride)
     size = step + 2 * margin
     starts = [*range(0, whole - size, step), whole - size]
     # Each part begins where the one before ends: `margin` before the end of its tile.
@@ -70,11 +129,13 @@ def spans(length: int, tile: int, halo: int, stride: int) -> list[Span]:
     ]
 
 
-def grid(shape: tuple[int, int], tile: int, halo: int, stride: int) -> Iterator[tuple[Span, Span]]:
+def grid(
+    shape: tuple[int, int], tile: int, halo: int, stride: int, fit: bool = True
+) -> Iterator[tuple[Span, Span]]:
     """Tiles of an image of shape (H, W), row by row: pairs of a vertical and a horizontal span."""
     height, width = shape
-    columns = spans(width, tile, halo, stride)
-    for row in spans(height, tile, halo, stride):
+    columns = spans(width, tile, halo, stride, fit)
+    for row in spans(height, tile, halo, stride, fit):
         for column in columns:
             yield row, column
 

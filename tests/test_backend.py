@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from sketchify_rt import BackendUnavailable, Sketchifier, backend
+from sketchify_rt import BackendUnavailable, Options, Sketchifier, backend
 
 
 def test_cpu_and_auto_are_there() -> None:
-    assert backend.select("cpu").name == "cpu"
-    assert backend.select("auto").name == "cpu"
+    assert backend.select(Options(device="cpu")).name == "cpu"
+    assert backend.select(Options(device="auto")).name == "cpu"
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
@@ -21,10 +21,10 @@ def test_an_explicit_gpu_that_cannot_be_had_fails(device: str) -> None:
 
 def test_auto_says_what_it_fell_back_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "exists", lambda path: str(path) == "/dev/nvidia0")
-    assert "NVIDIA GPU is present" in str(backend.select("auto").note)
-    assert backend.select("cpu").note is None
+    assert "NVIDIA GPU is present" in str(backend.select(Options(device="auto")).note)
+    assert backend.select(Options(device="cpu")).note is None
     monkeypatch.setattr(Path, "exists", lambda path: False)
-    assert backend.select("auto").note is None
+    assert backend.select(Options(device="auto")).note is None
 
 
 def test_a_missing_library_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

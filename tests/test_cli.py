@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 
@@ -27,10 +28,11 @@ class Engine:
     """Gives back the bytes of the file; those that start with "bad" cannot be decoded."""
 
     opened: list[Options]
+    batch = 1
 
     def __init__(self, options: Options) -> None:
         Engine.opened.append(options)
-        self.backend = SimpleNamespace(note=None)
+        self.backend = SimpleNamespace(note=None, workers=2)
 
     def __enter__(self) -> Engine:
         return self
@@ -46,6 +48,14 @@ class Engine:
     def prepare(self, workers: int) -> None:
         if Engine.opened[-1].device.startswith("cuda"):
             raise BackendUnavailable("cuda: no such device; use --device cpu")
+
+    def convert_batch(
+        self, images: Sequence[Path], encoding: Encoding
+    ) -> Sequence[bytes | Exception]:
+        try:
+            return [self.convert(image, encoding) for image in images]
+        except Exception as error:
+            return [error]
 
     def convert(self, image: Path, encoding: Encoding) -> bytes:
         data = image.read_bytes()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sketchify_rt.errors import InputError
-from sketchify_rt.image import bands, orient, resize_max_side, square, to_luma
+from sketchify_rt.image import bands, fit, orient, resize, to_luma
 
 RNG = np.random.default_rng(7)
 
@@ -78,35 +78,32 @@ def test_orient(orientation: int) -> None:
     assert upright.tolist() == UPRIGHT.get(orientation, UPRIGHT[1])
 
 
-def test_resize_max_side_averages_areas() -> None:
+def test_fit_keeps_the_aspect_and_a_pixel_and_never_enlarges() -> None:
+    whole = [
+        ((1, 5000), 10, (1, 10)),
+        ((5000, 1), 10, (10, 1)),
+        ((3, 3), 1, (1, 1)),
+        ((7, 9), 9, (7, 9)),
+        ((40, 60), 30, (20, 30)),
+        ((40, 60), None, (40, 60)),
+    ]
+    for (height, width), side, size in whole:
+        assert fit((height, width), side, None) == (slice(height), slice(width), *size)
+
+
+def test_fit_takes_the_middle_square_of_a_landscape_and_the_top_of_a_portrait() -> None:
+    assert fit((6, 11), None, 4) == (slice(6), slice(2, 8), 4, 4)
+    assert fit((11, 6), None, 12) == (slice(6), slice(0, 6), 12, 12)
+
+
+def test_resize_averages_areas_and_interpolates_linearly() -> None:
     gray = RNG.integers(0, 256, (40, 60), np.uint8)
-    small = resize_max_side(gray, 30)
+    small = resize(gray, 20, 30)
     mean = gray.reshape(20, 2, 30, 2).mean(axis=(1, 3))
     assert small.shape == (20, 30)
     assert np.abs(small - mean).max() <= 0.5
-
-
-@pytest.mark.parametrize(
-    ("shape", "side", "result"),
-    [((1, 5000), 10, (1, 10)), ((5000, 1), 10, (10, 1)), ((3, 3), 1, (1, 1)), ((7, 9), 9, (7, 9))],
-)
-def test_resize_max_side_keeps_a_pixel_and_never_enlarges(
-    shape: tuple[int, int], side: int, result: tuple[int, int]
-) -> None:
-    gray = np.full(shape, 77, np.uint8)
-    assert resize_max_side(gray, side).shape == result
-    assert (resize_max_side(gray, side) == 77).all()
-
-
-def test_square_is_the_middle_of_a_landscape_and_the_top_of_a_portrait() -> None:
-    landscape = RNG.integers(0, 256, (6, 11), np.uint8)
-    np.testing.assert_array_equal(square(landscape, 6), landscape[:, 2:8])
-    portrait = RNG.integers(0, 256, (11, 6), np.uint8)
-    np.testing.assert_array_equal(square(portrait, 6), portrait[:6])
-    small = square(portrait, 3)
-    assert np.abs(small - portrait[:6].reshape(3, 2, 3, 2).mean(axis=(1, 3))).max() <= 0.5
-    large = square(portrait, 12)
-    np.testing.assert_array_equal(large, cv2.resize(portrait[:6], (12, 12)))
+    np.testing.assert_array_equal(resize(gray, 77, 61), cv2.resize(gray, (61, 77)))
+    assert (resize(np.full((5000, 1), 77, np.uint8), 10, 1) == 77).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 200_000), (200_000, 1), (777, 333, 3)])

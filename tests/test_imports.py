@@ -15,9 +15,9 @@ PACKAGE = ROOT / "sketchify_rt"
 # A module may import from lower floors, and from its own package.
 FLOORS = [
     {"errors"},
-    {"image", "options", "models"},
-    {"codec", "kernels", "runtime", "tiling"},
-    {"backend"},
+    {"image", "options", "models", "stream"},
+    {"codec", "kernels", "runtime", "tensors", "tiling"},
+    {"backend", "inputs"},
     {"engine"},
     {"batch"},
     {"cli"},
@@ -27,13 +27,23 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 # Where each heavy dependency may be imported: files, or whole folders.
 HEAVY = {
     "cv2": {"codec", "image.py", "cli/convert.py"},  # the last to bound its threads
-    "PIL": {"codec", "engine.py", "backend.py"},  # the last for types only
+    "PIL": {"codec", "engine.py", "inputs.py"},
     "openvino": {"runtime/openvino.py"},
-    "torch": set[str](),
-    "triton": set[str](),
+    "torch": {
+        "backend/cuda.py",
+        "codec/cuda.py",
+        "kernels/numba_cuda.py",
+        "kernels/ragged.py",
+        "kernels/triton.py",
+        "runtime/onnx_graph.py",
+        "runtime/torch.py",
+        "tensors.py",
+    },
+    "onnx": {"runtime/onnx_graph.py"},
+    "triton": {"kernels/triton.py"},
+    "numba": {"kernels/numba_cuda.py"},
+    "nvidia": {"codec/cuda.py"},
     "tensorrt": set[str](),
-    "nvidia": set[str](),
-    "numba": set[str](),
     "ray": set[str](),
     "tqdm": {"cli"},
     "click": {"cli"},

@@ -4,7 +4,7 @@ import _thread
 import errno
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,9 @@ from sketchify_rt.options import Encoding
 class Engine:
     """Gives back the name of the image, or raises what it is told to."""
 
-    def __init__(self, **errors: BaseException) -> None:
+    batch = 1
+
+    def __init__(self, **errors: Exception) -> None:
         self.errors = errors
         self.prepared: list[int] = []
         self.converted: list[str] = []
@@ -28,12 +30,22 @@ class Engine:
     def prepare(self, workers: int) -> None:
         self.prepared.append(workers)
 
-    def convert(self, image: str | Path, encoding: Encoding) -> bytes:
-        name = Path(image).stem
-        self.converted.append(name)
-        if error := self.errors.get(name):
+    def convert_batch(
+        self, images: Sequence[Path], encoding: Encoding
+    ) -> Sequence[bytes | Exception]:
+        results: list[bytes | Exception] = []
+        for image in images:
+            try:
+                results.append(self.convert(image, encoding))
+            except Exception as error:
+                results.append(error)
+        return results
+
+    def convert(self, image: Path, encoding: Encoding) -> bytes:
+        self.converted.append(image.stem)
+        if error := self.errors.get(image.stem):
             raise error
-        return f"{name} as {encoding.format}".encode()
+        return f"{image.stem} as {encoding.format}".encode()
 
 
 def jobs(*names: str) -> list[Job]:
@@ -93,7 +105,7 @@ def test_images_are_worked_on_at_the_same_time(tmp_path: Path) -> None:
     meeting = threading.Barrier(3, timeout=10)
 
     class Meeting(Engine):
-        def convert(self, image: str | Path, encoding: Encoding) -> bytes:
+        def convert(self, image: Path, encoding: Encoding) -> bytes:
             meeting.wait()  # raises BrokenBarrierError where not three come together
             return b"x"
 
@@ -148,6 +160,43 @@ def test_bad_files_are_named_in_the_order_of_the_jobs_and_the_rest_converted(
     assert results(tmp_path) == ["c.png"]
 
 
+def test_a_batch_is_carried_together_and_its_bad_ones_named(tmp_path: Path) -> None:
+    sizes = []
+
+    class Batches(Engine):
+        batch = 4
+
+        def convert_batch(
+            self, images: Sequence[Path], encoding: Encoding
+        ) -> Sequence[bytes | Exception]:
+            sizes.append(len(images))
+            return super().convert_batch(images, encoding)
+
+    (tmp_path / "p2.png").write_bytes(b"old")
+    engine = Batches(p5=DecodeError("in/p5.jpg", "cut short"))
+    report = convert(engine, jobs(*[f"p{i}" for i in range(10)]), tmp_path, workers=1)
+    assert sizes == [3, 4, 2]
+    assert (report.converted, report.not_done) == (8, 0)
+    assert list(reasons(report)) == ["in/p2.jpg", "in/p5.jpg"]
+    assert (tmp_path / "p9.png").read_bytes() == b"p9 as png"
+
+
+def test_an_engine_that_breaks_costs_its_batch_alone(tmp_path: Path) -> None:
+    class Breaks(Engine):
+        batch = 2
+
+        def convert_batch(
+            self, images: Sequence[Path], encoding: Encoding
+        ) -> Sequence[bytes | Exception]:
+            if images[0].stem == "c":
+                raise ZeroDivisionError("oops")
+            return super().convert_batch(images, encoding)
+
+    report = convert(Breaks(), jobs(*"abcdef"), tmp_path)
+    assert reasons(report) == dict.fromkeys(["in/c.jpg", "in/d.jpg"], "ZeroDivisionError: oops")
+    assert report.converted == 4
+
+
 def test_debug_gives_the_traceback_of_the_unforeseen(tmp_path: Path) -> None:
     engine = Engine(a=ZeroDivisionError("oops"), b=DecodeError("in/b.jpg", "cut short"))
     report = convert(engine, jobs("a", "b"), tmp_path, debug=True)
@@ -188,7 +237,7 @@ def test_a_full_disk_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_an_interruption_finishes_what_was_begun(tmp_path: Path) -> None:
     class Interrupted(Engine):
-        def convert(self, image: str | Path, encoding: Encoding) -> bytes:
+        def convert(self, image: Path, encoding: Encoding) -> bytes:
             data = super().convert(image, encoding)
             if len(self.converted) == 4:
                 _thread.interrupt_main()

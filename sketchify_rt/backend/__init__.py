@@ -1,66 +1,106 @@
-"""Backends: where the pixels live and which functions work on them there."""
+"""Backends: where the pixels live, and the functions that work on them there."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
-from sketchify_rt.errors import BackendUnavailable
+from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError
 from sketchify_rt.image import Gray
 from sketchify_rt.models import Model
-from sketchify_rt.options import Encoding, Precision
+from sketchify_rt.options import Encoding, Options
+from sketchify_rt.tiling import Tile
 
-if TYPE_CHECKING:
-    import PIL.Image
+Image = Any
+"""Luma where the backend works: uint8 (H, W), of NumPy on a CPU, of torch on a GPU."""
 
-    from sketchify_rt.runtime.openvino import Tones
-
-
-class Kernel(Protocol):
-    """A filter from uint8 (H, W) to uint8 (H, W)."""
-
-    def __call__(self, gray: Gray, *, threads: int) -> Gray: ...  # noqa: D102
-
-
-class ToneKernel(Protocol):
-    """A filter from uint8 (H, W) to pencil tones, uint8 (H, W), inked `strength` times."""
-
-    def __call__(self, gray: Gray, *, strength: float, threads: int) -> Gray: ...  # noqa: D102
-
-
-class Compose(Protocol):
-    """Tones float32 (H, W), 0..1, into uint8 `out` of that size, inked `strength` times."""
-
-    def __call__(  # noqa: D102
-        self, tones: Tones, strength: float, *, threads: int, out: Gray
-    ) -> Gray: ...
-
-
-Runtime = Callable[[Gray], "Tones"]
-"""The U-Net: uint8 (N, H, W), 0 or 255, multiples of its stride, to float32 (N, H, W) in 0..1."""
+Images = Sequence[Image]
 
 
 @dataclass(frozen=True)
-class Backend:
-    """One device's functions, one for each step of the way.
+class Runtime:
+    """An opened U-Net.
 
-    Their shapes and values are those of ``codec``, ``kernels`` and ``runtime``.
+    infer: tiles, uint8 (N, H, W), 0 or 255, multiples of the stride, to tones, floats (N, H, W) in
+    0..1. static, most_pixels: how tiles should come, see `tiling.Rule`.
+    """
 
-    name: "cpu"; note: what `auto` fell back from and why, for the user to see, or None.
+    infer: Callable[[Any], Any]
+    static: int | None = None
+    most_pixels: int = 0
+
+
+class Backend(Protocol):
+    """One device: a function for each step of the way, each for several images at once.
+
+    Values are those of ``codec``, ``kernels`` and ``runtime``. `threads` are processor threads.
     """
 
     name: str
-    decode: Callable[[bytes, str, int], Gray]
-    from_pil: Callable[[PIL.Image.Image], Gray]
-    binarize: Kernel
-    dodge: ToneKernel
-    open_runtime: Callable[[Model, int, int, Precision], Runtime]
-    compose: Compose
-    encode: Callable[[Gray, Encoding], bytes]
-    note: str | None = None
+    note: str | None
+    """What `auto` fell back from, or what is done without; for the user to see."""
+    batch: int
+    """Images that one worker carries together."""
+    pixels: int | None
+    """Of the images that one worker carries together, unless one alone has more; None: any."""
+    workers: int
+    """Batches carried at the same time, unless told otherwise."""
+    most_workers: int
+
+    def lane(self, beside: bool) -> AbstractContextManager[None]:
+        """Where the work of one batch is queued: beside that of other workers, or of the caller."""
+
+    def upload(self, grays: Sequence[Gray]) -> Images:
+        """Arrays of the host as images of the device."""
+
+    def download(self, images: Images) -> Sequence[Gray]:
+        """Images of the device as arrays of the host."""
+
+    def adopt(self, tensor: Any) -> Image:
+        """Luma of a tensor that speaks DLPack, without a copy through the host.
+
+        Shapes and channels are those of `image.to_luma`. Raises InputError.
+        """
+
+    def decode(
+        self, files: Sequence[bytes], names: Sequence[str], max_pixels: int, threads: int
+    ) -> Sequence[Image | DecodeError]:
+        """Luma of image files; an error in the place of each that cannot be read."""
+
+    def resize(self, image: Image, height: int, width: int) -> Image:
+        """Averages areas when shrinking, interpolates linearly when enlarging."""
+
+    def binarize(self, images: Images, threads: int) -> Images:
+        """The black contours of each image."""
+
+    def dodge(self, images: Images, strength: float, threads: int) -> Images:
+        """The pencil drawing of each image by the classic filter."""
+
+    def open_runtime(self, model: Model, threads: int, workers: int) -> Runtime:
+        """The U-Net, for `workers` calls at the same time that share `threads`."""
+
+    def cut(self, images: Images, tiles: Sequence[Tile]) -> Any:
+        """Tiles of one shape out of their images, as `Runtime.infer` takes them."""
+
+    def empty_like(self, images: Images) -> Images:
+        """Images of the same sizes, not yet written."""
+
+    def compose(
+        self, tones: Any, tiles: Sequence[Tile], strength: float, threads: int, out: Images
+    ) -> None:
+        """What is kept of the tones of tiles, inked `strength` times, into their images."""
+
+    def encode(
+        self, images: Images, encoding: Encoding, threads: int
+    ) -> Sequence[bytes | EncodeError]:
+        """Files of images; an error in the place of each that the format cannot hold."""
+
+    def exhausted(self, error: BaseException) -> bool:
+        """Whether the error says that the device's own memory is full."""
 
 
 @dataclass(frozen=True)
@@ -73,67 +113,82 @@ class BackendInfo:
     remedy: str = ""
 
 
-_CUDA_MISSING = "this version of sketchify-rt has no GPU backend"
-
-
-def cpu(note: str | None = None) -> Backend:
+def _cpu(options: Options, note: str | None = None) -> Backend:
     """C++ kernels, OpenCV and Pillow, OpenVINO.
 
     Raises BackendUnavailable where the installation is incomplete, or SKETCHIFY_ISA asks for what
     this processor has not.
     """
     try:
-        from sketchify_rt.codec import cpu as codec
-        from sketchify_rt.kernels import native
+        from sketchify_rt.backend.cpu import CpuBackend
     except ImportError as error:
         raise BackendUnavailable(
             f"cpu: {error}; the installation is incomplete, `pip install --force-reinstall "
             "sketchify-rt` repairs it"
         ) from error
-    native.isa()  # a wrong SKETCHIFY_ISA is told here, not for each image
-    return Backend(
-        name="cpu",
-        decode=codec.decode,
-        from_pil=codec.from_pil,
-        binarize=native.binarize,
-        dodge=native.dodge,
-        open_runtime=_open_openvino,
-        compose=native.compose,
-        encode=codec.encode,
-        note=note,
-    )
+    return CpuBackend(options, note)
 
 
-def _open_openvino(model: Model, threads: int, workers: int, precision: Precision) -> Runtime:
-    # Imported only when a U-Net is to run: the filters alone do without its third of a second.
+def _cuda(options: Options, index: int = 0) -> Backend:
+    """Triton or numba kernels, DALI and nvImageCodec, torch, on the NVIDIA GPU of that number.
+
+    Raises BackendUnavailable where there is no such GPU, or what it needs is not installed.
+    """
     try:
-        from sketchify_rt.runtime.openvino import OpenVinoRuntime
+        from sketchify_rt.backend.cuda import open_cuda
     except ImportError as error:
-        raise BackendUnavailable(f"cpu: {error}; `pip install openvino` mends it") from error
-    return OpenVinoRuntime(model, threads, workers, precision)
+        raise BackendUnavailable(
+            f"cuda: {error}; `pip install 'sketchify-rt[gpu]'` installs what it needs"
+        ) from error
+    return open_cuda(options, index)
 
 
-def select(device: str) -> Backend:
-    """The backend for a validated `Options.device`.
+def select(options: Options) -> Backend:
+    """The backend for validated options.
 
     "auto" takes the best there is, and notes what it fell back from where an NVIDIA GPU is in the
     machine. Raises BackendUnavailable where a device asked for by name cannot be had.
     """
-    if device.startswith("cuda"):
-        raise BackendUnavailable(f"{device}: {_CUDA_MISSING}; use --device cpu or auto")
-    gpu_present = device == "auto" and Path("/dev/nvidia0").exists()
-    return cpu(
-        f"an NVIDIA GPU is present, but {_CUDA_MISSING}: using the CPU" if gpu_present else None
-    )
+    device, _, index = options.device.partition(":")
+    if device == "cuda":
+        return _cuda(options, int(index or 0))
+    note = None
+    if device == "auto" and _gpu_present():
+        try:
+            return _cuda(options)
+        except BackendUnavailable as error:
+            note = f"an NVIDIA GPU is present, but cannot be used: {error}; using the CPU"
+    return _cpu(options, note)
+
+
+def _gpu_present() -> bool:
+    # Told by the driver's files: to ask torch would cost all who have no GPU two seconds.
+    return any(Path(name).exists() for name in ("/dev/nvidia0", "/dev/dxg"))
 
 
 def available() -> list[BackendInfo]:
-    """Every backend, whether it can be used here, and what would mend it. Opens none."""
+    """Every backend, whether it can be used here, and what would mend it.
+
+    Opens a GPU only where a driver is.
+    """
+    return [_cpu_info(), _cuda_info()]
+
+
+def _cpu_info() -> BackendInfo:
     needed = ("cv2", "PIL", "isal", "openvino", "sketchify_rt._native")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         mend = "pip install --force-reinstall sketchify-rt"
-        cpu_info = BackendInfo("cpu", False, f"not installed: {', '.join(missing)}", mend)
-    else:
-        cpu_info = BackendInfo("cpu", True, "C++ kernels, OpenCV, Pillow, OpenVINO")
-    return [cpu_info, BackendInfo("cuda", False, _CUDA_MISSING)]
+        return BackendInfo("cpu", False, f"not installed: {', '.join(missing)}", mend)
+    return BackendInfo("cpu", True, "C++ kernels, OpenCV, Pillow, OpenVINO")
+
+
+def _cuda_info() -> BackendInfo:
+    if not _gpu_present():
+        return BackendInfo("cuda", False, "no NVIDIA GPU, or no driver for it")
+    try:
+        from sketchify_rt.backend.cuda import describe
+
+        return BackendInfo("cuda", True, *describe())
+    except (ImportError, BackendUnavailable) as error:
+        return BackendInfo("cuda", False, str(error), "pip install 'sketchify-rt[gpu]'")

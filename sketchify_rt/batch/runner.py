@@ -1,16 +1,18 @@
 """Carries images through read, convert and write on several threads; one bad file stops nothing.
 
-Each thread takes one image the whole way, so that reading, decoding, the model, encoding and
-writing of different images overlap and memory holds no more images than there are threads.
+Each thread takes a batch the whole way, one image on a CPU, so that reading, decoding, the model,
+encoding and writing of different images overlap and memory holds no more batches than there are
+threads.
 """
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -25,11 +27,15 @@ Status = Literal["converted", "skipped", "failed"]
 class Engine(Protocol):
     """What the runner needs of a `Sketchifier`."""
 
-    def prepare(self, workers: int) -> None:
-        """Get ready for `workers` threads calling `convert` at the same time."""
+    batch: int
 
-    def convert(self, image: str | Path, encoding: Encoding, /) -> bytes:
-        """Encoded sketch of one image."""
+    def prepare(self, workers: int) -> None:
+        """Get ready for `workers` threads calling `convert_batch` at the same time."""
+
+    def convert_batch(
+        self, images: Sequence[Path], encoding: Encoding, /
+    ) -> Sequence[bytes | Exception]:
+        """Encoded sketches of up to `batch` images, an error in the place of one that failed."""
 
 
 class Jobs(Protocol):
@@ -99,11 +105,14 @@ def run(
     engine.prepare(workers)
     report = Report(not_done=len(jobs))
     feed = enumerate(iter(jobs))
-    pending: set[Future[Outcome]] = set()
+    pending: set[Future[list[Outcome]]] = set()
 
-    def settle(future: Future[Outcome]) -> None:
-        outcome = future.result()
+    def settle(future: Future[list[Outcome]]) -> None:
         pending.discard(future)
+        for outcome in future.result():
+            count(outcome)
+
+    def count(outcome: Outcome) -> None:
         report.not_done -= 1
         if outcome.status == "failed":
             report.failed.append(outcome)
@@ -121,9 +130,9 @@ def run(
             while True:
                 # One more than can be worked on, so that no thread waits for this one.
                 while len(pending) <= workers and not report.stopped:
-                    if (item := next(feed, None)) is None:
+                    if not (batch := list(islice(feed, engine.batch))):
                         break
-                    pending.add(pool.submit(_carry, engine, *item, sink, encoding, debug))
+                    pending.add(pool.submit(_carry, engine, batch, sink, encoding, debug))
                 if not pending:
                     break
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
@@ -139,19 +148,40 @@ def run(
 
 
 def _carry(
-    engine: Engine, index: int, job: Job, sink: Folder, encoding: Encoding, debug: bool
-) -> Outcome:
-    output = None
-    try:
-        output = sink.place(job.stem)
-        if sink.skips(output):
-            return Outcome(index, job.source, output, "skipped")
-        write(output, engine.convert(job.source, encoding))
-    except Exception as error:
+    engine: Engine, batch: list[tuple[int, Job]], sink: Folder, encoding: Encoding, debug: bool
+) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    wanted: list[tuple[int, Job, Path]] = []
+
+    def fail(index: int, job: Job, output: Path | None, error: Exception) -> None:
         full = isinstance(error, OutputError) and error.errno in FULL
         reason = explain(error, job.source, debug)
-        return Outcome(index, job.source, output, "failed", reason, full)
-    return Outcome(index, job.source, output, "converted")
+        outcomes.append(Outcome(index, job.source, output, "failed", reason, full))
+
+    for index, job in batch:
+        try:
+            output = sink.place(job.stem)
+            if sink.skips(output):
+                outcomes.append(Outcome(index, job.source, output, "skipped"))
+            else:
+                wanted.append((index, job, output))
+        except Exception as error:
+            fail(index, job, None, error)
+    results: Sequence[bytes | Exception] = ()
+    if wanted:
+        try:
+            results = engine.convert_batch([job.source for _, job, _ in wanted], encoding)
+        except Exception as error:
+            results = [error] * len(wanted)
+    for (index, job, output), result in zip(wanted, results, strict=True):
+        try:
+            if isinstance(result, Exception):
+                raise result
+            write(output, result)
+            outcomes.append(Outcome(index, job.source, output, "converted"))
+        except Exception as error:
+            fail(index, job, output, error)
+    return outcomes
 
 
 def explain(error: Exception, source: Path, debug: bool = False) -> str:

@@ -143,6 +143,25 @@ class _Refusal(click.ClickException):
     show_default=True,
     help="Refuse to decode images of more pixels than this.",
 )
+@click.option(
+    "--batch",
+    metavar="N",
+    type=click.IntRange(1, 1024),
+    default=Options.batch,
+    show_default=True,
+    help="Images that a GPU takes together; fewer where they would not fit.",
+)
+@click.option(
+    "--device-memory",
+    metavar="MIB",
+    type=click.IntRange(min=512),
+    help="Memory of the GPU to use at most, about; default: three quarters of what is free.",
+)
+@click.option(
+    "--compile",
+    is_flag=True,
+    help="Let torch.compile fuse the U-Net on a GPU: a minute at the start, faster from there.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace results that exist already.")
 @click.option(
     "--skip-existing",
@@ -196,7 +215,7 @@ def command(
                 if as_json:
                     outcomes.append(outcome)
 
-            workers = settings.worker_count
+            workers = engine.backend.workers
             report = run(
                 engine, sources, sink, encoding, workers=workers, progress=progress, debug=debug
             )

@@ -2,7 +2,7 @@
 
 The decoders fill the missing part of a cut file with gray and report success (OpenCV on JPEG), or
 skip checksums (Pillow on PNG), so containers with an end mark are walked to it first. All functions
-but `identify` raise ValueError with what is wrong.
+but `identify` and `pixels` raise ValueError with what is wrong.
 """
 
 from __future__ import annotations
@@ -52,12 +52,17 @@ def identify(data: bytes) -> str | None:
 
 @dataclass(frozen=True)
 class Header:
-    """Size in pixels as stored, channels (of JPEG: 1 gray, 3 colour, 4 CMYK), EXIF orientation."""
+    """Size in pixels as stored, channels (of JPEG: 1 gray, 3 colour, 4 CMYK), EXIF orientation.
+
+    plain: a JPEG whose first plane is luma, coded as every decoder knows it, on a GPU too: baseline
+    or progressive, Huffman codes, neither RGB nor CMYK.
+    """
 
     width: int
     height: int
     channels: int
     orientation: int
+    plain: bool = False
 
 
 def truncated(data: bytes) -> ValueError:
@@ -72,6 +77,7 @@ def jpeg_header(data: bytes) -> Header:
     """
     width = height = channels = 0
     orientation = 1
+    huffman = rgb = False
     at = 2
     while at + 4 <= len(data):
         mark, marker, length = struct.unpack_from(">BBH", data, at)
@@ -83,12 +89,17 @@ def jpeg_header(data: bytes) -> Header:
         if marker == 0xDA:
             if data.rfind(b"\xff\xd9", at) < 0:
                 raise truncated(data)
-            return Header(width, height, channels, orientation)
+            plain = huffman and (channels == 1 or (channels == 3 and not rgb))
+            return Header(width, height, channels, orientation, plain)
         body = data[at + 4 : at + 2 + length]
         if marker in _JPEG_FRAMES and len(body) >= 6:
             bits, height, width, channels = struct.unpack_from(">BHHB", body)
             if bits != 8:
                 raise ValueError(f"{bits} bits a sample; save it with 8 bits a sample")
+            huffman = marker in _HUFFMAN_FRAMES
+            rgb |= body[6::3][:3] == b"RGB"  # the names of the planes
+        elif marker == 0xEE and body.startswith(b"Adobe"):
+            rgb |= body[11:12] == b"\0"  # no transform to luma and chroma
         elif marker == 0xE1 and body.startswith(b"Exif\0\0"):
             orientation = exif_orientation(body)
         at += 2 + length
@@ -96,6 +107,7 @@ def jpeg_header(data: bytes) -> Header:
 
 
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive
 
 
 def webp_header(data: bytes) -> Header:
@@ -137,6 +149,24 @@ def check_png(data: bytes) -> None:
             return
         at = end
     raise truncated(data)
+
+
+def pixels(data: bytes) -> int:
+    """Width times height by the header of a JPEG, PNG or WebP; 0 where it cannot be told."""
+    try:
+        match identify(data):
+            case "JPEG":
+                header = jpeg_header(data)
+            case "WebP":
+                header = webp_header(data)
+            case "PNG":
+                width, height = struct.unpack_from(">II", data, 16)
+                return int(width * height)
+            case _:
+                return 0
+    except (ValueError, struct.error):
+        return 0
+    return header.width * header.height
 
 
 _ORIENTATION, _SHORT = 274, 3  # tag and type

@@ -1,0 +1,121 @@
+"""The processor: C++ kernels, OpenCV and Pillow, OpenVINO. Images are NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from sketchify_rt import tiling
+from sketchify_rt.backend import Runtime
+from sketchify_rt.codec import cpu as codec
+from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError
+from sketchify_rt.image import Gray, resize
+from sketchify_rt.kernels import native
+from sketchify_rt.models import Model
+from sketchify_rt.options import Encoding, Options
+from sketchify_rt.tiling import Tile
+
+
+class CpuBackend:
+    """See `Backend`. A worker carries one image, since nothing is gained by more."""
+
+    name = "cpu"
+    batch = 1
+    pixels: int | None = None
+
+    resize = staticmethod(resize)
+
+    def __init__(self, options: Options, note: str | None = None) -> None:
+        """Raises BackendUnavailable where SKETCHIFY_ISA asks for what this processor has not."""
+        native.isa()
+        self.note = note
+        self.workers = options.worker_count
+        self.most_workers = options.thread_count
+        self._precision = options.precision
+
+    def lane(self, beside: bool) -> AbstractContextManager[None]:
+        """Nothing: each thread works beside the others."""
+        return nullcontext()
+
+    def upload(self, grays: Sequence[Gray]) -> Sequence[Gray]:
+        """They are there already."""
+        return grays
+
+    def download(self, images: Sequence[Gray]) -> Sequence[Gray]:
+        """They are here already."""
+        return images
+
+    def adopt(self, tensor: Any) -> Gray:
+        """Tensors in the host's memory are arrays already; others are refused."""
+        raise InputError("the tensor is on a GPU; give device cuda, or copy it to the host")
+
+    def decode(
+        self, files: Sequence[bytes], names: Sequence[str], max_pixels: int, threads: int
+    ) -> list[Gray | DecodeError]:
+        """One after the other."""
+        results: list[Gray | DecodeError] = []
+        for data, name in zip(files, names, strict=True):
+            try:
+                results.append(codec.decode(data, name, max_pixels))
+            except DecodeError as error:
+                results.append(error)
+        return results
+
+    def binarize(self, images: Sequence[Gray], threads: int) -> list[Gray]:
+        """One after the other."""
+        return [native.binarize(image, threads=threads) for image in images]
+
+    def dodge(self, images: Sequence[Gray], strength: float, threads: int) -> list[Gray]:
+        """One after the other."""
+        return [native.dodge(image, strength, threads=threads) for image in images]
+
+    def open_runtime(self, model: Model, threads: int, workers: int) -> Runtime:
+        """OpenVINO, which takes any shape; raises BackendUnavailable where it is not installed."""
+        # Imported only when a U-Net is to run: the filters alone do without its third of a second.
+        try:
+            from sketchify_rt.runtime.openvino import OpenVinoRuntime
+        except ImportError as error:
+            raise BackendUnavailable(f"cpu: {error}; `pip install openvino` mends it") from error
+        return Runtime(OpenVinoRuntime(model, threads, workers, self._precision))
+
+    def cut(self, images: Sequence[Gray], tiles: Sequence[Tile]) -> Gray:
+        """A view of the image, where the one tile lies within it."""
+        cuts = [tiling.cut(images[tile.image], tile.row, tile.column) for tile in tiles]
+        return cuts[0][None] if len(cuts) == 1 else np.stack(cuts)
+
+    def empty_like(self, images: Sequence[Gray]) -> list[Gray]:
+        """Arrays."""
+        return [np.empty_like(image) for image in images]
+
+    def compose(
+        self,
+        tones: Any,
+        tiles: Sequence[Tile],
+        strength: float,
+        threads: int,
+        out: Sequence[Gray],
+    ) -> None:
+        """One tile after the other."""
+        for tile, whole in zip(tiles, tones, strict=True):
+            target = out[tile.image][tile.row.keep, tile.column.keep]
+            kept = whole[tile.row.inner, tile.column.inner]
+            native.compose(kept, strength, threads=threads, out=target)
+
+    def encode(
+        self, images: Sequence[Gray], encoding: Encoding, threads: int
+    ) -> list[bytes | EncodeError]:
+        """One after the other."""
+        results: list[bytes | EncodeError] = []
+        for image in images:
+            try:
+                results.append(codec.encode(image, encoding))
+            except EncodeError as error:
+                results.append(error)
+        return results
+
+    def exhausted(self, error: BaseException) -> bool:
+        """It has no memory of its own."""
+        return False
