@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sketchify_rt.tiling import cut, grid, pad, padded, spans
+from sketchify_rt.tiling import Rule, cut, grid, pad, padded, plan, spans
 
 CASES = list(
     itertools.product(
@@ -16,13 +16,14 @@ CASES = list(
 )
 
 
+@pytest.mark.parametrize("fit", [True, False])
 @pytest.mark.parametrize(("length", "tile", "model"), CASES)
 def test_tiles_cover_the_axis_with_halo_to_spare(
-    length: int, tile: int, model: tuple[int, int]
+    length: int, tile: int, model: tuple[int, int], fit: bool
 ) -> None:
     halo, stride = model
     whole = padded(length, stride)
-    found = spans(length, tile, halo, stride)
+    found = spans(length, tile, halo, stride, fit)
     kept = [x for span in found for x in range(span.keep_start, span.keep_stop)]
     assert kept == list(range(length))
     for span in found:
@@ -32,7 +33,10 @@ def test_tiles_cover_the_axis_with_halo_to_spare(
         assert span.keep_start - span.start >= halo or span.start == 0
         assert span.stop - span.keep_stop >= halo or span.stop == whole
         assert span.inner.stop - span.inner.start == span.keep.stop - span.keep.start
-    assert len({span.stop - span.start for span in found}) == 1
+    (size,) = {span.stop - span.start for span in found}
+    if not fit and whole > tile:
+        margin = padded(halo, stride)
+        assert tile - stride < size <= tile and size % stride == 0 and size > 2 * margin
 
 
 def test_a_little_over_one_tile_makes_two_halves_not_two_whole_ones() -> None:
@@ -71,3 +75,28 @@ def test_a_filter_of_known_reach_has_no_seam() -> None:
     for row, column in grid(image.shape, 64, 9, 8):
         stitched[row.keep, column.keep] = box(cut(image, row, column))[row.inner, column.inner]
     np.testing.assert_array_equal(stitched, whole)
+
+
+def test_images_of_rare_sizes_share_one_shape_and_common_ones_have_their_own() -> None:
+    rare = [(1200, 800), (900, 1300), (512, 512), (3000, 2000)]
+    rule = Rule(tile=1536, halo=47, stride=8, static=512, most_pixels=2**20)
+    groups = list(plan(rare, rule))
+    assert {tile.shape for tiles in groups for tile in tiles} == {(512, 512)}
+    assert {len(tiles) for tiles in groups} <= {1, 2, 4}
+    common = list(plan([(1400, 992)] * 4 + rare[:1], rule))
+    assert [[tile.image for tile in tiles] for tiles in common[:4]] == [[0], [1], [2], [3]]
+    assert common[0][0].shape == (1400, 992)
+    assert {tile.image for tiles in common[4:] for tile in tiles} == {4}
+
+
+def test_a_plan_covers_every_pixel_of_every_image_once() -> None:
+    shapes = [(700, 530), (31, 17), (700, 530), (600, 1000), (8, 2000)]
+    for static, most in ((None, 0), (256, 2**18)):
+        seen = [np.zeros(shape, int) for shape in shapes]
+        for tiles in plan(shapes, Rule(400, 47, 8, static, most)):
+            (shape,) = {tile.shape for tile in tiles}
+            assert len(tiles) == 1 or len(tiles) * shape[0] * shape[1] <= most
+            assert len(tiles) & (len(tiles) - 1) == 0
+            for tile in tiles:
+                seen[tile.image][tile.row.keep, tile.column.keep] += 1
+        assert all((image == 1).all() for image in seen)

@@ -1,0 +1,201 @@
+"""The engine on a device that takes several images together, as a GPU does, but a made-up one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sketchify_rt import DecodeError, DeviceMemoryError, Encoding, InputError, Sketchifier, backend
+from sketchify_rt.backend.cpu import CpuBackend
+from sketchify_rt.image import Gray
+from sketchify_rt.kernels import reference
+from sketchify_rt.options import Options
+
+
+class FullError(Exception):
+    pass
+
+
+class Tensor:
+    """What speaks DLPack, on a device of which the engine knows nothing."""
+
+    def __init__(self, pixels: Gray) -> None:
+        self.pixels = pixels
+        self.shape = pixels.shape
+
+    def __dlpack__(self, *, stream: Any = None) -> Any:
+        raise BufferError("not for the host")
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0  # kDLCUDA
+
+
+class Batches(CpuBackend):
+    """Notes what it is asked to do at once; has room for `room` pixels."""
+
+    name = "made-up"
+    workers = 2
+    most_workers = 2
+
+    def __init__(self, options: Options, pixels: int | None = None, room: int = 2**40) -> None:
+        super().__init__(options)
+        self.workers = self.most_workers = 2
+        self.batch = 4
+        self.pixels = pixels
+        self.room = room
+        self.sizes: list[int] = []
+        self.lanes: list[bool] = []
+        self.downloads = 0
+
+    @contextmanager
+    def lane(self, beside: bool) -> Iterator[None]:  # type: ignore[override]
+        self.lanes.append(beside)
+        yield
+
+    def adopt(self, tensor: Tensor) -> Gray:
+        return tensor.pixels
+
+    def download(self, images: Sequence[Gray]) -> Sequence[Gray]:
+        self.downloads += 1
+        return images
+
+    def dodge(self, images: Sequence[Gray], strength: float, threads: int) -> list[Gray]:
+        if sum(image.size for image in images) > self.room:
+            raise FullError("no room")
+        self.sizes.append(len(images))
+        if any((image == 13).all() for image in images):
+            raise ZeroDivisionError("thirteen")
+        return super().dodge(images, strength, threads)
+
+    def exhausted(self, error: BaseException) -> bool:
+        return isinstance(error, FullError)
+
+
+def page(seed: int, height: int = 20, width: int = 30) -> Gray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
+
+
+def engine(monkeypatch: pytest.MonkeyPatch, **made: Any) -> tuple[Sketchifier, Batches]:
+    monkeypatch.setattr(backend, "select", lambda options: Batches(options, **made))
+    sketchify = Sketchifier(mode="dodge")
+    assert isinstance(sketchify.backend, Batches)
+    return sketchify, sketchify.backend
+
+
+def check(results: Sequence[Any], pages: Sequence[Gray]) -> None:
+    for result, gray in zip(results, pages, strict=True):
+        np.testing.assert_array_equal(result, reference.dodge(gray))
+
+
+def test_a_stream_is_carried_in_batches_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    sketchify, device = engine(monkeypatch)
+    pages = [page(i) for i in range(10)]
+    check(list(sketchify.map(pages)), pages)
+    assert sorted(device.sizes) == [2, 4, 4]
+    assert device.lanes == [True] * 3
+    check([sketchify(pages[0])], pages[:1])
+    assert device.lanes[3:] == [False]
+
+
+def test_batches_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    sketchify, device = engine(monkeypatch)
+    together = threading.Barrier(2, timeout=20)
+    plain = device.dodge
+
+    def dodge(images: Sequence[Gray], strength: float, threads: int) -> list[Gray]:
+        together.wait()
+        return plain(images, strength, threads)
+
+    monkeypatch.setattr(device, "dodge", dodge)
+    pages = [page(i) for i in range(8)]
+    check(list(sketchify.map(pages, workers=9)), pages)
+
+
+def test_one_bad_image_costs_its_batch_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sketchify, _ = engine(monkeypatch)
+    good = [tmp_path / f"{i}.png" for i in range(3)]
+    for i, path in enumerate(good):
+        path.write_bytes(sketchify.backend.encode([page(i)], Encoding(), 1)[0])  # type: ignore[arg-type]
+    sources = [good[0], tmp_path / "none.png", b"nonsense", good[1], page(7), good[2]]
+    results = sketchify.convert_batch(sources[:4]) + sketchify.convert_batch(sources[4:])
+    kinds = [type(result) for result in results]
+    assert kinds == [bytes, InputError, DecodeError, bytes, bytes, bytes]
+    for i, place in enumerate((0, 3, 5)):
+        assert results[place] == sketchify.convert(page(i))
+
+
+def test_an_error_nobody_foresaw_stays_with_its_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    sketchify, _ = engine(monkeypatch)
+    thirteen = np.full((9, 9), 13, np.uint8)
+    results = sketchify.convert_batch([page(0), page(1), thirteen, page(2)])
+    assert [type(result) for result in results] == [bytes, bytes, ZeroDivisionError, bytes]
+    stream = sketchify.map([page(0), thirteen], on_error="return")
+    check([next(stream)], [page(0)])
+    with pytest.raises(ZeroDivisionError):
+        next(stream)
+
+
+def test_memory_that_is_full_halves_the_batch_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sketchify, device = engine(monkeypatch, room=1500)
+    pages = [page(i) for i in range(12)]  # of 600 pixels
+    with caplog.at_level(logging.WARNING):
+        check(list(sketchify.map(pages, workers=1)), pages)
+    assert set(device.sizes) == {2}
+    assert [record.getMessage() for record in caplog.records] == [
+        "made-up is out of memory: going on with 2 images at a time"
+    ]
+    assert sketchify.batch == 2
+
+
+def test_an_image_that_does_not_fit_alone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    sketchify, device = engine(monkeypatch, room=1500)
+    data = sketchify.backend.encode([page(1, 50, 50)], Encoding(), 1)[0]
+    assert isinstance(data, bytes)
+    results = sketchify.convert_batch([page(0), data, page(2)])
+    assert [type(result) for result in results] == [bytes, DeviceMemoryError, bytes]
+    assert "<bytes>: does not fit into the memory of made-up" in str(results[1])
+    with pytest.raises(DeviceMemoryError):
+        sketchify(data)
+    device.room = 2**40
+    check([sketchify(data)], [page(1, 50, 50)])
+
+
+def test_pixels_at_a_time_are_bounded_before_they_are_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sketchify, device = engine(monkeypatch, pixels=1300)
+    files = [
+        sketchify.backend.encode([page(i, *size)], Encoding(kind), 1)[0]  # type: ignore[arg-type]
+        for i, (size, kind) in enumerate(
+            [((20, 30), "png"), ((20, 30), "jpg"), ((20, 30), "webp"), ((90, 90), "png")]
+        )
+    ]
+    assert len(sketchify.convert_batch(files)) == 4  # type: ignore[arg-type]
+    assert device.sizes == [2, 1, 1]
+
+
+def test_a_tensor_stays_on_its_device_and_on_the_callers_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sketchify, device = engine(monkeypatch)
+    pages = [page(i) for i in range(5)]
+    check([sketchify(Tensor(pages[0]))], pages[:1])
+    sources = [pages[0], pages[1], Tensor(pages[2]), pages[3], Tensor(pages[4])]
+    device.lanes.clear()
+    device.downloads = 0
+    check(list(sketchify.map(sources)), pages)
+    assert sorted(device.lanes) == [False, False, True, True]
+    assert device.downloads == 2
+    with pytest.raises(InputError, match="on a GPU"):
+        CpuBackend(Options()).adopt(Tensor(pages[0]))

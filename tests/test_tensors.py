@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from sketchify_rt import image, tensors
+from sketchify_rt.errors import InputError
+
+RNG = np.random.default_rng(0)
+
+
+def noise(*shape: int) -> np.ndarray:
+    return RNG.integers(0, 256, shape, np.uint8)
+
+
+def test_up_and_down_again(device: torch.device) -> None:
+    grays = [noise(7, 9), noise(1, 1), noise(30, 5)[::2, ::-1]]
+    up = tensors.upload(grays, device)
+    assert all(tensor.device.type == device.type for tensor in up)
+    for gray, back in zip(grays, tensors.download(up), strict=True):
+        np.testing.assert_array_equal(back, gray)
+    np.testing.assert_array_equal(tensors.download([up[0].T])[0], grays[0].T)
+    assert tensors.download([]) == []
+
+
+def test_luma_equals_that_of_arrays(device: torch.device) -> None:
+    colours = np.stack(np.meshgrid(*[np.arange(0, 256, 5, np.uint8)] * 3), -1).reshape(52, -1, 3)
+    for pixels in (noise(20, 30), noise(20, 30, 1), colours, noise(200, 300, 4), noise(9, 9, 3)):
+        luma = tensors.to_luma(torch.from_numpy(pixels).to(device))
+        assert luma.is_contiguous()
+        np.testing.assert_array_equal(luma.cpu().numpy(), image.to_luma(pixels))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        torch.zeros(3, 3),
+        torch.zeros(3, 3, 2, dtype=torch.uint8),
+        torch.zeros(0, 3, dtype=torch.uint8),
+    ],
+)
+def test_what_is_no_image_is_refused(wrong: torch.Tensor) -> None:
+    with pytest.raises(InputError, match="must be uint8"):
+        tensors.to_luma(wrong)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ((40, 60), (20, 30)),
+        ((41, 67), (13, 64)),
+        ((100, 7), (99, 1)),
+        ((5000, 1), (10, 1)),
+        ((20, 30), (77, 61)),
+        ((20, 30), (10, 45)),
+        ((1, 1), (5, 5)),
+        ((300, 500), (256, 256)),
+    ],
+)
+def test_resize_is_opencvs_within_one(
+    device: torch.device, source: tuple[int, int], target: tuple[int, int]
+) -> None:
+    gray = cv2.GaussianBlur(noise(*source), (0, 0), 1.5).reshape(source)
+    small = tensors.resize(torch.from_numpy(gray).to(device), *target)
+    assert small.dtype == torch.uint8
+    difference = small.cpu().numpy().astype(int) - image.resize(np.asarray(gray), *target)
+    assert np.abs(difference).max() <= 1
+    # OpenCV enlarges with weights of 11 bits, and drops the rest of its products.
+    assert (difference == 0).mean() > 0.85
