@@ -1,0 +1,164 @@
+"""CUDA graphs of a module, one for each shape of input that comes again."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Lock
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+# Graphs a slot keeps. A graph holds its input and output, and a few megabytes in the driver; what
+# it computes in between lies in memory that the slot's graphs share. Tiles have one shape, and a
+# folder of pages few.
+GRAPHS = 8
+
+# A shape comes "again" when it was among this many calls before.
+_RECENT = 64
+
+_WARM_UPS = 2  # the first loads kernels and chooses algorithms, the second runs them as captured
+
+# The driver takes captures of several threads; torch's allocator only one at a time.
+_capturing = Lock()
+
+
+class Graph(Protocol):
+    """A captured module."""
+
+    def __call__(self, binary: Tensor) -> Tensor:
+        """As the module, for an input of the captured shape, on the current stream."""
+
+
+class Mark(Protocol):
+    """A point in the work of a stream; `torch.cuda.Event` is one."""
+
+    def record(self) -> None:
+        """Sets it after what the current stream has been given so far."""
+
+    def wait(self) -> None:
+        """Makes the current stream wait for it."""
+
+
+G = TypeVar("G", bound=Graph)
+
+
+class Slot(Generic[G]):
+    """Runs a module: a shape's first use as it is, its second captured, from then on replayed.
+
+    For one call at a time, and its calls run one after the other on the device too, whatever
+    streams they are made on, because its graphs share memory: each waits for the mark that the last
+    one left. So a slot never takes more memory than one call does.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Tensor], Tensor],
+        capture: Callable[[Tensor, G | None], G],
+        done: Mark,
+        limit: int = GRAPHS,
+    ) -> None:
+        """capture: graph for inputs like the one given; may share memory with the graph given."""
+        self._run = run
+        self._capture = capture
+        self._done = done
+        self._limit = limit
+        self._graphs: OrderedDict[torch.Size, G] = OrderedDict()  # the last used is the last
+        self._recent: deque[torch.Size] = deque(maxlen=max(_RECENT, limit))
+
+    def __call__(self, binary: Tensor) -> Tensor:
+        """As the module; the result is the caller's own.
+
+        Raises what the module raises. Out of memory, the slot first lets go of its graphs, so that
+        a smaller batch finds room.
+        """
+        self._done.wait()
+        try:
+            return (self._graph(binary) or self._run)(binary)
+        except torch.OutOfMemoryError:
+            self._graphs.clear()
+            raise
+        finally:
+            self._done.record()
+
+    def _graph(self, binary: Tensor) -> G | None:
+        shape = binary.shape
+        again = shape in self._recent
+        self._recent.append(shape)
+        if shape in self._graphs:
+            self._graphs.move_to_end(shape)
+        elif again and self._room():
+            beside = next(iter(self._graphs.values()), None)
+            self._graphs[shape] = self._capture(binary, beside)
+        return self._graphs.get(shape)
+
+    def _room(self) -> bool:
+        """Whether there is room for one more, if need be made by dropping the longest unused.
+
+        Not one in use, though: more shapes than graphs, in turns, would be captured in every call,
+        which takes a hundred times as long as running them.
+        """
+        if len(self._graphs) < self._limit:
+            return True
+        oldest = next(iter(self._graphs))
+        if oldest in self._recent:
+            return False
+        del self._graphs[oldest]
+        return True
+
+
+class CapturedModule:
+    """A CUDA graph of a module for one shape of input."""
+
+    def __init__(
+        self,
+        run: Callable[[Tensor], Tensor],
+        like: Tensor,
+        stream: torch.cuda.Stream,
+        beside: CapturedModule | None,
+    ) -> None:
+        """Captures `run` on `stream`, for inputs of the shape of `like`.
+
+        Intermediate values of `beside`, a graph captured on the same stream, take the same memory:
+        never replay the two at the same time. Other threads may go on launching and allocating.
+        """
+        current = torch.cuda.current_stream()
+        stream.wait_stream(current)
+        # The outer context puts the caller's stream back even where the inner one fails to.
+        with _capturing, torch.cuda.stream(stream):
+            self._input = like.clone()
+            for _ in range(_WARM_UPS):
+                run(self._input)
+            # What the warm-up left to the allocator is of no use to the graph, whose memory is its
+            # own: it would be held twice.
+            torch.cuda.empty_cache()
+            self._graph = torch.cuda.CUDAGraph()
+            with _capture(self._graph, None if beside is None else beside._graph.pool()):
+                self._output = run(self._input)
+        current.wait_stream(stream)
+
+    def __call__(self, binary: Tensor) -> Tensor:
+        """As the module. The result is a copy: the next replay writes over what it was made of."""
+        self._input.copy_(binary)
+        self._graph.replay()
+        return self._output.clone()
+
+
+@contextmanager
+def _capture(graph: torch.cuda.CUDAGraph, pool: torch.cuda._POOL_HANDLE | None) -> Iterator[None]:
+    """Captures the current stream.
+
+    As `torch.cuda.graph`, but it does not wait for all streams of the device before, and a failure
+    inside is not hidden by the one of ending a capture that failed.
+    """
+    # Of this thread only: in "global" mode no other thread could allocate meanwhile.
+    graph.capture_begin(pool, capture_error_mode="thread_local")
+    try:
+        yield
+    except BaseException:
+        with suppress(RuntimeError):
+            graph.capture_end()
+        raise
+    graph.capture_end()
