@@ -76,6 +76,7 @@ class Sketchifier:
         """Let go of the model's memory. The next call opens it again."""
         with self._lock:
             self._runtime, self._workers = None, 0
+        self.backend.release()
 
     @overload
     def __call__(self, source: PIL.Image.Image) -> PIL.Image.Image: ...

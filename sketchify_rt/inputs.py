@@ -57,7 +57,7 @@ def load(source: ImageInput) -> Loaded:
     if on_device(source):
         return source
     if hasattr(source, "__dlpack__"):
-        return to_luma(np.from_dlpack(source))
+        return _luma_of_tensor(source)
     raise InputError(
         "an image is a path, bytes, a NumPy array, a PIL image or a DLPack tensor, not "
         f"{type(source).__name__}"
@@ -110,6 +110,14 @@ def _read(path: str) -> File:
     except (OSError, ValueError) as error:  # ValueError: no name that a file can have
         why = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({why})") from error
+
+
+def _luma_of_tensor(source: Any) -> Gray:
+    try:
+        pixels = np.from_dlpack(source)
+    except (BufferError, RuntimeError, TypeError) as error:
+        raise InputError(f"the tensor cannot be shared as an array: {error}") from error
+    return to_luma(pixels)
 
 
 def _luma_of_pil(source: PIL.Image.Image) -> Gray:

@@ -19,20 +19,22 @@ def upload(grays: Sequence[Gray], device: torch.device) -> list[Tensor]:
     sizes = [gray.size for gray in grays]
     # A copy from pageable memory would make the host wait for it.
     staging = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
-    for part, gray in zip(staging.split(sizes), grays, strict=True):
+    for part, gray in zip(torch.split(staging, sizes), grays, strict=True):
         part.numpy().reshape(gray.shape)[...] = gray
-    parts = staging.to(device, non_blocking=True).split(sizes)
+    parts = torch.split(staging.to(device, non_blocking=True), sizes)
     return [part.view(gray.shape) for part, gray in zip(parts, grays, strict=True)]
 
 
 def download(images: Sequence[Tensor]) -> list[Gray]:
-    """Tensors, uint8 (H, W), as arrays; waits for what is queued before."""
+    """Tensors, uint8 (H, W), as arrays; waits for what is queued before.
+
+    They are views of one buffer, pinned where the tensors are on a GPU: not to be kept for long.
+    """
     sizes = [image.numel() for image in images]
     device = images[0].device if images else torch.device("cpu")
     staging = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
-    parts = [
-        part.view(image.shape) for part, image in zip(staging.split(sizes), images, strict=True)
-    ]
+    flat = torch.split(staging, sizes)
+    parts = [part.view(image.shape) for part, image in zip(flat, images, strict=True)]
     for part, image in zip(parts, images, strict=True):
         part.copy_(image, non_blocking=True)
     if device.type == "cuda":

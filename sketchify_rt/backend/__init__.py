@@ -102,6 +102,9 @@ class Backend(Protocol):
     def exhausted(self, error: BaseException) -> bool:
         """Whether the error says that the device's own memory is full."""
 
+    def release(self) -> None:
+        """Lets go of memory that is kept for later."""
+
 
 @dataclass(frozen=True)
 class BackendInfo:

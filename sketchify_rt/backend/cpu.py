@@ -119,3 +119,6 @@ class CpuBackend:
     def exhausted(self, error: BaseException) -> bool:
         """It has no memory of its own."""
         return False
+
+    def release(self) -> None:
+        """It keeps none."""

@@ -14,7 +14,17 @@ from sketchify_rt import __version__
 from sketchify_rt.errors import BackendUnavailable, ModelError
 from sketchify_rt.options import Options
 
-_PACKAGES = ("numpy", "opencv-python-headless", "pillow", "openvino", "torch")
+_PACKAGES = (
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "openvino",
+    "torch",
+    "triton",
+    "numba-cuda",
+    "nvidia-dali-cuda130",
+    "nvidia-nvimgcodec-cu13",
+)
 
 
 @click.command()

@@ -1,0 +1,267 @@
+"""One NVIDIA GPU: DALI, Triton or numba kernels, torch. Images are torch tensors."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import queue
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.utils.dlpack
+from torch import Tensor
+
+from sketchify_rt import tensors, tiling
+from sketchify_rt.backend import Runtime
+from sketchify_rt.codec.cuda import Codec, missing
+from sketchify_rt.errors import (
+    BackendUnavailable,
+    DecodeError,
+    EncodeError,
+    InputError,
+    OptionsError,
+)
+from sketchify_rt.image import Gray
+from sketchify_rt.models import Model
+from sketchify_rt.options import Encoding, Options
+from sketchify_rt.runtime.torch import TorchRuntime
+from sketchify_rt.tiling import Tile
+
+# Batches in work at once: one decodes while another is on the GPU and a third is encoded.
+LANES = 3
+
+# Bytes of device memory for each pixel of an image in work: page, binary and sketch, and what the
+# decoder and the encoder hold of it.
+_IMAGE_BYTES = 12
+
+# Pixels that go through the U-Net together: enough to fill the largest card of today several times
+# over, and with more nothing is gained but latency.
+_MOST_PIXELS = 2**24
+
+_STATIC = 512  # pixels, side of the tile of images whose size is not common
+_INSTALL = "`pip install 'sketchify-rt[gpu]'` installs what it needs"
+
+
+def open_cuda(options: Options, index: int) -> CudaBackend:
+    """The GPU of that number. Raises BackendUnavailable where there is none, or no kernels."""
+    count = torch.cuda.device_count()
+    if index >= count:
+        why = f"there are {count} GPUs, numbered from 0"
+        if not count:
+            why = "no GPU is seen" if torch.version.cuda else "this torch was built without CUDA"
+        raise BackendUnavailable(
+            f"{options.device}: {why}; use --device cpu or auto, `sketchify-rt info` tells more"
+        )
+    return CudaBackend(options, torch.device("cuda", index), _kernels())
+
+
+def _kernels() -> Any:
+    """The kernels' module: Triton's, or numba's where there is no Triton.
+
+    SKETCHIFY_GPU_KERNELS names one to use: triton or numba_cuda. Raises BackendUnavailable.
+    """
+    asked = os.environ.get("SKETCHIFY_GPU_KERNELS")
+    names = ("triton", "numba_cuda")
+    if asked and asked not in names:
+        raise BackendUnavailable(f"SKETCHIFY_GPU_KERNELS is {asked}, not {' or '.join(names)}")
+    errors = []
+    for name in [asked] if asked else names:
+        try:
+            return importlib.import_module(f"sketchify_rt.kernels.{name}")
+        except ImportError as error:
+            errors.append(str(error))
+    raise BackendUnavailable(f"cuda: no kernels ({'; '.join(errors)}); {_INSTALL}")
+
+
+def describe() -> tuple[str, str]:
+    """The card, its driver and what works on it; and what would mend what is missing, or "".
+
+    Raises BackendUnavailable where there is no GPU that torch can use.
+    """
+    backend = open_cuda(Options(device="cuda"), 0)
+    card = torch.cuda.get_device_properties(0)
+    detail = (
+        f"{card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability "
+        f"{card.major}.{card.minor}, driver {_driver()}, CUDA {torch.version.cuda}, kernels "
+        f"{backend.kernels.__name__.rpartition('.')[2]}"
+    )
+    if backend.note:
+        return f"{detail}; {backend.note}", "pip install 'sketchify-rt[gpu]'"
+    return detail, ""
+
+
+def _driver() -> str:
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return "unknown"
+    found = re.search(r"\s(\d+\.\d+(\.\d+)?)\s", text)
+    return found[1] if found else "unknown"
+
+
+class CudaBackend:
+    """See `Backend`. All is queued on torch's current stream, which `lane` sets."""
+
+    name = "cuda"
+    workers = LANES
+    most_workers = LANES
+
+    resize = staticmethod(tensors.resize)
+
+    def __init__(self, options: Options, device: torch.device, kernels: Any) -> None:
+        """kernels: a module with binarize, dodge and compose for tensors on `device`."""
+        self.kernels = kernels
+        self.batch = options.batch
+        self._options = options
+        self._device = device
+        self._lane_bytes = _memory(options, device) // LANES
+        # Half of it for the images, half for the U-Net.
+        self.pixels: int | None = self._lane_bytes // 2 // _IMAGE_BYTES
+        self._codec = Codec(device, options.thread_count)
+        self._streams: queue.LifoQueue[torch.cuda.Stream] = queue.LifoQueue()
+        lacks = [] if device.type == "cpu" else missing()
+        self.note = (
+            f"not installed: {', '.join(lacks)}; images are read or written by the processor; "
+            f"{_INSTALL}"
+            if lacks
+            else None
+        )
+
+    @contextmanager
+    def lane(self, beside: bool) -> Iterator[None]:
+        """A stream of its own where `beside`, else the caller's; this GPU the current one."""
+        if self._device.type == "cpu":  # in the tests
+            yield
+            return
+        with torch.cuda.device(self._device):
+            if not beside:
+                yield
+                return
+            # Few streams, used again and again: torch keeps freed memory apart by stream.
+            try:
+                stream = self._streams.get_nowait()
+            except queue.Empty:
+                stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            try:
+                with torch.cuda.stream(stream):
+                    yield
+            finally:
+                self._streams.put(stream)
+
+    def upload(self, grays: Sequence[Gray]) -> list[Tensor]:
+        """Through pinned memory, in one copy."""
+        return tensors.upload(grays, self._device) if grays else []
+
+    def download(self, images: Sequence[Tensor]) -> list[Gray]:
+        """Arrays of their own: a caller may keep them, and pinned memory is dear."""
+        return [gray.copy() for gray in tensors.download(images)]
+
+    def adopt(self, tensor: Any) -> Tensor:
+        """No copy, but for colour, which becomes luma on the GPU. Raises InputError."""
+        shared = tensor if isinstance(tensor, Tensor) else torch.utils.dlpack.from_dlpack(tensor)
+        if shared.device != self._device:
+            raise InputError(f"the tensor is on {shared.device}, the engine on {self._device}")
+        return tensors.to_luma(shared)
+
+    def decode(
+        self, files: Sequence[bytes], names: Sequence[str], max_pixels: int, threads: int
+    ) -> Sequence[Tensor | DecodeError]:
+        """DALI; see `codec.cuda`."""
+        return self._codec.decode(files, names, max_pixels) if files else []
+
+    def binarize(self, images: Sequence[Tensor], threads: int) -> list[Tensor]:
+        """One launch."""
+        binaries: list[Tensor] = self.kernels.binarize(images)
+        return binaries
+
+    def dodge(self, images: Sequence[Tensor], strength: float, threads: int) -> list[Tensor]:
+        """One launch."""
+        drawings: list[Tensor] = self.kernels.dodge(images, strength)
+        return drawings
+
+    def open_runtime(self, model: Model, threads: int, workers: int) -> Runtime:
+        """torch. Raises ModelError, and OptionsError where a tile does not fit into the memory."""
+        options = self._options
+        runtime = TorchRuntime(model, self._device, workers, options.precision, options.compile)
+        # Twice, because each worker keeps as much for the graphs as a call without one takes.
+        most = int(self._lane_bytes / 2 / (2 * runtime.bytes_per_pixel))
+        if most < options.tile**2:
+            side = int(most**0.5)
+            raise OptionsError(
+                f"a tile of {options.tile} does not fit into the GPU's memory or device_memory; "
+                f"give a tile of at most {side}"
+            )
+        manifest = model.manifest
+        # Three quarters of a tile at least are not halo.
+        static = max(_STATIC, 8 * tiling.padded(manifest.halo, manifest.stride))
+        return Runtime(runtime, min(static, options.tile), min(most, _MOST_PIXELS))
+
+    def cut(self, images: Sequence[Tensor], tiles: Sequence[Tile]) -> Tensor:
+        """Beyond an image its last row and column are repeated."""
+        height, width = tiles[0].shape
+        batch = torch.empty((len(tiles), height, width), dtype=torch.uint8, device=self._device)
+        for target, tile in zip(batch, tiles, strict=True):
+            image = images[tile.image]
+            part = image[tile.row.start : tile.row.stop, tile.column.start : tile.column.stop]
+            rows, columns = part.shape
+            target[:rows, :columns] = part
+            if columns < width:
+                target[:rows, columns:] = part[:, -1:]
+            if rows < height:
+                target[rows:] = target[rows - 1]
+        return batch
+
+    def empty_like(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """Tensors."""
+        return [torch.empty_like(image) for image in images]
+
+    def compose(
+        self,
+        tones: Tensor,
+        tiles: Sequence[Tile],
+        strength: float,
+        threads: int,
+        out: Sequence[Tensor],
+    ) -> None:
+        """One launch."""
+        self.kernels.compose(
+            [
+                whole[tile.row.inner, tile.column.inner]
+                for whole, tile in zip(tones, tiles, strict=True)
+            ],
+            strength,
+            out=[out[tile.image][tile.row.keep, tile.column.keep] for tile in tiles],
+        )
+
+    def encode(
+        self, images: Sequence[Tensor], encoding: Encoding, threads: int
+    ) -> Sequence[bytes | EncodeError]:
+        """nvImageCodec for JPEG, host threads for the rest; see `codec.cuda`."""
+        return self._codec.encode(images, encoding)
+
+    def exhausted(self, error: BaseException) -> bool:
+        """Also lets go of what torch keeps for later, which DALI may want."""
+        if not isinstance(error, torch.OutOfMemoryError) and not re.search(
+            r"out of memory|MemoryAllocation|bad_alloc", str(error), re.IGNORECASE
+        ):
+            return False
+        self.release()
+        return True
+
+    def release(self) -> None:
+        """What torch keeps for later."""
+        torch.cuda.empty_cache()
+
+
+def _memory(options: Options, device: torch.device) -> int:
+    """Bytes of the device's memory to use."""
+    if options.device_memory is not None:
+        return options.device_memory * 2**20
+    if device.type == "cpu":
+        return 2**30
+    free, _ = torch.cuda.mem_get_info(device)
+    return free // 4 * 3

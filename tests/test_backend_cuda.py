@@ -1,0 +1,216 @@
+"""The GPU's backend. Without a GPU it works on the processor, with the reference kernels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from conftest import GPU
+
+from sketchify_rt import (
+    BackendUnavailable,
+    Encoding,
+    InputError,
+    Options,
+    OptionsError,
+    Sketchifier,
+    backend,
+    models,
+    tiling,
+)
+from sketchify_rt.backend import cuda
+from sketchify_rt.backend.cuda import LANES, CudaBackend
+from sketchify_rt.image import Gray
+from sketchify_rt.kernels import reference
+
+RNG = np.random.default_rng(0)
+
+
+def on_tensors(kernel: Callable[..., Gray]) -> Callable[..., list[torch.Tensor]]:
+    """A kernel of the reference, as the GPU's kernels are called."""
+
+    def apply(
+        images: Sequence[torch.Tensor],
+        *arguments: float,
+        out: Sequence[torch.Tensor] | None = None,
+    ) -> list[torch.Tensor]:
+        results = [torch.from_numpy(kernel(image.numpy(), *arguments)) for image in images]
+        for target, result in zip(out or (), results, strict=out is not None):
+            target.copy_(result)
+        return results
+
+    return apply
+
+
+KERNELS = SimpleNamespace(
+    binarize=on_tensors(reference.binarize),
+    dodge=on_tensors(reference.dodge),
+    compose=on_tensors(reference.compose),
+)
+
+
+def opened(device: torch.device, **options: Any) -> CudaBackend:
+    if GPU:
+        return cuda.open_cuda(Options(device="cuda", **options), 0)
+    return CudaBackend(Options(**options), device, KERNELS)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
+    """Sketchifiers work on it."""
+    monkeypatch.setattr(backend, "_cuda", lambda options, index=0: opened(device, **kept(options)))
+
+
+def kept(options: Options) -> dict[str, Any]:
+    return {name: value for name, value in vars(options).items() if name != "device"}
+
+
+def picture(height: int, width: int) -> Gray:
+    noise = RNG.integers(0, 256, (height, width), np.uint8)
+    smooth = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
+    return np.where(smooth > 128, smooth, smooth // 2).astype(np.uint8)
+
+
+def close(result: Any, expected: Any) -> None:
+    """Within 1 level on 99.9 % of the pixels."""
+    assert result.shape == expected.shape
+    assert (np.abs(result.astype(int) - expected) <= 1).mean() >= 0.999
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("mode", ["sketch", "dodge", "binary"])
+def test_it_gives_what_the_cpu_gives(mode: str) -> None:
+    pages = [picture(*size) for size in ((90, 121), (7, 300), (410, 330), (90, 121), (1, 1))]
+    on_cpu = Sketchifier(device="cpu", mode=mode, precision="fp32")
+    on_gpu = Sketchifier(device="cuda", mode=mode, tile=408)
+    expected = [on_cpu(page) for page in pages]
+    for result, page in zip(on_gpu.map(pages), expected, strict=True):
+        assert isinstance(result, np.ndarray)
+        close(result, page)
+    for page, sketch in zip(pages, expected, strict=True):
+        close(on_gpu(page), sketch)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_files_in_and_files_out(tmp_path: Path) -> None:
+    pages = [picture(80, 100) for _ in range(5)]
+    paths = [
+        tmp_path / f"{i}.{kind}" for i, kind in enumerate(("jpg", "png", "webp", "jpg", "bmp"))
+    ]
+    for path, page in zip(paths, pages, strict=True):
+        cv2.imwrite(str(path), page)
+    paths.insert(2, tmp_path / "broken.jpg")
+    paths[2].write_bytes(paths[0].read_bytes()[:-300])
+    on_cpu = Sketchifier(device="cpu", mode="dodge")
+    on_gpu = Sketchifier(device="cuda", mode="dodge", max_side=90)
+    for encoding in (Encoding(), Encoding("jpg"), Encoding("webp")):
+        results = list(on_gpu.map(paths, encoding=encoding, on_error="return"))
+        for path, data in zip(paths, results, strict=True):
+            if path.stem == "broken":
+                assert "broken.jpg: cannot be read as JPEG: it is truncated" in str(data)
+                continue
+            shown = np.asarray(PIL.Image.open(io.BytesIO(data)).convert("L")).astype(int)
+            small = cv2.resize(cv2.imread(str(path), 0), (90, 72), interpolation=cv2.INTER_AREA)
+            expected = on_cpu(np.asarray(small))
+            assert shown.shape == expected.shape
+            assert np.abs(shown - expected).mean() < (2 if encoding.format == "jpg" else 0.5)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_pil_and_colour_come_back_as_they_went() -> None:
+    rgb = RNG.integers(0, 256, (50, 60, 3), np.uint8)
+    result = Sketchifier(device="cuda", mode="binary")(PIL.Image.fromarray(rgb))
+    assert isinstance(result, PIL.Image.Image)
+    expected = Sketchifier(device="cpu", mode="binary")(rgb)
+    np.testing.assert_array_equal(np.asarray(result), expected)
+
+
+def test_tiles_are_cut_and_put_together_again(device: torch.device) -> None:
+    gpu = opened(device)
+    images = [picture(530, 401), picture(90, 33)]
+    on_device = gpu.upload(images)
+    rule = tiling.Rule(256, 47, 8, static=256, most_pixels=2**20)
+    out = gpu.empty_like(on_device)
+    for tiles in tiling.plan([image.shape for image in images], rule):  # type: ignore[misc]
+        batch = gpu.cut(on_device, tiles)
+        for tile, cut in zip(tiles, batch.cpu().numpy(), strict=True):
+            expected = tiling.cut(images[tile.image], tile.row, tile.column)
+            np.testing.assert_array_equal(cut, expected)
+        gpu.compose(batch.to(torch.float32) / 255, tiles, 1.0, 1, out)
+    for image, result in zip(images, gpu.download(out), strict=True):
+        np.testing.assert_array_equal(result, image)
+
+
+def test_memory_bounds_what_is_taken_at_once(device: torch.device) -> None:
+    lite = models.load("lite")
+    small, large = (opened(device, device_memory=mib, tile=408) for mib in (1024, 4096))
+    assert small.pixels is not None and large.pixels is not None
+    assert large.pixels // small.pixels == 4
+    assert small.pixels * 12 * LANES <= 2**29
+    few, many = small.open_runtime(lite, 1, 1), large.open_runtime(lite, 1, 1)
+    assert 408**2 <= few.most_pixels < many.most_pixels <= 2**24
+    assert few.static == 408
+    with pytest.raises(OptionsError, match=r"a tile of 1536 .* at most \d+"):
+        opened(device, device_memory=512).open_runtime(lite, 1, 1)
+
+
+def test_errors_that_mean_full_memory(device: torch.device) -> None:
+    gpu = opened(device)
+    assert gpu.exhausted(torch.OutOfMemoryError("CUDA out of memory"))
+    assert gpu.exhausted(RuntimeError("nvjpeg: cudaErrorMemoryAllocation"))
+    assert not gpu.exhausted(RuntimeError("an illegal memory access was encountered"))
+
+
+def test_what_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
+    monkeypatch.setenv("SKETCHIFY_GPU_KERNELS", "opencl")
+    with pytest.raises(BackendUnavailable, match="opencl, not triton or numba_cuda"):
+        cuda._kernels()
+    monkeypatch.setenv("SKETCHIFY_GPU_KERNELS", "numba_cuda")
+    assert cuda._kernels().__name__ == "sketchify_rt.kernels.numba_cuda"
+    monkeypatch.delenv("SKETCHIFY_GPU_KERNELS")
+    assert cuda._kernels().__name__ == "sketchify_rt.kernels.triton"
+    with pytest.raises(BackendUnavailable, match=f"cuda:99: .*{'GPUs' if GPU else 'CUDA'}"):
+        cuda.open_cuda(Options(device="cuda:99"), 99)
+    with pytest.raises(InputError, match="the tensor is on meta"):
+        opened(device).adopt(torch.empty(3, 3, dtype=torch.uint8, device="meta"))
+
+
+@pytest.mark.gpu
+def test_a_tensor_stays_on_the_gpu_and_its_stream() -> None:
+    page = picture(300, 200)
+    sketchify = Sketchifier(device="cuda")
+    expected = sketchify(page)
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        tensor = torch.from_numpy(page).cuda(non_blocking=True)
+        sketch = sketchify(tensor)
+        assert isinstance(sketch, torch.Tensor) and sketch.is_cuda
+        close(sketch.cpu().numpy(), expected)
+        for again in sketchify.map([tensor, page, tensor]):
+            close(np.asarray(torch.as_tensor(again).cpu()), expected)
+
+
+@pytest.mark.gpu
+def test_info_names_the_card() -> None:
+    (info,) = (info for info in backend.available() if info.name == "cuda")
+    assert info.available
+    assert torch.cuda.get_device_name() in info.detail
+
+
+@pytest.mark.gpu
+def test_memory_stays_within_the_bound() -> None:
+    pages = [picture(700 + 8 * (i % 9), 500) for i in range(30)]
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    with Sketchifier(device="cuda", device_memory=2048, tile=768) as sketchify:
+        for _ in range(3):
+            list(sketchify.map(pages, encoding=Encoding()))
+    assert torch.cuda.max_memory_reserved() < 2048 * 2**20

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from sketchify_rt.errors import InputError
+from sketchify_rt.inputs import File, is_pil, load, on_device, within
+
+GRAY = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
+
+
+def file(kind: str, height: int, width: int) -> File:
+    return File("page", cv2.imencode(f".{kind}", np.zeros((height, width), np.uint8))[1].tobytes())
+
+
+def test_files_are_read_and_not_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"whatever")
+    assert load(path) == load(str(path)) == File(str(path), b"whatever")
+    assert load(bytearray(b"more")) == load(memoryview(b"more")) == File("<bytes>", b"more")
+
+
+def test_pixels_of_the_host_become_luma() -> None:
+    rgb = np.repeat(GRAY[..., None], 3, axis=2)
+    for source in (GRAY, rgb, PIL.Image.fromarray(rgb), torch.from_numpy(GRAY)):
+        np.testing.assert_array_equal(load(source), GRAY)
+    with pytest.raises(InputError, match="cannot be shared"):
+        load(torch.zeros(3, 3, requires_grad=True))
+    with pytest.raises(InputError, match="must be"):
+        load(torch.zeros(3, 3))
+
+
+def test_what_is_what() -> None:
+    assert is_pil(PIL.Image.fromarray(GRAY)) and not is_pil(GRAY)
+    assert not any(map(on_device, (GRAY, torch.from_numpy(GRAY), "page.png", b"", None)))
+
+
+@pytest.mark.gpu
+def test_a_tensor_of_a_gpu_is_left_as_it_is() -> None:
+    tensor = torch.from_numpy(GRAY).cuda()
+    assert on_device(tensor)
+    assert load(tensor) is tensor
+
+
+def test_runs_are_within_the_bound_by_header() -> None:
+    images = [file("png", 10, 10), file("jpg", 10, 10), file("webp", 10, 10), GRAY, InputError("x")]
+    images += [file("png", 50, 50), File("broken", b"\xff\xd8\xff"), file("png", 1, 1)]
+    runs = [(run.start, run.stop) for run in within(images, 200)]
+    assert runs == [(0, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 8)]
+    assert list(within(images, None)) == [slice(0, 8)]
