@@ -6,7 +6,6 @@ cores, and equal the file in exact arithmetic.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -95,7 +94,6 @@ class _Reader:
         self._path = path
         self._dtype = dtype
         self._onnx = graph
-        self._uses = Counter(name for node in graph.node for name in node.input)
         self._root = nn.Module()
         self._graph = fx.Graph()
         self._values: dict[str, fx.Node | Tensor] = {}  # a Tensor is a weight
@@ -115,7 +113,17 @@ class _Reader:
         if not isinstance(tones, fx.Node):
             raise ModelError(f"{self._path}: its output does not depend on its input")
         self._graph.output(self._call(torch.select, tones, 1, 0))
+        self._fuse()
         return fx.GraphModule(self._root, self._graph)
+
+    def _fuse(self) -> None:
+        """Rectify in place, together with the bias, what nothing else reads."""
+        for relu in self._graph.find_nodes(op="call_function", target=torch.relu):
+            (sums,) = relu.args
+            if sums.target is _finish and len(sums.users) == 1:
+                sums.args = (*sums.args[:2], True)
+                relu.replace_all_uses_with(sums)
+                self._graph.erase_node(relu)
 
     def conv(self, node: _Node) -> fx.Node:
         source, weight, *biases = node.inputs
@@ -153,11 +161,7 @@ class _Reader:
         return self._call(_shuffle, cells, factor, self._bias(node, biases))
 
     def relu(self, node: _Node) -> fx.Node:
-        x = self._value(node, node.inputs[0])
-        if x.target is _finish and self._uses[node.inputs[0]] == 1:
-            x.args = (*x.args[:2], True)
-            return x
-        return self._call(torch.relu, x)
+        return self._call(torch.relu, self._value(node, node.inputs[0]))
 
     def max_pool(self, node: _Node) -> fx.Node:
         x = self._value(node, node.inputs[0])
@@ -188,7 +192,6 @@ class _Reader:
     def identity(self, node: _Node) -> fx.Node | Tensor:
         if node.inputs[0] not in self._values:
             node.fail(f"its input {node.inputs[0]!r} is nowhere computed")
-        self._uses[node.inputs[0]] += self._uses[node.output] - 1
         return self._values[node.inputs[0]]
 
     def _value(self, node: _Node, name: str) -> fx.Node:

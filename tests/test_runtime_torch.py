@@ -1,0 +1,513 @@
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Barrier
+
+import cv2
+import numpy as np
+import onnx
+import onnx.reference
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor
+from torch.profiler import profile
+
+from sketchify_rt import ModelError, models, tiling
+from sketchify_rt.kernels import native
+from sketchify_rt.models import Model
+from sketchify_rt.runtime import cuda_graphs, epilogue, onnx_graph
+from sketchify_rt.runtime.cuda_graphs import Slot
+from sketchify_rt.runtime.openvino import OpenVinoRuntime
+from sketchify_rt.runtime.torch import TorchRuntime
+from training.export import halve_weights, inference_form, to_onnx
+from training.model import UNet, UNetConfig
+
+CPU = torch.device("cpu")
+LITE = models.load("lite")
+SAMPLES = Path(__file__).parents[1] / "samples"
+
+
+def binary(*shape: int, seed: int = 0, device: torch.device = CPU) -> Tensor:
+    ink = np.random.default_rng(seed).random(shape) < 0.3
+    return torch.from_numpy(np.where(ink, 0, 255).astype(np.uint8)).to(device)
+
+
+def saved(graph: onnx.ModelProto, path: Path, stride: int = 8) -> Model:
+    data = graph.SerializeToString()
+    path.write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    return Model(path, replace(LITE.manifest, sha256=digest, stride=stride))
+
+
+def exported(config: UNetConfig, path: Path) -> Model:
+    """A U-Net of random weights and biases."""
+    torch.manual_seed(0)
+    network = UNet(config)
+    for name, value in [*network.named_parameters(), *network.named_buffers()]:
+        if name.endswith(("bias", "running_mean")):
+            torch.nn.init.normal_(value, std=0.1)
+    return saved(halve_weights(to_onnx(inference_form(network))), path, config.stride)
+
+
+@pytest.fixture(scope="module")
+def runtime() -> TorchRuntime:
+    return TorchRuntime(LITE, CPU, workers=2)
+
+
+@pytest.mark.parametrize("name", ["still-life.jpg", "pages/001.png"])
+def test_it_paints_what_openvino_paints(runtime: TorchRuntime, name: str) -> None:
+    gray = cv2.imread(str(SAMPLES / name), cv2.IMREAD_GRAYSCALE)
+    assert gray is not None
+    page = tiling.pad(native.binarize(gray[:500, :700]), LITE.manifest.stride)[None]
+    tones = runtime(torch.from_numpy(page))
+    assert tones.dtype == torch.float32
+    assert tones.shape == page.shape
+    expected = OpenVinoRuntime(LITE, threads=2, precision="fp32")(page)
+    np.testing.assert_allclose(tones, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 64, 40), (2, 8, 312), (5, 72, 16)])
+def test_it_computes_what_the_onnx_standard_says(
+    runtime: TorchRuntime, shape: tuple[int, int, int]
+) -> None:
+    pages = binary(*shape)
+    reference = onnx.reference.ReferenceEvaluator(onnx.load(LITE.path))
+    (expected,) = reference.run(None, {"binary": pages[:, None].numpy().astype(np.float32) / 255})
+    np.testing.assert_allclose(runtime(pages), expected[:, 0], atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # torch's own
+@pytest.mark.parametrize(
+    "config",
+    [UNetConfig(width=6, depth=1, unshuffle=1), UNetConfig(width=5, depth=2, unshuffle=3)],
+    ids=str,
+)
+def test_any_model_of_the_project_can_be_read(config: UNetConfig, tmp_path: Path) -> None:
+    model = exported(config, tmp_path / "other.onnx")
+    pages = binary(2, 5 * config.stride, 3 * config.stride)
+    expected = OpenVinoRuntime(model, threads=2, precision="fp32")(pages.numpy())
+    assert np.ptp(expected) > 1e-3
+    np.testing.assert_allclose(TorchRuntime(model, CPU)(pages), expected, atol=1e-5)
+
+
+def test_a_batch_is_its_images(runtime: TorchRuntime) -> None:
+    pages = binary(3, 64, 40)
+    singles = torch.cat([runtime(page[None]) for page in pages])
+    torch.testing.assert_close(runtime(pages), singles, atol=1e-6, rtol=0)
+
+
+def test_a_strided_view_is_read_right(runtime: TorchRuntime) -> None:
+    view = binary(2, 200, 300)[:, 40:104, 8:72]
+    assert torch.equal(runtime(view), runtime(view.contiguous()))
+
+
+def test_half_precision_moves_a_tone_by_less_than_a_level(runtime: TorchRuntime) -> None:
+    # As on a GPU, but for the order of sums.
+    pages = binary(1, 64, 96)
+    half = onnx_graph.read(LITE, torch.float16)(pages)
+    assert half.dtype == torch.float16
+    assert (half.float() - runtime(pages)).abs().max() < 0.5 / 255
+
+
+def test_concurrent_calls_do_not_mix(runtime: TorchRuntime) -> None:
+    pages = [binary(1, 64 + 8 * i, 80, seed=i) for i in range(4)]
+    expected = [runtime(page) for page in pages]
+    with ThreadPoolExecutor(len(pages)) as pool:
+        results = list(pool.map(lambda page: [runtime(page) for _ in range(5)], pages))
+    for found, tones in zip(results, expected, strict=True):
+        for each in found:
+            torch.testing.assert_close(each, tones, atol=1e-6, rtol=0)
+
+
+def test_the_flags_and_modes_of_the_application_do_not_matter(runtime: TorchRuntime) -> None:
+    pages = binary(1, 64, 40)
+    expected = runtime(pages)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        tones = runtime(pages)
+    assert torch.equal(tones, expected)
+    assert not tones.requires_grad
+    assert not tones.is_inference()  # the caller's own, to change in place
+    tones.mul_(2)
+
+
+def test_the_peak_of_memory_is_counted_right(runtime: TorchRuntime) -> None:
+    pages = binary(2, 256, 264)
+    with profile(profile_memory=True) as recorded:
+        runtime(pages)
+    events = recorded.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = [e for e in events if e.name() == "[memory]"]
+    sizes = [e.nbytes() for e in sorted(changes, key=lambda e: e.start_ns())]
+    peak = np.cumsum(sizes).max() / pages.numel()
+    assert peak <= runtime.bytes_per_pixel <= 1.6 * peak
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # torch's own
+def test_compiled_it_paints_the_same(tmp_path: Path) -> None:
+    model = exported(UNetConfig(width=4, depth=1, unshuffle=2), tmp_path / "small.onnx")
+    plain, compiled = (TorchRuntime(model, CPU, compile=choice) for choice in (False, True))
+    pages = binary(2, 64, 40)
+    torch.testing.assert_close(compiled(pages), plain(pages), atol=1e-5, rtol=0)
+
+
+def test_what_cannot_be_compiled_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=broken))
+    runtime = TorchRuntime(LITE, CPU, compile=True)
+    with pytest.raises(ModelError, match=r"(?s)no compiler here.*or run without compile"):
+        runtime(binary(1, 16, 16))
+
+
+def test_no_room_for_cudnn_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> Tensor:
+        raise RuntimeError("GET was unable to find an engine to execute this computation")
+
+    runtime = TorchRuntime(LITE, CPU)
+    monkeypatch.setattr(torch, "_convolution", full)
+    with pytest.raises(torch.OutOfMemoryError, match="cuDNN"):
+        runtime(binary(1, 16, 16))
+
+
+# What cannot be read.
+
+
+def graph(*nodes: onnx.NodeProto, inputs: int = 1) -> onnx.ModelProto:
+    def value(name: str) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1, "h", "w"])
+
+    weight = helper.make_tensor("weight", TensorProto.FLOAT, [1, 1, 2, 2], np.ones(4))
+    sources = [value(f"x{i}" if i else "x") for i in range(inputs)]
+    return helper.make_model(helper.make_graph(nodes, "g", sources, [value("y")], [weight]))
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (helper.make_node("Softmax", ["x"], ["y"]), "operator Softmax .* not known"),
+        (helper.make_node("Relu", ["x"], ["y"], domain="odd"), "operator Relu .* not known"),
+        (helper.make_node("Relu", ["x"], ["y"], odd=1), "unknown attributes odd"),
+        (helper.make_node("Relu", ["z"], ["y"]), "'z' must be computed"),
+        (helper.make_node("Identity", ["z"], ["y"]), "'z' is nowhere computed"),
+        (helper.make_node("Identity", ["weight"], ["y"]), "does not depend"),
+        (helper.make_node("Conv", ["x", "x"], ["y"]), "'x' must be a weight"),
+        (helper.make_node("Conv", ["x", "weight"], ["y"], dilations=[2, 2]), "dilations"),
+        (helper.make_node("Conv", ["x", "weight"], ["y"], auto_pad="SAME_UPPER"), "auto_pad"),
+        (helper.make_node("Conv", ["x", "weight"], ["y"], pads=[0, 0, 1, 1]), "pads are"),
+        (helper.make_node("ConvTranspose", ["x", "weight"], ["y"], strides=[1, 1]), "strides"),
+        (helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=2), "mode is DCR"),
+        (helper.make_node("Cast", ["x"], ["y"], to=TensorProto.INT8), "known are casts"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_not_known_is_named(node: onnx.NodeProto, message: str, tmp_path: Path) -> None:
+    model = saved(graph(node), tmp_path / "strange.onnx")
+    with pytest.raises(ModelError, match=rf"strange\.onnx: .*{message}"):
+        TorchRuntime(model, CPU)
+
+
+def test_a_model_of_two_inputs_is_refused(tmp_path: Path) -> None:
+    two = graph(helper.make_node("Relu", ["x"], ["y"]), inputs=2)
+    with pytest.raises(ModelError, match="one input"):
+        TorchRuntime(saved(two, tmp_path / "two.onnx"), CPU)
+
+
+def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "junk.onnx"
+    path.write_bytes(b"junk")
+    manifest = replace(LITE.manifest, sha256=hashlib.sha256(b"junk").hexdigest())
+    with pytest.raises(ModelError, match=r"junk\.onnx: not an ONNX file"):
+        TorchRuntime(Model(path, manifest), CPU)
+
+
+def test_a_value_used_twice_is_not_rectified_in_place(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "weight"], ["sums"], strides=[2, 2]),
+        helper.make_node("Identity", ["sums"], ["same"]),
+        helper.make_node("Relu", ["same"], ["ink"]),
+        helper.make_node("Concat", ["ink", "sums"], ["both"], axis=1),
+        helper.make_node("Conv", ["both", "difference"], ["y"]),
+    ]
+    made = graph(*nodes)
+    made.graph.initializer[0].CopyFrom(
+        helper.make_tensor("weight", TensorProto.FLOAT, [1, 1, 2, 2], -np.ones(4))
+    )
+    made.graph.initializer.append(
+        helper.make_tensor("difference", TensorProto.FLOAT, [1, 2, 1, 1], [1, -1])
+    )
+    tones = TorchRuntime(saved(made, tmp_path / "twice.onnx", stride=2), CPU)(
+        torch.full((1, 4, 4), 255, dtype=torch.uint8)
+    )
+    assert torch.equal(tones, torch.full((1, 2, 2), 4.0))
+
+
+# Which call is captured, and which replayed, without a GPU.
+
+
+@dataclass
+class Fake:
+    """A device that notes what it is told."""
+
+    log: list[str] = field(default_factory=list)
+    failure: Exception | None = None
+    beside: list[object] = field(default_factory=list)
+
+    def slot(self, limit: int = 2) -> Slot[Callable[[Tensor], Tensor]]:
+        return Slot(self.run, self.capture, self, limit)
+
+    def run(self, binary: Tensor) -> Tensor:
+        self.log.append(f"run {len(binary)}")
+        if self.failure:
+            raise self.failure
+        return binary.float()
+
+    def capture(self, like: Tensor, beside: object) -> Callable[[Tensor], Tensor]:
+        self.log.append(f"capture {len(like)}")
+        self.beside.append(beside)
+        if self.failure:
+            raise self.failure
+
+        def replay(binary: Tensor) -> Tensor:
+            assert binary.shape == like.shape
+            self.log.append(f"replay {len(binary)}")
+            return binary.float()
+
+        return replay
+
+    def wait(self) -> None:
+        self.log.append("wait")
+
+    def record(self) -> None:
+        self.log.append("record")
+
+    def told(self) -> Iterator[str]:
+        yield from (entry for entry in self.log if entry not in ("wait", "record"))
+        self.log.clear()
+
+
+def pages(count: int) -> Tensor:
+    return torch.zeros(count, 8, 8, dtype=torch.uint8)
+
+
+def test_a_shape_runs_is_captured_and_replayed() -> None:
+    fake = Fake()
+    slot = fake.slot()
+    for _ in range(3):
+        slot(pages(1))
+    assert list(fake.told()) == ["run 1", "capture 1", "replay 1", "replay 1"]
+    slot(pages(2))
+    slot(pages(1))
+    slot(pages(2))
+    assert list(fake.told()) == ["run 2", "replay 1", "capture 2", "replay 2"]
+
+
+def test_every_call_waits_for_the_one_before_on_the_device() -> None:
+    fake = Fake()
+    slot = fake.slot()
+    slot(pages(1))
+    slot(pages(1))
+    assert fake.log == ["wait", "run 1", "record", "wait", "capture 1", "replay 1", "record"]
+
+
+def test_the_graph_unused_for_long_makes_room_and_others_do_not() -> None:
+    fake = Fake()
+    slot = fake.slot(limit=2)
+    for count in (1, 1, 2, 2, 1, 3, 3):
+        slot(pages(count))
+    # All are in use: a third would push out one that is about to come again.
+    assert list(fake.told())[-2:] == ["run 3", "run 3"]
+    for _ in range(cuda_graphs._RECENT):
+        slot(pages(1))
+    for count in (3, 3, 1, 2):
+        slot(pages(count))
+    assert list(fake.told())[-5:] == ["run 3", "capture 3", "replay 3", "replay 1", "run 2"]
+
+
+def test_graphs_share_the_memory_of_one_that_still_is() -> None:
+    fake = Fake()
+    slot = fake.slot()
+    for count in (1, 1, 2, 2):
+        slot(pages(count))
+    first, second = fake.beside
+    assert first is None
+    assert second is not None
+
+
+@pytest.mark.parametrize("before", [1, 2], ids=["run", "capture"])
+def test_a_slot_is_usable_after_a_failure(before: int) -> None:
+    fake = Fake()
+    slot = fake.slot()
+    slot(pages(1))
+    slot(pages(1))
+    fake.failure = torch.OutOfMemoryError("full")
+    for _ in range(before):
+        with pytest.raises(torch.OutOfMemoryError, match="full"):
+            slot(pages(4))
+    assert fake.log[-1] == "record"
+    list(fake.told())
+    fake.failure = None
+    slot(pages(1))  # its graph was let go of, for the room
+    assert list(fake.told()) == ["capture 1", "replay 1"]
+    assert fake.beside[-1] is None
+
+
+def test_bias_and_relu_in_one_pass_are_those_of_torch(device: torch.device) -> None:
+    # In Triton's interpreter where there is no GPU.
+    for channels, rectify in ((24, True), (4, False)):
+        sums = torch.randn(2, channels, 7, 9, device=device).half()
+        sums = sums.contiguous(memory_format=torch.channels_last)
+        bias = torch.randn(channels, device=device).half()
+        expected = sums + bias[:, None, None]
+        if rectify:
+            expected.relu_()
+        epilogue.finish(sums, bias, rectify)
+        assert torch.equal(sums, expected)
+
+
+# On a GPU.
+
+
+@pytest.fixture(scope="module")
+def cuda() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+@pytest.fixture(scope="module")
+def on_gpu(cuda: torch.device) -> TorchRuntime:
+    return TorchRuntime(LITE, cuda, workers=2)
+
+
+@pytest.mark.gpu
+def test_gpu_float32_is_that_of_the_cpu_whatever_the_flags(
+    runtime: TorchRuntime, cuda: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    page = binary(2, 256, 264)
+    exact = TorchRuntime(LITE, cuda, precision="fp32")
+    for _ in range(3):
+        tones = exact(page.to(cuda))
+        assert tones.dtype == torch.float32
+        torch.testing.assert_close(tones.cpu(), runtime(page), atol=1e-5, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # torch's own
+@pytest.mark.gpu
+@pytest.mark.parametrize("compile_it", [False, True], ids=["plain", "compiled"])
+def test_gpu_half_precision_moves_a_tone_by_less_than_a_level(
+    runtime: TorchRuntime, cuda: torch.device, compile_it: bool
+) -> None:
+    half = TorchRuntime(LITE, cuda, compile=compile_it)
+    page = binary(3, 256, 264)
+    for _ in range(3):
+        tones = half(page.to(cuda))
+        assert tones.dtype == torch.float16
+        assert (tones.float().cpu() - runtime(page)).abs().max() < 1 / 255
+
+
+@pytest.mark.gpu
+def test_gpu_a_replay_equals_the_module_and_belongs_to_the_caller(
+    on_gpu: TorchRuntime, cuda: torch.device
+) -> None:
+    first, second = (binary(2, 128, 136, seed=seed, device=cuda) for seed in range(2))
+    eager = on_gpu(first)
+    captured = on_gpu(first)
+    kept = captured.clone()
+    other = on_gpu(second)
+    assert torch.equal(captured, kept)
+    assert torch.equal(eager, captured)
+    assert not torch.equal(other, captured)
+    view = torch.nn.functional.pad(second, (3, 5))[..., 3:-5]
+    assert torch.equal(on_gpu(view), other)
+
+
+@pytest.mark.gpu
+def test_gpu_threads_of_their_own_streams_do_not_mix(
+    on_gpu: TorchRuntime, cuda: torch.device
+) -> None:
+    count = 4
+    batches = [binary(2, 128 + 8 * (i % 2), 256, seed=i, device=cuda) for i in range(count)]
+    expected = [on_gpu(batch) for batch in batches]
+    torch.cuda.synchronize()
+    together = Barrier(count)
+
+    def work(i: int) -> list[Tensor]:
+        with torch.cuda.stream(torch.cuda.Stream(cuda)):
+            together.wait()
+            results = []
+            for _ in range(20):
+                batch = batches[i].clone()
+                results.append(on_gpu(batch))
+                batch.zero_()  # on the same stream: after it was read
+            torch.cuda.current_stream().synchronize()
+        return results
+
+    with ThreadPoolExecutor(count) as pool:
+        for results, tones in zip(pool.map(work, range(count)), expected, strict=True):
+            for each in results:
+                assert torch.equal(each, tones)
+
+
+@pytest.mark.gpu
+def test_gpu_more_shapes_than_graphs(on_gpu: TorchRuntime, cuda: torch.device) -> None:
+    batches = [binary(1, 64, 8 * i, seed=i, device=cuda) for i in range(2, 14)]
+    expected = [on_gpu(batch) for batch in batches]
+    for _ in range(4):
+        for batch, tones in zip(batches, expected, strict=True):
+            assert torch.equal(on_gpu(batch), tones)
+
+
+@pytest.mark.gpu
+def test_gpu_it_runs_within_a_graph_of_the_caller(on_gpu: TorchRuntime, cuda: torch.device) -> None:
+    batch = binary(1, 64, 72, device=cuda)
+    expected = on_gpu(batch)
+    theirs = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(theirs):
+        tones = on_gpu(batch)
+    theirs.replay()
+    assert torch.equal(tones, expected)
+
+
+@pytest.mark.gpu
+def test_gpu_the_device_is_kept_to(cuda: torch.device) -> None:
+    if torch.cuda.device_count() == 1:
+        return  # nothing to tell apart
+    other = torch.device("cuda", 1)
+    runtime = TorchRuntime(LITE, other)
+    page = binary(1, 64, 72, device=other)
+    with torch.cuda.device(0):
+        tones = [runtime(page) for _ in range(3)]
+    assert all(each.device == other for each in tones)
+    assert torch.equal(tones[0], tones[2])
+
+
+@pytest.mark.gpu
+def test_gpu_memory_stays_within_what_is_told(cuda: torch.device) -> None:
+    runtime = TorchRuntime(LITE, cuda)
+    batch = binary(4, 1024, 1024, device=cuda)
+    for call in ("run", "capture", "replay"):
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        runtime(batch)
+        peak = torch.cuda.max_memory_allocated() - before
+        assert peak <= runtime.bytes_per_pixel * batch.numel(), call
+
+
+@pytest.mark.gpu
+def test_gpu_out_of_memory_passes_and_leaves_the_runtime_usable(cuda: torch.device) -> None:
+    runtime = TorchRuntime(LITE, cuda)
+    batch = binary(1, 64, 72, device=cuda)
+    expected = runtime(batch)
+    huge = torch.empty((1, 1, 1), dtype=torch.uint8, device=cuda).expand(1, 2**17, 2**17)
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError):
+            runtime(huge)
+        for _ in range(3):
+            assert torch.equal(runtime(batch), expected)
