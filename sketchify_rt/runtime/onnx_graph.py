@@ -24,7 +24,9 @@ try:
 except ImportError:  # torch brings Triton along on Linux; elsewhere its own operators do
     finish = None  # type: ignore[assignment]
 
-# Tensor cores read FP16 channels 16 bytes at a time; with fewer, cuDNN leaves them alone.
+# Tensor cores read and write FP16 channels 16 bytes at a time; with fewer, cuDNN leaves them alone.
+# The first convolution has one channel of input, the last as many of output as a cell has pixels:
+# channels of zeros fill them up.
 _CHANNELS = 8
 
 
@@ -135,9 +137,12 @@ class _Reader:
             kernel, padding = stem, [pad // strides[0] for pad in padding]
             x = self._call(_unshuffle, x, strides[0], kernel.shape[1])
             strides = [1, 1]
+        features = len(kernel)
+        missing = -features % _CHANNELS
+        kernel = F.pad(kernel, (0, 0, 0, 0, 0, 0, 0, missing))
         sums = self._call(_convolve, x, self._buffer(kernel), strides, padding)
-        bias = self._bias(node, biases)
-        return self._call(_finish, sums, bias, False)
+        y = self._call(_finish, sums, self._bias(node, biases, missing), False)
+        return self._call(torch.narrow, y, 1, 0, features) if missing else y
 
     def conv_transpose(self, node: _Node) -> fx.Node:
         # A kernel as large as its stride makes each output pixel from one input pixel: a matrix
@@ -206,8 +211,10 @@ class _Reader:
             node.fail(f"its input {name!r} must be a weight of one or four axes")
         return value
 
-    def _bias(self, node: _Node, names: Sequence[str]) -> fx.Node | None:
-        return self._buffer(self._weight(node, names[0])) if names and names[0] else None
+    def _bias(self, node: _Node, names: Sequence[str], missing: int = 0) -> fx.Node | None:
+        if not names or not names[0]:
+            return None
+        return self._buffer(F.pad(self._weight(node, names[0]), (0, missing)))
 
     def _buffer(self, weight: Tensor) -> fx.Node:
         name = f"weight_{len(dict(self._root.named_buffers()))}"
@@ -241,9 +248,8 @@ def _scale(binary: Tensor, dtype: torch.dtype) -> Tensor:
 def _stem(kernel: Tensor, strides: Sequence[int], padding: Sequence[int]) -> Tensor | None:
     """The kernel of a convolution of one channel for the cells of `_unshuffle`, or None.
 
-    With one channel cuDNN would leave the tensor cores idle. A stride of u and a kernel of u times
-    t a side are, on cells of u by u pixels, a stride of 1, a kernel of t, and u * u channels; zero
-    channels fill them up to what tensor cores take.
+    A stride of u and a kernel of u times t a side are, on cells of u by u pixels, a stride of 1, a
+    kernel of t, and u * u channels, filled up.
     """
     features, inputs, rows, columns = kernel.shape
     unit = strides[0]
