@@ -2,13 +2,29 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from pictures import (
+    FILES,
+    NOISE,
+    RGB,
+    RNG,
+    bomb,
+    luma_of,
+    on_white,
+    png_chunk,
+    png_file,
+    ppm_of_16_bits,
+    samples_of_16_bits,
+    saved,
+    tiff_file,
+    to_8_bits,
+    with_orientation,
+)
 from PIL import Image
 
 from sketchify_rt.codec.cpu import decode, encode, from_pil
@@ -16,33 +32,6 @@ from sketchify_rt.errors import DecodeError, EncodeError, InputError
 from sketchify_rt.options import Encoding
 
 MAX_PIXELS = 10**6
-RNG = np.random.default_rng(11)
-RGB = cv2.resize(RNG.integers(0, 256, (6, 8, 3), np.uint8), (40, 30))  # smooth, with colour
-NOISE = RNG.integers(0, 256, (30, 40, 4), np.uint8)
-
-
-def luma_of(rgb: np.ndarray) -> np.ndarray:
-    """OpenCV's integer formula: weights of 15 bits that sum to 32,768."""
-    return ((rgb.astype(np.int64) @ [9798, 19235, 3735] + 16384) >> 15).astype(np.uint8)
-
-
-def on_white(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Straight alpha of 8 bits, rounded to nearest."""
-    if colour.ndim == 3:
-        alpha = alpha[..., None]
-    blend = colour.astype(np.int64) * alpha + 255 * (255 - alpha.astype(np.int64))
-    return ((2 * blend + 255) // 510).astype(np.uint8)
-
-
-def to_8_bits(samples: np.ndarray) -> np.ndarray:
-    return np.floor(samples / 257 + 0.5).astype(np.uint8)
-
-
-def saved(image: Image.Image | np.ndarray, form: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    image.save(file, form, **options)
-    return file.getvalue()
 
 
 def decoded(data: bytes) -> np.ndarray:
@@ -57,71 +46,6 @@ def reason(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
         decode(data, "folder/page.png", max_pixels)
     assert str(caught.value).startswith("folder/page.png: ")
     return caught.value.reason
-
-
-def png_chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def png_file(samples: np.ndarray, bits: int, colour: int, *before: bytes) -> bytes:
-    """samples: (H, W, channels) of bytes or 16-bit values; colour: as in IHDR."""
-    height, width = samples.shape[:2]
-    rows = (b"\0" + row.astype(">u2" if bits == 16 else "u1").tobytes() for row in samples)
-    return b"".join(
-        (
-            b"\x89PNG\r\n\x1a\n",
-            png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)),
-            *before,
-            png_chunk(b"IDAT", zlib.compress(b"".join(rows))),
-            png_chunk(b"IEND", b""),
-        )
-    )
-
-
-def tiff_file(
-    samples: np.ndarray, photometric: int, *, order: str = "<", planar: int = 1, **tags: Any
-) -> bytes:
-    """One uncompressed strip. tags: `extra` samples, `orientation`, `bits` if not the dtype's."""
-    height, width = samples.shape[:2]
-    count = samples.shape[2] if samples.ndim == 3 else 1
-    data = (np.moveaxis(samples, 2, 0) if planar == 2 else samples).astype(
-        samples.dtype.newbyteorder(order)
-    )
-    strips = count if planar == 2 else 1
-    fields: dict[int, list[int]] = {
-        256: [width],
-        257: [height],
-        258: [tags.get("bits", samples.dtype.itemsize * 8)] * count,
-        259: [1],
-        262: [photometric],
-        273: [0] * strips,
-        274: [tags.get("orientation", 1)],
-        277: [count],
-        278: [height],
-        279: [data.nbytes // strips] * strips,
-        284: [planar],
-    }
-    if "extra" in tags:
-        fields[338] = [tags["extra"]]
-    directory = 8 + 2 + 12 * len(fields) + 4
-    start = directory + sum(4 * len(values) for values in fields.values() if len(values) > 1)
-    fields[273] = [start + at * (data.nbytes // strips) for at in range(strips)]
-    head, tail = b"", b""
-    for tag, values in fields.items():
-        packed = struct.pack(f"{order}{len(values)}I", *values)
-        if len(values) > 1:
-            offset = struct.pack(order + "I", directory + len(tail))
-            packed, tail = offset, tail + packed
-        head += struct.pack(order + "HHI", tag, 4, len(values)) + packed
-    magic = {"<": b"II*\0", ">": b"MM\0*"}[order]
-    return (
-        magic
-        + struct.pack(order + "IH", 8, len(fields))
-        + head
-        + struct.pack(order + "I", 0)
-        + tail
-        + data.tobytes()
-    )
 
 
 # Luma of 8-bit files
@@ -256,18 +180,6 @@ def test_cmyk_jpeg_with_inks_inverted_as_adobe_does() -> None:
 
 
 # 16 bits a sample
-
-
-def samples_of_16_bits(*shape: int) -> np.ndarray:
-    samples = RNG.integers(0, 65536, shape, np.uint16)
-    samples.flat[:6] = 0, 128, 129, 65406, 65407, 65535  # both sides of the first and last half
-    return samples
-
-
-def ppm_of_16_bits(samples: np.ndarray) -> bytes:
-    kind = b"P6" if samples.ndim == 3 else b"P5"
-    header = b"%s %d %d 65535\n" % (kind, samples.shape[1], samples.shape[0])
-    return header + samples.astype(">u2").tobytes()
 
 
 @pytest.mark.parametrize(
@@ -416,13 +328,6 @@ def test_pnm_that_is_damaged(data: bytes, why: str) -> None:
 # Orientation
 
 
-def with_orientation(form: str, rgb: np.ndarray, orientation: int) -> bytes:
-    exif = Image.Exif()
-    exif[274] = orientation
-    options = {"lossless": True} if form == "WEBP" else {"quality": 100}
-    return saved(rgb, form, exif=exif, **options)
-
-
 @pytest.mark.parametrize(
     "write",
     [
@@ -469,20 +374,6 @@ def test_broken_exif_is_ignored() -> None:
 
 
 # What is no image, or not all of one
-
-FILES: dict[str, bytes] = {
-    **{form: saved(RGB, form) for form in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF", "PPM")},
-    "TIFF": saved(RGB, "TIFF", compression="tiff_lzw"),
-    "raw TIFF": saved(RGB, "TIFF"),
-    "JPEG in TIFF": saved(RGB, "TIFF", compression="jpeg"),
-    "16-bit TIFF": tiff_file(samples_of_16_bits(30, 40, 3), 2),
-    "16-bit PNG": png_file(samples_of_16_bits(30, 40, 3), 16, 2),
-    "progressive JPEG": saved(RGB, "JPEG", progressive=True),
-    "CMYK JPEG": saved(Image.fromarray(RGB).convert("CMYK"), "JPEG"),
-    "lossless WebP": saved(NOISE, "WEBP", lossless=True),
-    "palette PNG": saved(Image.fromarray(RGB).quantize(16), "PNG"),
-    "plain PPM": b"P3 30 1 255" + b" 123" * 90,
-}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -545,30 +436,6 @@ def test_what_is_no_image_is_named(data: bytes, why: str) -> None:
 def test_random_bytes() -> None:
     for length in (1, 2, 3, 10, 100, 10_000):
         reason(RNG.bytes(length))
-
-
-def bomb(form: str) -> bytes:
-    """A small file that claims 60,000 x 50,000 pixels (16,383 a side in WebP)."""
-    data = bytearray(FILES[form])
-    if form == "PNG":
-        body = struct.pack(">IIBBBBB", 60_000, 50_000, 8, 2, 0, 0, 0)
-        data[8:33] = png_chunk(b"IHDR", body)
-    elif form == "JPEG":
-        frame = data.index(b"\xff\xc0")
-        data[frame + 5 : frame + 9] = struct.pack(">HH", 50_000, 60_000)
-    elif form == "WEBP":
-        data[26:30] = struct.pack("<HH", 16_383, 16_383)
-    elif form == "BMP":
-        data[18:26] = struct.pack("<ii", 60_000, 50_000)
-    elif form == "GIF":
-        data[6:10] = struct.pack("<HH", 60_000, 50_000)
-    elif form == "PPM":
-        data = bytearray(b"P6 60000 50000 255\n")
-    else:
-        for old, new in ((40, 60_000), (30, 50_000)):
-            at = data.index(struct.pack("<HHI", 256 if old == 40 else 257, 4, 1))
-            data[at + 8 : at + 12] = struct.pack("<I", new)
-    return bytes(data)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "raw TIFF"])

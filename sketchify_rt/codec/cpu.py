@@ -44,8 +44,8 @@ _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _PLANAR_CONFIGURATION, _SEPARATE = 284, 2
 _EXTRA_SAMPLES, _STRAIGHT_ALPHA = 338, 2
 
-_SIDE_LIMITS = {"jpg": 65500, "webp": 16383}  # pixels a side, of libjpeg and of the format
-_JPEG_QUALITY = 95
+SIDE_LIMITS = {"jpg": 65500, "webp": 16383}  # pixels a side, of libjpeg and of the format
+JPEG_QUALITY = 95
 _LOSSLESS_WEBP = 101  # what OpenCV takes for it
 
 _Check = Callable[[int, int], None]  # of width and height, before any pixel is decoded
@@ -261,7 +261,7 @@ def encode(image: Gray, encoding: Encoding) -> bytes:
     three equal channels. Raises EncodeError if the format cannot hold an image of that size.
     """
     height, width = image.shape
-    limit = _SIDE_LIMITS.get(encoding.format)
+    limit = SIDE_LIMITS.get(encoding.format)
     if limit and max(height, width) > limit:
         raise EncodeError(
             f"image is {width} x {height} pixels, and {encoding.format} holds at most {limit} "
@@ -270,7 +270,7 @@ def encode(image: Gray, encoding: Encoding) -> bytes:
     if encoding.format == "png":
         return png.write(image)
     if encoding.format == "jpg":
-        options = [cv2.IMWRITE_JPEG_QUALITY, encoding.quality or _JPEG_QUALITY]
+        options = [cv2.IMWRITE_JPEG_QUALITY, encoding.quality or JPEG_QUALITY]
     else:
         options = [cv2.IMWRITE_WEBP_QUALITY, encoding.quality or _LOSSLESS_WEBP]
     done, data = cv2.imencode(f".{encoding.format}", image, options)

@@ -1,0 +1,152 @@
+"""Image files to luma on a GPU and back, a batch at a time.
+
+DALI decodes JPEG on the GPU. All else is read by cpu.py, on threads of the processor, while the GPU
+works, and so is what DALI cannot decode: that names what is wrong with a file in the same words.
+
+DALI reads PNG and WebP on the processor too, with the same libraries, but not with the same result:
+it drops alpha, ignores EXIF in WebP, and its luma of a colour PNG is off by 1. Nor is it much
+faster. Milliseconds a page of 992 x 1401, two threads of an AMD EPYC:
+
+                      cpu.py   DALI
+    PNG, gray            6.0    5.1
+    PNG, colour         15.3   10.2
+    WebP, lossy          6.0    5.2
+    WebP, lossless       8.4    8.1
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from sketchify_rt import tensors
+from sketchify_rt.codec import containers, cpu
+from sketchify_rt.codec.dali import JpegDecoder
+from sketchify_rt.codec.nvimagecodec import JpegEncoder
+from sketchify_rt.errors import DecodeError, EncodeError
+from sketchify_rt.image import Gray
+from sketchify_rt.options import Encoding
+
+T = TypeVar("T")
+
+_DALI, _NVIMAGECODEC = "nvidia.dali", "nvidia.nvimgcodec"
+_PACKAGES = {_DALI: "nvidia-dali-cuda130", _NVIMAGECODEC: "nvidia-nvimgcodec-cu13"}
+
+
+def missing() -> list[str]:
+    """Packages that are not installed, without which the processor does what they would do."""
+    return [package for module, package in _PACKAGES.items() if not _installed(module)]
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # no package of NVIDIA's at all
+        return False
+
+
+class Codec:
+    """The codec of one device. Thread-safe.
+
+    Its threads serve all callers. DALI and nvImageCodec are imported when first needed, and do
+    without the GPU's memory until then.
+    """
+
+    def __init__(self, device: torch.device, threads: int) -> None:
+        """threads: of the processor, for each of DALI, nvImageCodec and the rest."""
+        self._device = device
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="codec")
+        self._has_dali = _installed(_DALI)
+        self._has_nvimagecodec = device.type == "cuda" and _installed(_NVIMAGECODEC)
+        self._opened: dict[type, Any] = {}
+        self._lock = threading.Lock()
+
+    def decode(
+        self, files: Sequence[bytes], names: Sequence[str], max_pixels: int
+    ) -> list[Tensor | DecodeError]:
+        """Luma of image files in order, upright, as `cpu.decode` defines it, errors included.
+
+        names: of the files, for messages. Gives uint8 (H, W) on the device, some of them views of
+        one buffer, or a DecodeError in the place of a file that cannot be read. Raises
+        BackendUnavailable where DALI is installed and does not work, and MemoryError or
+        torch.OutOfMemoryError where there is too little on the device.
+        """
+        headers = [self._header(data, max_pixels) for data in files]
+        host: dict[int, Future[Gray]] = {}
+
+        def read_on_host(index: int) -> None:
+            host[index] = self._pool.submit(cpu.decode, files[index], names[index], max_pixels)
+
+        on_device = {index: header for index, header in enumerate(headers) if header}
+        for index in range(len(files)):
+            if index not in on_device:
+                read_on_host(index)
+        results: dict[int, Tensor | DecodeError] = {}
+        if on_device:
+            planes = self._open(JpegDecoder)(
+                [files[index] for index in on_device],
+                [header.orientation for header in on_device.values()],
+            )
+            for index, plane in zip(on_device, planes, strict=True):
+                if plane is None:
+                    read_on_host(index)
+                else:
+                    results[index] = plane
+        luma: dict[int, Gray] = {}
+        for index, future in host.items():
+            try:
+                luma[index] = future.result()
+            except DecodeError as error:
+                results[index] = error
+        uploaded = tensors.upload(list(luma.values()), self._device)
+        results.update(zip(luma, uploaded, strict=True))
+        return [results[index] for index in range(len(files))]
+
+    def _header(self, data: bytes, max_pixels: int) -> containers.Header | None:
+        """Of a file for DALI; None if the host is to read it, or to say what is wrong with it."""
+        if not self._has_dali or containers.identify(data) != "JPEG":
+            return None
+        try:
+            header = containers.jpeg_header(data)
+        except ValueError:
+            return None
+        fits = 0 < header.width * header.height <= max_pixels
+        return header if header.plain and fits else None
+
+    def encode(self, images: Sequence[Tensor], encoding: Encoding) -> list[bytes | EncodeError]:
+        """Files of images in order, as `cpu.encode` writes them, or an EncodeError in the place.
+
+        images: uint8 (H, W) on the device. A JPEG that nvImageCodec writes has other bytes, but
+        the same quality. Waits for the current stream.
+        """
+        results: dict[int, bytes | EncodeError] = {}
+        if encoding.format == "jpg" and self._has_nvimagecodec:
+            limit = cpu.SIDE_LIMITS["jpg"]
+            fit = [index for index, image in enumerate(images) if max(image.shape) <= limit]
+            files = self._open(JpegEncoder)(
+                [images[index] for index in fit], encoding.quality or cpu.JPEG_QUALITY
+            )
+            results = {index: data for index, data in zip(fit, files, strict=True) if data}
+        rest = [index for index in range(len(images)) if index not in results]
+        grays = tensors.download([images[index] for index in rest])
+        futures = [self._pool.submit(cpu.encode, gray, encoding) for gray in grays]
+        for index, future in zip(rest, futures, strict=True):
+            try:
+                results[index] = future.result()
+            except EncodeError as error:
+                results[index] = error
+        return [results[index] for index in range(len(images))]
+
+    def _open(self, kind: type[T]) -> T:
+        with self._lock:
+            if kind not in self._opened:
+                self._opened[kind] = kind(self._device, self._threads)  # type: ignore[call-arg]
+            opened: T = self._opened[kind]
+            return opened

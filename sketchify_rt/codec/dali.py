@@ -1,0 +1,118 @@
+"""JPEG files to luma with DALI: on a GPU, or, as the tests run it, on the processor."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sketchify_rt.codec import cpu
+from sketchify_rt.errors import BackendUnavailable
+from sketchify_rt.options import Encoding
+
+# A file that is sound: where it cannot be decoded, none can.
+_TINY = cpu.encode(np.zeros((16, 16), np.uint8), Encoding("jpg"))
+
+# EXIF orientation to the axes that are flipped; from 5 on height and width are then swapped.
+_FLIPS = {2: (1,), 3: (0, 1), 4: (0,), 6: (0,), 7: (0, 1), 8: (1,)}
+
+
+class JpegDecoder:
+    """DALI's image decoder, opened on one device.
+
+    Thread-safe, one call at a time: DALI itself spreads a batch over `threads` threads, and a
+    second decoder would double them and what each takes, 16 MiB of the device's memory and 16 MiB
+    of pinned memory.
+    """
+
+    def __init__(self, device: torch.device, threads: int) -> None:
+        """Raises BackendUnavailable where DALI is not there, or does not work on the device."""
+        self._device = device
+        self._lock = threading.Lock()
+        self._batch = 1
+        try:
+            dali: Any = importlib.import_module("nvidia.dali.experimental.dynamic")
+            gray = importlib.import_module("nvidia.dali.types").GRAY
+            where = dali.device(device)
+            with where:
+                self._context = dali.EvalContext(num_threads=threads)
+            # Raises errors at once, and gives pixels that are ready for every stream.
+            self._mode = dali.EvalMode.sync_full
+            self._as_batch = dali.as_batch
+            self._image = functools.partial(
+                dali.decoders.image, device=where, output_type=gray, adjust_orientation=False
+            )
+        except (ImportError, OSError, RuntimeError) as error:
+            raise BackendUnavailable(f"{device}: DALI cannot be opened: {error}") from error
+        self._check()
+
+    def __call__(self, files: Sequence[bytes], orientations: Sequence[int]) -> list[Tensor | None]:
+        """Luma planes in order, upright; None for a file that DALI cannot decode.
+
+        files: JPEG whose header is `plain`. orientations: of EXIF, 1..8. Gives uint8 (H, W), views
+        of one buffer on the device. Waits for the current stream. Raises BackendUnavailable where
+        DALI no longer works, and MemoryError or torch.OutOfMemoryError.
+        """
+        with self._lock:
+            planes = self._decode(files)
+            if all(plane is None for plane in planes):
+                self._check()
+            upright = [
+                None if plane is None else _orient(plane, orientation)
+                for plane, orientation in zip(planes, orientations, strict=True)
+            ]
+            copies = _copy(upright, self._device)
+            # The planes are DALI's memory, which it reuses in the order of its own stream: they
+            # must outlive the copies, which are queued on ours. The wait costs next to nothing,
+            # since decoding is the first that is done for a batch.
+            if self._device.type == "cuda":
+                torch.cuda.current_stream(self._device).synchronize()
+            return copies
+
+    def _check(self) -> None:
+        try:
+            self._run([_TINY])
+        except RuntimeError as error:
+            raise BackendUnavailable(f"{self._device}: DALI decodes no JPEG: {error}") from error
+
+    def _decode(self, files: Sequence[bytes]) -> list[Tensor | None]:
+        """One damaged file fails its batch, so halves are tried, down to the one at fault."""
+        try:
+            return [*self._run(files)]
+        except RuntimeError:
+            if len(files) == 1:
+                return [None]
+        half = len(files) // 2
+        return self._decode(files[:half]) + self._decode(files[half:])
+
+    def _run(self, files: Sequence[bytes]) -> list[Tensor]:
+        """Planes (H, W) as they are stored, in DALI's memory. Raises RuntimeError."""
+        # DALI makes and keeps a decoder, with threads and buffers of its own, for each power of two
+        # of files. Filled up to the most so far, with next to no pixels, batches share one.
+        self._batch = max(self._batch, len(files))
+        filled = [*files, *[_TINY] * (self._batch - len(files))]
+        with self._context, self._mode:
+            planes = self._image(self._as_batch([np.frombuffer(data, np.uint8) for data in filled]))
+            return [planes.tensors[index].torch()[..., 0] for index in range(len(files))]
+
+
+def _orient(plane: Tensor, orientation: int) -> Tensor:
+    """As `image.orient`, but for the order in memory."""
+    turned = plane.flip(_FLIPS[orientation]) if orientation in _FLIPS else plane
+    return turned.T if orientation >= 5 else turned
+
+
+def _copy(planes: Sequence[Tensor | None], device: torch.device) -> list[Tensor | None]:
+    """Views of one buffer, since torch keeps one of much the same size each time best."""
+    sizes = [0 if plane is None else plane.numel() for plane in planes]
+    parts = torch.split(torch.empty(sum(sizes), dtype=torch.uint8, device=device), sizes)
+    return [
+        None if plane is None else part.view(plane.shape).copy_(plane)
+        for part, plane in zip(parts, planes, strict=True)
+    ]

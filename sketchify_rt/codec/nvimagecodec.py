@@ -1,0 +1,66 @@
+"""Luma to JPEG files with nvImageCodec: on a GPU, or, as a test runs it, on the processor."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from sketchify_rt.errors import BackendUnavailable
+
+_ROW = 8  # bytes: nvJPEG takes a lone luma plane only with rows that are multiples of this apart
+
+
+class JpegEncoder:
+    """nvImageCodec's encoder, opened on one device.
+
+    Thread-safe, one call at a time: an encoder keeps what it does in itself, and spreads a batch
+    over `threads` threads and as many streams.
+    """
+
+    def __init__(self, device: torch.device, threads: int) -> None:
+        """Raises BackendUnavailable where nvImageCodec is not there, or not for the device."""
+        self._device = device
+        self._lock = threading.Lock()
+        try:
+            self._library: Any = importlib.import_module("nvidia.nvimgcodec")
+            self._encoder = self._library.Encoder(
+                device_id=_number(device, self._library.NVIMGCODEC_DEVICE_CPU_ONLY),
+                max_num_cpu_threads=max(1, threads - 1),  # the caller is one more
+            )
+        except (ImportError, OSError, RuntimeError) as error:
+            raise BackendUnavailable(f"{device}: nvImageCodec cannot be opened: {error}") from error
+
+    def __call__(self, images: Sequence[Tensor], quality: int) -> list[bytes | None]:
+        """JPEG files in order; None for an image that could not be encoded.
+
+        images: uint8 (H, W) on the device. quality: 1..100. Waits for the current stream.
+        """
+        library = self._library
+        params = library.EncodeParams(
+            quality_type=library.QualityType.QUALITY,
+            quality_value=quality,
+            chroma_subsampling=library.ChromaSubsampling.CSS_GRAY,
+        )
+        rows = [pad(image, (0, -image.shape[1] % _ROW)) for image in images]
+        sources = [row[:, : image.shape[1]] for row, image in zip(rows, images, strict=True)]
+        with self._lock:
+            if self._device.type == "cpu":
+                wrapped = library.as_images([source.numpy() for source in sources])
+            else:
+                # The encoder's own streams wait for this one, and this one for them.
+                stream = torch.cuda.current_stream(self._device).cuda_stream
+                wrapped = library.as_images(sources, stream)
+            files = self._encoder.encode(wrapped, "jpeg", params=params)
+        return [None if file is None else bytes(file) for file in files]
+
+
+def _number(device: torch.device, cpu: int) -> int:
+    if device.type == "cpu":
+        return cpu
+    return torch.cuda.current_device() if device.index is None else device.index

@@ -1,0 +1,339 @@
+"""The codec of a GPU, with DALI on the processor but for the tests marked `gpu`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import skip
+from pictures import FILES, NOISE, RGB, RNG, bomb, luma_of, png_file, saved, with_orientation
+from PIL import Image
+
+from sketchify_rt.codec import containers, cpu, cuda, dali
+from sketchify_rt.codec.cuda import Codec
+from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError
+from sketchify_rt.options import Encoding
+
+MAX_PIXELS = 10**6
+CPU = torch.device("cpu")
+
+WIDE = cv2.resize(RGB, (331, 101))
+PALETTE = Image.fromarray(RGB).quantize(16)
+PLAIN = {
+    "baseline": saved(RGB, "JPEG"),
+    "progressive": saved(WIDE, "JPEG", progressive=True),
+    "4:4:4": saved(WIDE, "JPEG", subsampling=0),
+    "4:2:2": saved(WIDE, "JPEG", subsampling=1),
+    "4:2:0": saved(WIDE, "JPEG", subsampling=2, quality=95),
+    "gray": saved(luma_of(WIDE), "JPEG"),
+    "one pixel": saved(RGB[:1, :1], "JPEG"),
+    "tall": saved(np.ascontiguousarray(WIDE.transpose(1, 0, 2)), "JPEG"),
+    **{
+        f"orientation {number}": with_orientation("JPEG", WIDE[:64], number)
+        for number in range(1, 9)
+    },
+}
+JPEG_OF_RGB = saved(RGB, "JPEG", subsampling=0, keep_rgb=True)
+OTHERS = {
+    **{name: data for name, data in FILES.items() if name not in ("JPEG", "progressive JPEG")},
+    "JPEG of RGB": JPEG_OF_RGB,
+    "gray PNG": saved(luma_of(RGB), "PNG"),
+    "RGBA PNG": saved(NOISE, "PNG"),
+    "PNG of a palette with transparency": saved(PALETTE, "PNG", transparency=3),
+    "gray PNG of 16 bits": png_file(RNG.integers(0, 65536, (5, 7, 1), np.uint16), 16, 0),
+    "PNG on its side": with_orientation("PNG", RGB, 6),
+    "lossy WebP with alpha": saved(NOISE, "WEBP", quality=80),
+    "WebP on its side": with_orientation("WEBP", RGB, 8),
+}
+HUFFMAN = PLAIN["4:2:0"].index(b"\xff\xc4")
+BAD = {
+    "empty": b"",
+    "garbage": RNG.bytes(500),
+    "text": b"just some text",
+    "another format": b"%PDF-1.7",
+    "truncated JPEG": PLAIN["4:2:0"][:900],
+    "truncated PNG": OTHERS["RGBA PNG"][:900],
+    "PNG with a wrong checksum": OTHERS["RGBA PNG"][:60] + b"!" + OTHERS["RGBA PNG"][61:],
+    "JPEG of too many pixels": bomb("JPEG"),
+    "PNG of too many pixels": bomb("PNG"),
+    "WebP of too many pixels": bomb("WEBP"),
+    # well-formed until it is decoded
+    "JPEG with a broken table": (
+        PLAIN["4:2:0"][: HUFFMAN + 5] + b"\xff" * 16 + PLAIN["4:2:0"][HUFFMAN + 21 :]
+    ),
+}
+NAMED = {**PLAIN, **OTHERS, **BAD}
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return Codec(CPU, 2)
+
+
+@pytest.fixture
+def decoder() -> dali.JpegDecoder:
+    if "nvidia-dali-cuda130" in cuda.missing():
+        skip("DALI is not installed")
+    return dali.JpegDecoder(CPU, 2)
+
+
+def on_cpu(name: str) -> np.ndarray | DecodeError:
+    try:
+        return cpu.decode(NAMED[name], name, MAX_PIXELS)
+    except DecodeError as error:
+        return error
+
+
+def check(codec: Codec, names: Sequence[str], device: torch.device = CPU) -> None:
+    """The codec's answers are those of cpu.py: 2 levels apart at most where a GPU decodes."""
+    results = codec.decode([NAMED[name] for name in names], names, MAX_PIXELS)
+    assert len(results) == len(names)
+    for name, result in zip(names, results, strict=True):
+        expected = on_cpu(name)
+        if isinstance(expected, DecodeError):
+            assert isinstance(result, DecodeError), name
+            assert (result.source, result.reason) == (name, expected.reason)
+            continue
+        assert isinstance(result, torch.Tensor), (name, result)
+        assert result.device.type == device.type
+        assert result.dtype == torch.uint8
+        assert result.is_contiguous()
+        assert tuple(result.shape) == expected.shape, name
+        apart = np.abs(result.cpu().numpy().astype(int) - expected).max()
+        assert apart <= (2 if device.type == "cuda" and name in PLAIN else 0), name
+
+
+def test_every_kind_in_one_batch(codec: Codec) -> None:
+    check(codec, [*PLAIN, *OTHERS])
+
+
+def test_only_what_dali_reads_alike_is_left_to_it() -> None:
+    assert all(containers.jpeg_header(data).plain for data in PLAIN.values())
+    for data in (JPEG_OF_RGB, FILES["CMYK JPEG"]):
+        assert not containers.jpeg_header(data).plain
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_one_bad_file_in_the_middle(codec: Codec, bad: str) -> None:
+    assert isinstance(on_cpu(bad), DecodeError)
+    check(codec, ["tall", "RGBA PNG", "baseline", bad, "gray", "4:4:4", "lossless WebP"])
+    check(codec, [bad])
+
+
+def test_bad_files_and_good_ones_mixed(codec: Codec) -> None:
+    rng = np.random.default_rng(3)
+    names = [*NAMED]
+    for count in (1, 2, 7, 30):
+        check(codec, [str(name) for name in rng.choice(names, count)])
+
+
+def test_dali_fails_on_the_bad_file_alone(decoder: dali.JpegDecoder) -> None:
+    files = [*PLAIN.values()]
+    files.insert(5, BAD["JPEG with a broken table"])
+    luma = decoder(files, [1] * len(files))
+    assert [index for index, plane in enumerate(luma) if plane is None] == [5]
+
+
+def test_many_threads_at_once(codec: Codec) -> None:
+    names = [[*PLAIN, *BAD], [*OTHERS, *PLAIN], [*BAD, *OTHERS]] * 3
+    with ThreadPoolExecutor(3) as pool:
+        for _ in pool.map(lambda some: check(codec, some), names):
+            pass
+
+
+def test_limit_is_inclusive(codec: Codec) -> None:
+    for name in ("baseline", "PNG"):
+        (luma,) = codec.decode([NAMED[name]], [name], 1200)
+        assert isinstance(luma, torch.Tensor)
+        (error,) = codec.decode([NAMED[name]], [name], 1199)
+        assert isinstance(error, DecodeError)
+        assert "40 x 30 = 1200 pixels, over the limit of 1199" in str(error)
+
+
+def test_nothing(codec: Codec) -> None:
+    assert codec.decode([], [], MAX_PIXELS) == []
+    for form in ("png", "jpg", "webp"):
+        assert codec.encode([], Encoding(form)) == []
+
+
+def test_images_stay_when_the_codec_goes() -> None:
+    codec = Codec(CPU, 1)
+    luma = codec.decode([PLAIN["4:4:4"]] * 3, ["page"] * 3, MAX_PIXELS)
+    kept = [image.clone() for image in luma]
+    codec.decode([PLAIN["tall"]] * 3, ["page"] * 3, MAX_PIXELS)
+    del codec
+    assert all(torch.equal(image, copy) for image, copy in zip(luma, kept, strict=True))
+
+
+def test_without_nvidias_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_installed", lambda module: False)
+    monkeypatch.setattr(cuda, "JpegDecoder", None)
+    assert cuda.missing() == ["nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13"]
+    check(Codec(CPU, 2), [*NAMED])
+
+
+def test_dali_that_does_not_work_is_not_the_files_fault(
+    decoder: dali.JpegDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dali, "_TINY", b"\xff\xd8")
+    with pytest.raises(BackendUnavailable, match="cpu: DALI decodes no JPEG"):
+        Codec(CPU, 1).decode([PLAIN["gray"]], ["page"], MAX_PIXELS)
+    with pytest.raises(BackendUnavailable, match="cpu: DALI decodes no JPEG"):
+        decoder([BAD["JPEG with a broken table"]] * 3, [1] * 3)
+
+
+def test_out_of_memory_is_not_the_files_fault(
+    decoder: dali.JpegDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Any) -> None:
+        raise MemoryError("can't allocate")
+
+    monkeypatch.setattr(decoder, "_image", full)
+    with pytest.raises(MemoryError):
+        decoder([PLAIN["gray"]] * 2, [1] * 2)
+
+
+def test_dali_is_imported_when_first_needed() -> None:
+    code = """
+import sys
+import torch
+from sketchify_rt.codec.cuda import Codec
+codec = Codec(torch.device("cpu"), 1)
+codec.decode([b"P5 1 1 255 x"], ["page"], 9)
+print(*({"nvidia.dali", "nvidia.nvimgcodec"} & set(sys.modules)))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("\n", "")
+
+
+# Encoding
+
+
+def pages(*shapes: tuple[int, int]) -> list[np.ndarray]:
+    return [cv2.resize(RGB[..., 0], shape[::-1]) for shape in shapes]
+
+
+PAGES = pages((1, 1), (3, 5), (64, 64), (517, 301), (2, 1000), (33, 40))
+ENCODINGS = [
+    Encoding(),
+    Encoding("webp"),
+    Encoding("webp", 80),
+    Encoding("jpg"),
+    Encoding("jpg", 30),
+]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
+def test_files_are_those_of_the_cpu(codec: Codec, encoding: Encoding) -> None:
+    images = [torch.from_numpy(page) for page in PAGES]
+    images.append(images[3][10:200, 7:90])  # strided
+    files = codec.encode(images, encoding)
+    assert files == [cpu.encode(image.numpy(), encoding) for image in images]
+
+
+@pytest.mark.parametrize(("form", "limit"), [("webp", 16383), ("jpg", 65500)])
+def test_image_that_the_format_cannot_hold(codec: Codec, form: Any, limit: int) -> None:
+    images = [torch.zeros(shape, dtype=torch.uint8) for shape in ((2, 3), (1, limit + 1), (4, 5))]
+    first, error, last = codec.encode(images, Encoding(form))
+    assert isinstance(error, EncodeError)
+    assert f"at most {limit} a side; use png" in str(error)
+    assert isinstance(first, bytes)
+    assert isinstance(last, bytes)
+
+
+def test_nvimagecodec_writes_readable_jpeg() -> None:
+    if "nvidia-nvimgcodec-cu13" in cuda.missing():
+        skip("nvImageCodec is not installed")
+    files = cuda.JpegEncoder(CPU, 2)([torch.from_numpy(page) for page in PAGES], 95)
+    close_to_pages(files, 95)
+
+
+def close_to_pages(files: Sequence[object], quality: int) -> None:
+    """As close to PAGES as the files that OpenCV writes, and of one channel."""
+    for page, data in zip(PAGES, files, strict=True):
+        assert isinstance(data, bytes)
+        with_opencv = cpu.encode(page, Encoding("jpg", quality))
+        luma, expected = (cpu.decode(file, "page", MAX_PIXELS) for file in (data, with_opencv))
+        assert containers.jpeg_header(data).channels == 1
+        assert luma.shape == page.shape
+        assert np.abs(luma.astype(int) - expected).max() <= 3
+
+
+def test_what_nvimagecodec_refuses_is_written_by_the_cpu(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fussy:
+        def __init__(self, device: torch.device, threads: int) -> None: ...
+
+        def __call__(self, images: Sequence[torch.Tensor], quality: int) -> list[bytes | None]:
+            assert quality == 95
+            return [b"file" if image.numel() > 100 else None for image in images]
+
+    monkeypatch.setattr(cuda, "JpegEncoder", Fussy)
+    monkeypatch.setattr(codec, "_has_nvimagecodec", True)
+    large, small = torch.zeros(20, 20, dtype=torch.uint8), torch.zeros(2, 3, dtype=torch.uint8)
+    huge = torch.zeros(1, 65501, dtype=torch.uint8)
+    written = cpu.encode(small.numpy(), Encoding("jpg"))
+    files = codec.encode([large, small, huge, large], Encoding("jpg"))
+    assert [files[0], files[1], files[3]] == [b"file", written, b"file"]
+    assert isinstance(files[2], EncodeError)
+
+
+# On a GPU
+
+
+@pytest.fixture(scope="module")
+def card() -> Codec:
+    return Codec(torch.device("cuda"), 4)
+
+
+@pytest.mark.gpu
+def test_gpu_decodes_every_kind_in_one_batch(card: Codec) -> None:
+    check(card, [*NAMED], torch.device("cuda"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("bad", BAD)
+def test_gpu_one_bad_file_in_the_middle(card: Codec, bad: str) -> None:
+    check(card, ["tall", "RGBA PNG", "baseline", bad, "gray", "4:4:4"], torch.device("cuda"))
+
+
+@pytest.mark.gpu
+def test_gpu_lanes_with_streams_of_their_own(card: Codec) -> None:
+    rng = np.random.default_rng(4)
+    order = [[str(name) for name in rng.permutation([*NAMED])] for _ in range(12)]
+
+    def lane(names: Sequence[str]) -> None:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            check(card, names, torch.device("cuda"))
+
+    with ThreadPoolExecutor(3) as pool:
+        for _ in pool.map(lane, order):
+            pass
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
+def test_gpu_encodes(card: Codec, encoding: Encoding) -> None:
+    with torch.cuda.stream(torch.cuda.Stream()):
+        wide = [torch.from_numpy(np.pad(page, ((0, 1), (0, 3)))).cuda() for page in PAGES]
+        strided = [image[:-1, :-3] for image in wide]
+        files = card.encode(strided, encoding)
+    if encoding.format == "jpg":
+        close_to_pages(files, encoding.quality or 95)
+    else:
+        assert files == [cpu.encode(page, encoding) for page in PAGES]
+
+
+@pytest.mark.gpu
+def test_gpu_encodes_jpeg_itself(card: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "encode", None)
+    images = [torch.from_numpy(page).cuda() for page in PAGES if min(page.shape) >= 8]
+    assert all(isinstance(file, bytes) for file in card.encode(images, Encoding("jpg")))
