@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -370,6 +373,29 @@ def test_bias_and_relu_in_one_pass_are_those_of_torch(device: torch.device) -> N
         assert torch.equal(sums, expected)
 
 
+def test_the_kernel_compiles_for_every_card_and_moves_16_bytes_at_a_time() -> None:
+    code = """
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from sketchify_rt.runtime.epilogue import _finish
+signature = dict(sums="*fp16", bias="*fp16", size="i32")
+constants = dict(channels=64, rectify=True, block=2048)
+divisible = {(i,): [["tt.divisibility", 16]] for i in range(3)}
+for card in (80, 90, 100):
+    types = signature | dict.fromkeys(constants, "constexpr")
+    values = {(i + 3,): value for i, value in enumerate(constants.values())}
+    source = ASTSource(_finish, types, values, divisible)
+    ptx = compile(source, target=GPUTarget("cuda", card, 32)).asm["ptx"]
+    print(ptx.count("ld.global"), ptx.count("ld.global.v4.b32"), ptx.count("st.global.v4.b32"))
+"""
+    variables = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "4 4 2\n" * 3
+
+
 # On a GPU.
 
 
@@ -505,7 +531,7 @@ def test_gpu_out_of_memory_passes_and_leaves_the_runtime_usable(cuda: torch.devi
     runtime = TorchRuntime(LITE, cuda)
     batch = binary(1, 64, 72, device=cuda)
     expected = runtime(batch)
-    huge = torch.empty((1, 1, 1), dtype=torch.uint8, device=cuda).expand(1, 2**17, 2**17)
+    huge = torch.empty((1, 1, 1), dtype=torch.uint8, device=cuda).expand(1, 2**18, 2**18)
     for _ in range(2):
         with pytest.raises(torch.OutOfMemoryError):
             runtime(huge)

@@ -128,7 +128,7 @@ class CapturedModule:
         stream.wait_stream(current)
         # The outer context puts the caller's stream back even where the inner one fails to.
         with _capturing, torch.cuda.stream(stream):
-            self._input = like.clone()
+            self._input = like.clone(memory_format=torch.contiguous_format)
             for _ in range(_WARM_UPS):
                 run(self._input)
             # What the warm-up left to the allocator is of no use to the graph, whose memory is its

@@ -15,9 +15,8 @@ _BLOCK = 2048  # 16 values a thread of four warps: two loads of 16 bytes in FP16
 def finish(sums: Tensor, bias: Tensor, rectify: bool) -> None:
     """Adds a bias to each channel, and rectifies where asked to, in place.
 
-    sums: (N, C, H, W), dense, channels last. bias: (C,) of the same type. torch would pass over
-    `sums` twice, once of them without vector loads: at 64 channels that moves as many bytes as the
-    convolution itself. Rounds as torch does.
+    sums: (N, C, H, W), dense, channels last. bias: (C,) of the same type. Rounds as torch does,
+    which would pass over `sums` twice, and so move twice the bytes of a 3x3 convolution itself.
     """
     size = sums.numel()
     _finish[(triton.cdiv(size, _BLOCK),)](sums, bias, size, bias.numel(), rectify, _BLOCK)

@@ -28,10 +28,11 @@ class TorchRuntime:
 
     Thread-safe: up to `workers` calls are being enqueued at the same time; further ones wait their
     turn. Work goes to the current stream of the calling thread, and nothing waits for the device,
-    but for the capture of a graph: a shape's second use, by each worker.
+    but for the capture of a graph: a shape's second use, by each worker. A caller who captures a
+    graph gets the model's operators into it, having called it before.
 
-    bytes_per_pixel: device memory that a call takes at its peak for each pixel of input, a
-        little more than counted; each worker keeps as much for its graphs.
+    bytes_per_pixel: device memory that a call takes at its peak for each pixel of input; a worker
+        keeps as much for its graphs, for the largest of their shapes.
     """
 
     def __init__(
