@@ -1,1 +1,1 @@
-"""Encoded bytes to pixels and back: cpu.py on the processor, from the parts in the other files."""
+"""Encoded bytes to pixels and back: cpu.py on the processor, cuda.py on a GPU, of the other files."""

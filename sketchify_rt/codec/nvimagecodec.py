@@ -28,10 +28,20 @@ class JpegEncoder:
         self._device = device
         self._lock = threading.Lock()
         try:
-            self._library: Any = importlib.import_module("nvidia.nvimgcodec")
-            self._encoder = self._library.Encoder(
-                device_id=_number(device, self._library.NVIMGCODEC_DEVICE_CPU_ONLY),
+            library: Any = importlib.import_module("nvidia.nvimgcodec")
+            kinds, number, backends = library.BackendKind, library.NVIMGCODEC_DEVICE_CPU_ONLY, None
+            if device.type == "cuda":
+                number = torch.cuda.current_device() if device.index is None else device.index
+                # Not its own way over the processor: cpu.py is as good, and known to be at work.
+                backends = [
+                    library.Backend(kind)
+                    for kind in (kinds.HW_GPU_ONLY, kinds.GPU_ONLY, kinds.HYBRID_CPU_GPU)
+                ]
+            self._library = library
+            self._encoder = library.Encoder(
+                device_id=number,
                 max_num_cpu_threads=max(1, threads - 1),  # the caller is one more
+                backends=backends,
             )
         except (ImportError, OSError, RuntimeError) as error:
             raise BackendUnavailable(f"{device}: nvImageCodec cannot be opened: {error}") from error
@@ -58,9 +68,3 @@ class JpegEncoder:
                 wrapped = library.as_images(sources, stream)
             files = self._encoder.encode(wrapped, "jpeg", params=params)
         return [None if file is None else bytes(file) for file in files]
-
-
-def _number(device: torch.device, cpu: int) -> int:
-    if device.type == "cpu":
-        return cpu
-    return torch.cuda.current_device() if device.index is None else device.index
