@@ -245,7 +245,7 @@ class Sketchifier:
             return binaries
         manifest = self._model.manifest
         rule = tiling.Rule(
-            self.options.tile,
+            min(self.options.tile, runtime.tile or self.options.tile),
             manifest.halo,
             manifest.stride,
             runtime.static,

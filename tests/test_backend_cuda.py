@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -156,10 +157,17 @@ def test_memory_bounds_what_is_taken_at_once(device: torch.device) -> None:
     assert large.pixels // small.pixels == 4
     assert small.pixels * 12 * LANES <= 2**29
     few, many = small.open_runtime(lite, 1, 1), large.open_runtime(lite, 1, 1)
-    assert 408**2 <= few.most_pixels < many.most_pixels <= 2**24
     assert few.static == 408
-    with pytest.raises(OptionsError, match=r"a tile of 1536 .* at most \d+"):
-        opened(device, device_memory=512).open_runtime(lite, 1, 1)
+    assert few.tile is not None and 408 <= few.tile < many.tile  # type: ignore[operator]
+    assert few.tile**2 <= few.most_pixels < many.most_pixels <= 2**24
+    with pytest.raises(OptionsError, match=r"a tile of 1536 does not fit .* takes \d+ MiB"):
+        opened(device, device_memory=512).open_runtime(deep(), 1, 1)
+
+
+def deep() -> models.Model:
+    """`lite`, but for a halo that asks for large tiles."""
+    lite = models.load("lite")
+    return models.Model(lite.path, dataclasses.replace(lite.manifest, halo=190))
 
 
 def test_errors_that_mean_full_memory(device: torch.device) -> None:

@@ -26,10 +26,12 @@ class Runtime:
     """An opened U-Net.
 
     infer: tiles, uint8 (N, H, W), 0 or 255, multiples of the stride, to tones, floats (N, H, W) in
-    0..1. static, most_pixels: how tiles should come, see `tiling.Rule`.
+    0..1. tile: the longest side that there is memory for, None for any. static, most_pixels: how
+    tiles should come, see `tiling.Rule`.
     """
 
     infer: Callable[[Any], Any]
+    tile: int | None = None
     static: int | None = None
     most_pixels: int = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import queue
 import re
@@ -184,21 +185,21 @@ class CudaBackend:
         return drawings
 
     def open_runtime(self, model: Model, threads: int, workers: int) -> Runtime:
-        """torch. Raises ModelError, and OptionsError where a tile does not fit into the memory."""
+        """torch. Raises ModelError, and OptionsError where there is no memory for a tile."""
         options = self._options
         runtime = TorchRuntime(model, self._device, workers, options.precision, options.compile)
         # Twice, because each worker keeps as much for the graphs as a call without one takes.
         most = int(self._lane_bytes / 2 / (2 * runtime.bytes_per_pixel))
-        if most < options.tile**2:
-            side = int(most**0.5)
-            raise OptionsError(
-                f"a tile of {options.tile} does not fit into the GPU's memory or device_memory; "
-                f"give a tile of at most {side}"
-            )
-        manifest = model.manifest
+        margin = tiling.padded(model.manifest.halo, model.manifest.stride)
         # Three quarters of a tile at least are not halo.
-        static = max(_STATIC, 8 * tiling.padded(manifest.halo, manifest.stride))
-        return Runtime(runtime, min(static, options.tile), min(most, _MOST_PIXELS))
+        static = min(max(_STATIC, 8 * margin), options.tile)
+        if most < static**2:
+            need = static**2 * 2 * runtime.bytes_per_pixel * 2 * LANES / 2**20
+            raise OptionsError(
+                f"a tile of {static} does not fit into the GPU's memory that is free, or that "
+                f"device_memory allows; it takes {need:.0f} MiB"
+            )
+        return Runtime(runtime, math.isqrt(most), static, min(most, _MOST_PIXELS))
 
     def cut(self, images: Sequence[Tensor], tiles: Sequence[Tile]) -> Tensor:
         """Beyond an image its last row and column are repeated."""
