@@ -4,7 +4,7 @@ DALI decodes JPEG on the GPU. All else is read by cpu.py, on threads of the proc
 works, and so is what DALI cannot decode: that names what is wrong with a file in the same words.
 
 DALI reads PNG and WebP on the processor too, with the same libraries, but not with the same result:
-it drops alpha, ignores EXIF in WebP, and its luma of a colour PNG is off by 1. Nor is it much
+it drops alpha, refuses WebP with EXIF, and its luma of a colour PNG is off by 1. Nor is it much
 faster. Milliseconds a page of 992 x 1401, two threads of an AMD EPYC:
 
                       cpu.py   DALI
