@@ -1,1 +1,1 @@
-"""Image files to pixels and back: cpu.py on the processor, cuda.py on a GPU, with their parts."""
+"""Encoded bytes to pixels and back: cpu.py on the processor, cuda.py on a GPU, from the rest."""
