@@ -173,6 +173,7 @@ def deep() -> models.Model:
 def test_errors_that_mean_full_memory(device: torch.device) -> None:
     gpu = opened(device)
     assert gpu.exhausted(torch.OutOfMemoryError("CUDA out of memory"))
+    assert gpu.exhausted(MemoryError("std::bad_alloc"))
     assert gpu.exhausted(RuntimeError("nvjpeg: cudaErrorMemoryAllocation"))
     assert not gpu.exhausted(RuntimeError("an illegal memory access was encountered"))
 

@@ -246,9 +246,9 @@ class CudaBackend:
 
     def exhausted(self, error: BaseException) -> bool:
         """Also lets go of what torch keeps for later, which DALI may want."""
-        if not isinstance(error, torch.OutOfMemoryError) and not re.search(
-            r"out of memory|MemoryAllocation|bad_alloc", str(error), re.IGNORECASE
-        ):
+        # DALI's is a MemoryError, those of the encoder and the driver are texts.
+        of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not of_memory and not re.search("out of memory|MemoryAllocation", str(error)):
             return False
         self.release()
         return True
