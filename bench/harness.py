@@ -17,11 +17,25 @@ from pathlib import Path
 
 Row = Mapping[str, object]
 
+Timer = Callable[[Callable[[], object]], float]
+"""Runs something and tells how many seconds it took."""
+
 PACKAGES = ("sketchify-rt", "numpy", "opencv-python-headless", "openvino", "torch", "tensorrt")
 
 
+def wall_seconds(run: Callable[[], object]) -> float:
+    """A `Timer`: until `run` returns."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
 def medians_ms(
-    candidates: Mapping[str, Callable[[], object]], *, seconds: float, least: int = 15
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float,
+    least: int = 15,
+    timer: Timer = wall_seconds,
 ) -> dict[str, float]:
     """The median time of each candidate in milliseconds.
 
@@ -37,9 +51,7 @@ def medians_ms(
         end = time.perf_counter() + seconds
         while time.perf_counter() < end or len(next(iter(times.values()))) < least:
             for name, run in candidates.items():
-                start = time.perf_counter()
-                run()
-                times[name].append(time.perf_counter() - start)
+                times[name].append(timer(run))
     finally:
         if was_enabled:
             gc.enable()
@@ -48,20 +60,25 @@ def medians_ms(
 
 def machine() -> dict[str, object]:
     """Processor, processors this process may run on, versions, and the time, in UTC."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
         "python": platform.python_version(),
-        **versions,
+        **versions(PACKAGES),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Of those of the packages that are installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

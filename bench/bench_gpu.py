@@ -1,0 +1,72 @@
+"""Everything on an NVIDIA GPU: limits of the card, kernels, U-Net, codec, pipeline, agreement.
+
+Runs what is installed, names what is not, and goes on where something fails. What each figure means
+stands at the top of bench/gpu_NAME.py. Tables are printed, and the file of results written anew, as
+soon as they are measured, so that a run that is stopped leaves what it has. All takes about four
+minutes on an H200, with --quick one. A fault of the card itself, such as an illegal address, ends
+all that follows in the process: then name the other parts in a run of their own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import harness
+from bench.gpu_findings import Report
+
+if TYPE_CHECKING:
+    from bench.gpu_setup import Setup
+
+PARTS = ("kernels", "unet", "codec", "pipeline", "agreement")
+
+
+def main(argv: list[str]) -> None:
+    """Measures and reports. Exits with 1 where there is no GPU."""
+    parser = harness.parser(__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all")
+    parser.add_argument("--quick", action="store_true", help="less of all, and no torch.compile")
+    parser.add_argument("--engine", type=Path, metavar="FILE", help='TensorRT engine of "lite"')
+    options = parser.parse_args(argv)
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    try:
+        import torch
+    except ImportError as error:
+        raise SystemExit(f"bench gpu needs torch, and an NVIDIA GPU: {error}") from error
+    if not torch.cuda.is_available():
+        raise SystemExit(f"bench gpu needs an NVIDIA GPU; torch {torch.__version__} sees none")
+
+    from bench.gpu_facts import facts
+    from bench.gpu_setup import Scale, Setup
+
+    scale = Scale(seconds=options.seconds)
+    if options.quick:
+        seconds = options.seconds / 10
+        scale = replace(scale, seconds=seconds, pages=64, files=48, images=192, compiling=False)
+    device = torch.device("cuda", torch.cuda.current_device())
+    setup = Setup(device, scale, options.engine)
+    machine = facts(device)
+    file = options.json or _file(machine)
+    # TensorRT and graphs want a stream that is not the default one.
+    with torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
+        run(setup, options.parts or PARTS, Report(file, machine=machine, scale=vars(scale)))
+    print(f"\nwritten to {file}")
+
+
+def run(setup: Setup, parts: Sequence[str], report: Report) -> None:
+    """Measures parts by name, the limits first."""
+    for name in ("limits", *parts):
+        with report.part(name):
+            for finding in importlib.import_module(f"bench.gpu_{name}").measure(setup):
+                report.add(finding)
+
+
+def _file(machine: harness.Row) -> Path:
+    """bench/results/DATE-CARD.json"""
+    card = re.sub(r"[^a-z0-9]+", "-", str(machine["card"]).lower()).strip("-")
+    return Path(__file__).parent / "results" / f"{str(machine['date'])[:10]}-{card}.json"

@@ -1,0 +1,72 @@
+"""The answers of the GPU beside those of the CPU backend in float32.
+
+within_1 is the share of pixels that differ by at most one level, largest the largest difference.
+From arrays both see the same luma; from JPEG files the decoders' roundings differ too, and a
+threshold makes of one level all or nothing. Where OpenVINO is not installed, torch runs the U-Net
+of the CPU backend.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bench import gpu_files, harness
+from bench.gpu_findings import Finding, NotRun, Table, reason
+from bench.gpu_setup import Setup
+from sketchify_rt import Sketchifier, backend
+from sketchify_rt.codec import cpu as codec
+from sketchify_rt.models import Model
+from sketchify_rt.options import MAX_PIXELS, MODES, Mode
+
+
+def measure(setup: Setup) -> Iterator[Finding]:
+    """A row for each mode and kind of input."""
+    scale = setup.scale
+    files = gpu_files.mixed(scale.agreeing, scale.height, scale.width)
+    grays = [codec.decode(data, "page", MAX_PIXELS) for data in files]
+    rows: list[harness.Row] = []
+    if importlib.util.find_spec("openvino") is None:
+        yield NotRun("OpenVINO", "not installed; the CPU backend runs the U-Net with torch")
+    for mode in MODES:
+        for source, pages in ("arrays", grays), ("JPEG", files):
+            try:
+                rows.append({"mode": mode, "from": source, **_compared(setup, mode, pages)})
+            except Exception as error:  # the other modes are compared all the same
+                yield NotRun(f"{mode} from {source}", reason(error))
+    yield Table("agreement with the CPU backend", rows)
+
+
+def _compared(setup: Setup, mode: Mode, pages: Sequence[Any]) -> harness.Row:
+    with (
+        Sketchifier(mode=mode, device=str(setup.device)) as ours,
+        Sketchifier(mode=mode, device="cpu", precision="fp32") as theirs,
+    ):
+        if importlib.util.find_spec("openvino") is None:
+            theirs.backend.open_runtime = _torch_runtime  # type: ignore[method-assign]
+        pairs = zip(ours.map(pages), theirs.map(pages), strict=True)
+        off = np.concatenate([np.abs(a.astype(np.int16) - b).ravel() for a, b in pairs])
+    return {
+        "pages": len(pages),
+        "within_1": float(np.mean(off <= 1)),
+        "equal": float(np.mean(off == 0)),
+        "largest": int(off.max()),
+    }
+
+
+def _torch_runtime(model: Model, threads: int, workers: int) -> backend.Runtime:
+    """torch in float32 on the processor, for arrays."""
+    from sketchify_rt.runtime.torch import TorchRuntime
+
+    runtime = TorchRuntime(model, torch.device("cpu"), workers, "fp32")
+
+    def infer(binary: NDArray[np.uint8]) -> NDArray[np.float32]:
+        tones: NDArray[np.float32] = runtime(torch.from_numpy(binary)).numpy()
+        return tones
+
+    return backend.Runtime(infer)

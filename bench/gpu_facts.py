@@ -1,0 +1,67 @@
+"""The machine, its card, and what is installed."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import torch
+
+from bench import harness
+
+PACKAGES = (
+    "triton",
+    "numba-cuda",
+    "nvidia-dali-cuda120",
+    "nvidia-dali-cuda130",
+    "nvidia-nvimgcodec-cu12",
+    "nvidia-nvimgcodec-cu13",
+    "cvcuda-cu12",
+    "cvcuda-cu13",
+    "onnx",
+    "onnxscript",
+)
+_ASKED = "driver_version,power.limit,clocks.max.sm"
+
+
+def facts(device: torch.device) -> dict[str, object]:
+    """Machine, card, driver, versions, commit and date."""
+    return {
+        **harness.machine(),
+        **harness.versions(PACKAGES),
+        **_card(device),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "commit": _told("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"),
+    }
+
+
+def _card(device: torch.device) -> dict[str, object]:
+    if device.type == "cpu":
+        return {"card": "none"}
+    card = torch.cuda.get_device_properties(device)
+    query = f"--query-gpu={_ASKED}"
+    told = _told("nvidia-smi", query, "--format=csv,noheader", f"--id={card.uuid}") or _told(
+        "nvidia-smi", query, "--format=csv,noheader"
+    )
+    lines = (told or "unknown,unknown,unknown").splitlines()
+    driver, power, clock = (value.strip() for value in lines[0].split(","))
+    return {
+        "card": card.name,
+        "capability": f"{card.major}.{card.minor}",
+        "multiprocessors": card.multi_processor_count,
+        "memory_gib": round(card.total_memory / 2**30, 1),
+        "l2_mib": card.L2_cache_size // 2**20,
+        "driver": driver,
+        "power_limit": power,
+        "highest_clock": clock,
+    }
+
+
+def _told(*command: str) -> str | None:
+    """What a command prints; None where it is not there or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,85 @@
+"""The pipeline and each of its stages alone, under the same conditions: batches, lanes, streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from bench.gpu_setup import Setup
+from bench.gpu_timing import synchronize
+from sketchify_rt import Encoding, Sketchifier, stream
+from sketchify_rt.options import MAX_PIXELS, Mode
+
+
+def opened(setup: Setup, mode: Mode) -> Sketchifier:
+    """An engine on the device, ready for as many workers as the device likes."""
+    sketchify = Sketchifier(mode=mode, device=str(setup.device))
+    sketchify.prepare(sketchify.backend.workers)
+    return sketchify
+
+
+class Stages:
+    """Runs one stage over all images; each ends when the device has done all."""
+
+    def __init__(self, setup: Setup, sketchify: Sketchifier, files: Sequence[bytes]) -> None:
+        """files: JPEG; taken again from the start until there are `setup.scale.images`."""
+        self._setup = setup
+        self._sketchify = sketchify
+        self._backend = sketchify.backend
+        self._times = -(-setup.scale.images // len(files))
+        self._files = list(files)
+        self._grays = self._over(self._files, self._decoded)
+        self._sketches = self._over(self._grays, self._converted)
+        self.images = self._times * len(files)
+
+    def decode(self) -> None:
+        """Files to images on the device."""
+        self._over(self._files * self._times, self._decoded)
+
+    def convert(self) -> None:
+        """Images to sketches: kernels, and the U-Net in mode sketch."""
+        self._over(self._grays * self._times, self._converted)
+
+    def encode(self, encoding: Encoding) -> None:
+        """Sketches to files."""
+
+        def encoded(batch: list[Any]) -> Sequence[Any]:
+            return self._backend.encode(batch, encoding, self._threads)
+
+        self._over(self._sketches * self._times, encoded)
+
+    def pipeline(self, encoding: Encoding) -> None:
+        """Files to files."""
+        for _ in self._sketchify.map(self._files * self._times, encoding=encoding):
+            pass
+
+    @property
+    def _threads(self) -> int:
+        return max(1, self._sketchify.options.thread_count // self._backend.workers)
+
+    def _decoded(self, files: list[bytes]) -> Sequence[Any]:
+        names = ["page"] * len(files)
+        return self._backend.decode(files, names, MAX_PIXELS, self._threads)
+
+    def _converted(self, grays: list[Any]) -> Sequence[Any]:
+        return self._sketchify._convert(grays)
+
+    def _over(self, inputs: Iterable[Any], step: Callable[[list[Any]], Sequence[Any]]) -> list[Any]:
+        """What `step` gives for all, in batches of the engine's on threads of their own."""
+
+        def in_lane(batch: list[Any]) -> list[Any]:
+            with self._backend.lane(True):
+                results = list(step(batch))
+            for result in results:
+                if isinstance(result, Exception):
+                    raise result
+            return results
+
+        batches = stream.batches(inputs, lambda: self._sketchify.batch, _never)
+        results = list(stream.in_order(in_lane, batches, self._backend.workers, _never))
+        synchronize(self._setup.device)
+        return results
+
+
+def _never(_: object) -> bool:
+    return False

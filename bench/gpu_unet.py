@@ -1,0 +1,165 @@
+"""The U-Net in images a second, and as a share of what the card reaches on matrix products.
+
+Two models: "lite", and one of 31 million random weights, which is bound by arithmetic. Two batches
+each: of equal tiles, as images of any size are cut, and of whole pages. tflop_s counts the
+convolutions of the architecture, a multiply-add as two, however they are computed; matmul_share is
+its share of the measured FP16 matmul rate; to_eager how many times as fast as torch eager.
+
+  eager          training.model.UNet as one would run it: FP16, channels last, random weights
+  compiled       the same under torch.compile
+  ours eager     the module of runtime/torch.py without a graph
+  CUDA graph     runtime/torch.py as the pipeline runs it
+  ours compiled  the same with the option `compile`, of "lite"
+  TensorRT       an engine of "lite" given by --engine
+
+All take uint8 pages on the device and give FP16 tones. Before, the difference of FP16 from float32
+in levels of 255 on a page, by the runtime.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench import harness
+from bench.bench_kernels import page
+from bench.gpu_findings import Finding, NotRun, Table, reason
+from bench.gpu_setup import Setup
+from bench.gpu_timing import DeviceTimer, Run, compared, release
+from sketchify_rt import models, tiling
+from sketchify_rt.kernels import reference
+from sketchify_rt.models import Model
+from sketchify_rt.runtime import onnx_graph
+from sketchify_rt.runtime.torch import TorchRuntime
+from training.model import UNet, UNetConfig
+
+_CALLS = 3  # before measuring: a shape's second use is captured, its third replayed
+
+
+def measure(setup: Setup) -> Iterator[Finding]:
+    """Both models."""
+    if not setup.scale.compiling:
+        yield NotRun("torch.compile", "left out by --quick")
+    if setup.engine is None:
+        yield NotRun("TensorRT", "no engine given by --engine")
+    yield from _model(setup, models.load("lite"), setup.scale.lite_pixels)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            large = random_model(setup, Path(folder) / "large.onnx")
+        except ImportError as error:
+            yield NotRun("the U-Net of 31 million weights", reason(error))
+            return
+        yield from _model(setup, large, setup.scale.large_pixels)
+
+
+def random_model(setup: Setup, path: Path) -> Model:
+    """An untrained U-Net at `path`, exported as a trained one is. Raises ImportError."""
+    from training.export import export  # needs onnx and onnxscript
+
+    config = UNetConfig(setup.scale.large_width, setup.scale.large_depth, unshuffle=1)
+    torch.manual_seed(0)
+    checkpoint = path.with_suffix(".pt")
+    torch.save(
+        {
+            "config": vars(config),
+            "model": UNet(config).state_dict(),
+            **dict.fromkeys(("step", "batch", "seed"), 0),
+        },
+        checkpoint,
+    )
+    export(checkpoint, path, credit="nobody", data="none")
+    return models.load(str(path))
+
+
+def _model(setup: Setup, model: Model, most: int) -> Iterator[Finding]:
+    name, stride = model.manifest.name, model.manifest.stride
+    gray = page(setup.scale.height, setup.scale.width, None)
+    whole = torch.from_numpy(tiling.pad(reference.binarize(gray), stride)).to(setup.device)
+    yield _difference(setup, model, whole)
+    side = setup.scale.tile
+    rows: list[harness.Row] = []
+    for kind, image in ("tiles", whole[:side, :side]), ("pages", whole):
+        batch = _batch(image, most)
+        made, missing = _measured(setup, model, batch)
+        rows += [{"batch": f"{len(batch)} {kind}", **row} for row in made]
+        yield from (NotRun(f"{name}, {way}, {kind}", why) for way, why in missing.items())
+        release(setup.device)
+    yield Table(name, rows)
+
+
+def _batch(image: Tensor, most: int) -> Tensor:
+    """A power of two of shifted copies, at most `most` pixels together unless one has more."""
+    count = 1 << (max(1, most // image.numel()).bit_length() - 1)
+    return torch.stack([image.roll((37 * n, 53 * n), (0, 1)) for n in range(count)])
+
+
+def _difference(setup: Setup, model: Model, binary: Tensor) -> Table:
+    tones = [
+        TorchRuntime(model, setup.device, precision=precision)(binary[None]).float()
+        for precision in ("auto", "fp32")
+    ]
+    levels = (tones[0] - tones[1]).abs() * 255
+    row = {"largest_level": float(levels.max()), "mean_level": float(levels.mean())}
+    return Table(f"{model.manifest.name}, FP16 from float32", [row])
+
+
+def _measured(
+    setup: Setup, model: Model, batch: Tensor
+) -> tuple[list[harness.Row], dict[str, str]]:
+    candidates, missing = _candidates(setup, model)
+    bound = {way: _bound(step, batch) for way, step in candidates.items()}
+    with torch.no_grad():
+        timer = DeviceTimer(setup.device)
+        times, failed = compared(bound, setup, calls=_CALLS, timer=timer)
+    gflop = model.manifest.gflop_per_megapixel * batch.numel() / 1e6
+    limits = setup.limits
+    rows: list[harness.Row] = [
+        {
+            "way": way,
+            "images_s": len(batch) / ms * 1e3,
+            "ms": ms,
+            "tflop_s": gflop / ms,
+            "matmul_share": None if limits is None else gflop * 1e12 / ms / limits.flop,
+            "to_eager": times["eager"] / ms if "eager" in times else None,
+        }
+        for way, ms in times.items()
+    ]
+    return rows, missing | failed
+
+
+def _candidates(
+    setup: Setup, model: Model
+) -> tuple[dict[str, Callable[[Tensor], object]], dict[str, str]]:
+    device, half = setup.device, setup.half
+    plain = UNet(UNetConfig(**model.manifest.architecture)).eval().to(device, half)
+    plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def by(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda binary: network((binary.to(half) / 255)[:, None])[:, 0]
+
+    ways: dict[str, Callable[[Tensor], object]] = {
+        "eager": by(plain),
+        "ours eager": onnx_graph.read(model, half).to(device),
+        "CUDA graph": TorchRuntime(model, device),
+    }
+    missing: dict[str, str] = {}
+    if setup.scale.compiling:
+        ways["compiled"] = torch.compile(by(plain), dynamic=False)
+        if model.manifest.name == "lite":
+            ways["ours compiled"] = TorchRuntime(model, device, compile=True)
+    if setup.engine is not None and model.manifest.name == "lite":
+        try:
+            from bench.gpu_tensorrt import Engine
+
+            ways["TensorRT"] = Engine(setup.engine, device)
+        except (ImportError, RuntimeError) as error:
+            missing["TensorRT"] = reason(error)
+    return ways, missing
+
+
+def _bound(step: Callable[[Tensor], object], batch: Tensor) -> Run:
+    return lambda: step(batch)
