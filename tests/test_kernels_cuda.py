@@ -19,7 +19,9 @@ from sketchify_rt.kernels import reference, triton
 
 Gray = NDArray[np.uint8]
 
-SIZES = [(1, 1), (1, 7), (5, 3), (9, 70), (70, 2), (65, 67), (63, 130)]  # tiles are of 64 or 62
+# Strips have 64 or 62 rows and steps of 64 columns, quick ones where rows are aligned and 112 are
+# left.
+SIZES = [(1, 1), (1, 7), (5, 3), (9, 70), (70, 2), (65, 67), (63, 130), (67, 336), (2, 193)]
 STRENGTHS = [0, 1, 1.6, 4]
 SPECIAL = [np.nan, -np.nan, np.inf, -np.inf, -0.0, 1e-45, 1e38, -1e38, 1.0000001]
 
@@ -67,13 +69,22 @@ def assert_equal(
 
 
 def test_ragged_batches_are_the_reference(kernels: ModuleType, device: torch.device) -> None:
-    grays = [
-        picture for size in SIZES for picture in (noise(*size), noise(*size, seed=1), edges(*size))
-    ]
+    grays = [noise(*size) for size in SIZES]
+    grays += [edges(*size) for size in SIZES[3:7]]
     grays += [np.full((20, 67), level, np.uint8) for level in (0, 1, 128, 255)]
     images = on(device, grays)
     assert_equal(kernels.binarize(images), grays, reference.binarize)
     assert_equal(kernels.dodge(images), grays, reference.dodge)
+
+
+def test_strips_of_many_steps_are_the_reference(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triton, "_ENOUGH", 1)
+    grays = [noise(5, 1120), noise(3, 333), noise(66, 240)]
+    images = on(device, grays)
+    assert_equal(triton.binarize(images), grays, reference.binarize)
+    assert_equal(triton.dodge(images, 1.6), grays, lambda gray: reference.dodge(gray, 1.6))
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)

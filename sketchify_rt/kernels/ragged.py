@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,16 +35,27 @@ def sources(images: Sequence[Tensor], *dtypes: torch.dtype) -> list[Tensor]:
     return [image if _rows_adjacent(image) else image.contiguous() for image in images]
 
 
+def empty(shapes: Sequence[Sequence[int]], device: torch.device) -> list[Tensor]:
+    """Images of (H, W) each, views of one buffer, as the kernels like them best.
+
+    Rows begin at multiples of 16 bytes: up to 15 bytes after each row are in no image.
+    """
+    strides = [-(-width // 16) * 16 for _, width in shapes]
+    sizes = [height * stride for (height, _), stride in zip(shapes, strides, strict=True)]
+    parts = torch.split(torch.empty(sum(sizes), dtype=torch.uint8, device=device), sizes)
+    return [
+        part.view(height, stride)[:, :width]
+        for part, (height, width), stride in zip(parts, shapes, strides, strict=True)
+    ]
+
+
 def pages(images: Sequence[Tensor], out: Sequence[Tensor] | None) -> list[Tensor]:
     """Where the results go: `out`, checked, or views of one buffer that holds them all.
 
     Raises InputError unless `out` is uint8 like the images, the pixels of a row adjacent.
     """
     if out is None:
-        sizes = [image.numel() for image in images]
-        packed = torch.empty(sum(sizes), dtype=torch.uint8, device=images[0].device)
-        parts = torch.split(packed, sizes)
-        return [part.view(image.shape) for part, image in zip(parts, images, strict=True)]
+        return empty([image.shape for image in images], images[0].device)
     if len(out) != len(images):
         raise InputError(f"out has {len(out)} tensors for {len(images)} images")
     for page, image in zip(out, images, strict=True):
@@ -79,9 +91,16 @@ _simulating = threading.Lock()  # Triton's interpreter and numba's simulator pat
 
 @contextmanager
 def launching(device: torch.device) -> Iterator[None]:
-    """Makes a CUDA device the current one; on the processor, one kernel runs at a time."""
-    with _simulating if device.type == "cpu" else torch.cuda.device(device):
-        yield
+    """Makes a CUDA device the current one.
+
+    On the processor, one kernel runs at a time, and infinities come without a warning, as there.
+    """
+    if device.type == "cpu":
+        with _simulating, np.errstate(all="ignore"):
+            yield
+    else:
+        with torch.cuda.device(device):
+            yield
 
 
 def _rows_adjacent(image: Tensor) -> bool:
