@@ -51,7 +51,8 @@ def main(argv: list[str]) -> None:
     device = torch.device("cuda", torch.cuda.current_device())
     setup = Setup(device, scale, options.engine)
     machine = facts(device)
-    file = options.json or _file(machine)
+    quick = ["quick"] if options.quick else []
+    file = options.json or _file(machine, *quick, *options.parts)
     # TensorRT and graphs want a stream that is not the default one.
     with torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
         run(setup, options.parts or PARTS, Report(file, machine=machine, scale=vars(scale)))
@@ -66,7 +67,8 @@ def run(setup: Setup, parts: Sequence[str], report: Report) -> None:
                 report.add(finding)
 
 
-def _file(machine: harness.Row) -> Path:
-    """bench/results/DATE-CARD.json"""
+def _file(machine: harness.Row, *only: str) -> Path:
+    """bench/results/DATE-CARD.json, or a longer name for what is not the whole."""
     card = re.sub(r"[^a-z0-9]+", "-", str(machine["card"]).lower()).strip("-")
-    return Path(__file__).parent / "results" / f"{str(machine['date'])[:10]}-{card}.json"
+    name = "-".join([str(machine["date"])[:10], card, *only])
+    return Path(__file__).parent / "results" / f"{name}.json"

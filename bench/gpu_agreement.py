@@ -1,9 +1,9 @@
 """The answers of the GPU beside those of the CPU backend in float32.
 
-within_1 is the share of pixels that differ by at most one level, largest the largest difference.
-From arrays both see the same luma; from JPEG files the decoders' roundings differ too, and a
-threshold makes of one level all or nothing. Where OpenVINO is not installed, torch runs the U-Net
-of the CPU backend.
+within_1 is the percentage of pixels that differ by at most one level, equal of those that do not
+differ, largest the largest difference. From arrays both see the same luma; from JPEG files the
+decoders' roundings differ too, and a threshold makes of one level all or nothing. Where OpenVINO is
+not installed, torch runs the U-Net of the CPU backend.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def _compared(setup: Setup, mode: Mode, pages: Sequence[Any]) -> harness.Row:
         off = np.concatenate([np.abs(a.astype(np.int16) - b).ravel() for a, b in pairs])
     return {
         "pages": len(pages),
-        "within_1": float(np.mean(off <= 1)),
-        "equal": float(np.mean(off == 0)),
+        "within_1": 100 * float(np.mean(off <= 1)),
+        "equal": 100 * float(np.mean(off == 0)),
         "largest": int(off.max()),
     }
 

@@ -41,7 +41,7 @@ def _card(device: torch.device) -> dict[str, object]:
         return {"card": "none"}
     card = torch.cuda.get_device_properties(device)
     query = f"--query-gpu={_ASKED}"
-    told = _told("nvidia-smi", query, "--format=csv,noheader", f"--id={card.uuid}") or _told(
+    told = _told("nvidia-smi", query, "--format=csv,noheader", f"--id=GPU-{card.uuid}") or _told(
         "nvidia-smi", query, "--format=csv,noheader"
     )
     lines = (told or "unknown,unknown,unknown").splitlines()

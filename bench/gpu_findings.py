@@ -85,9 +85,9 @@ class Report:
 
 
 def _json(value: Any, indent: str = "") -> str:
-    """JSON with a line for each row and each single value, floats to four digits."""
+    """JSON with a line for each row and each single value, floats to six digits."""
     if isinstance(value, float):
-        return json.dumps(float(f"{value:.4g}"))
+        return json.dumps(float(f"{value:.6g}"))
     if not isinstance(value, Mapping | list):
         return json.dumps(value)
     children = list(value.values()) if isinstance(value, Mapping) else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from bench.gpu_setup import Setup
@@ -28,17 +28,17 @@ class Stages:
         self._backend = sketchify.backend
         self._times = -(-setup.scale.images // len(files))
         self._files = list(files)
-        self._grays = self._over(self._files, self._decoded)
-        self._sketches = self._over(self._grays, self._converted)
+        self._grays = list(self._over(self._files, self._decoded))
+        self._sketches = list(self._over(self._grays, self._converted))
         self.images = self._times * len(files)
 
     def decode(self) -> None:
         """Files to images on the device."""
-        self._over(self._files * self._times, self._decoded)
+        _exhaust(self._over(self._files * self._times, self._decoded))
 
     def convert(self) -> None:
         """Images to sketches: kernels, and the U-Net in mode sketch."""
-        self._over(self._grays * self._times, self._converted)
+        _exhaust(self._over(self._grays * self._times, self._converted))
 
     def encode(self, encoding: Encoding) -> None:
         """Sketches to files."""
@@ -46,12 +46,11 @@ class Stages:
         def encoded(batch: list[Any]) -> Sequence[Any]:
             return self._backend.encode(batch, encoding, self._threads)
 
-        self._over(self._sketches * self._times, encoded)
+        _exhaust(self._over(self._sketches * self._times, encoded))
 
     def pipeline(self, encoding: Encoding) -> None:
         """Files to files."""
-        for _ in self._sketchify.map(self._files * self._times, encoding=encoding):
-            pass
+        _exhaust(self._sketchify.map(self._files * self._times, encoding=encoding))
 
     @property
     def _threads(self) -> int:
@@ -64,7 +63,9 @@ class Stages:
     def _converted(self, grays: list[Any]) -> Sequence[Any]:
         return self._sketchify._convert(grays)
 
-    def _over(self, inputs: Iterable[Any], step: Callable[[list[Any]], Sequence[Any]]) -> list[Any]:
+    def _over(
+        self, inputs: Iterable[Any], step: Callable[[list[Any]], Sequence[Any]]
+    ) -> Iterator[Any]:
         """What `step` gives for all, in batches of the engine's on threads of their own."""
 
         def in_lane(batch: list[Any]) -> list[Any]:
@@ -76,9 +77,14 @@ class Stages:
             return results
 
         batches = stream.batches(inputs, lambda: self._sketchify.batch, _never)
-        results = list(stream.in_order(in_lane, batches, self._backend.workers, _never))
+        yield from stream.in_order(in_lane, batches, self._backend.workers, _never)
         synchronize(self._setup.device)
-        return results
+
+
+def _exhaust(results: Iterable[object]) -> None:
+    """Lets go of each at once, as who writes them to files does."""
+    for _ in results:
+        pass
 
 
 def _never(_: object) -> bool:

@@ -45,11 +45,11 @@ class Ways:
         for name in KERNELS:
             try:
                 self._kernels[name] = importlib.import_module(f"sketchify_rt.kernels.{name}")
-            except ImportError as error:
+            except Exception as error:  # drivers that do not fit raise errors of all kinds
                 yield NotRun(name, reason(error))
         try:
             self._rivals = importlib.import_module("bench.gpu_cvcuda").FILTERS
-        except ImportError as error:
+        except Exception as error:  # likewise
             yield NotRun("CV-CUDA", reason(error))
         if not self._setup.scale.compiling:
             yield NotRun("torch.compile", "left out by --quick")
