@@ -1,9 +1,10 @@
 """The U-Net in images a second, and as a share of what the card reaches on matrix products.
 
 Two models: "lite", and one of 31 million random weights, which is bound by arithmetic. Two batches
-each: of equal tiles, as images of any size are cut, and of whole pages. tflop_s counts the
-convolutions of the architecture, a multiply-add as two, however they are computed; matmul_share is
-its share of the measured FP16 matmul rate; to_eager how many times as fast as torch eager.
+each: of equal tiles, as images of any size are cut, and of whole pages; images_s counts tiles or
+pages. tflop_s counts the convolutions of the architecture, a multiply-add as two, however they are
+computed; matmul_share is its share of the measured FP16 matmul rate; to_eager how many times as
+fast as torch eager.
 
   eager          training.model.UNet as one would run it: FP16, channels last, random weights
   compiled       the same under torch.compile
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench import harness
 from bench.bench_kernels import page
@@ -56,17 +57,29 @@ def measure(setup: Setup) -> Iterator[Finding]:
         yield from _model(setup, large, setup.scale.large_pixels)
 
 
+def untrained(config: UNetConfig) -> UNet:
+    """Random weights that keep values at their size from layer to layer, as training does.
+
+    With torch's own they would fade towards zeros, on which a card is faster than on any picture.
+    """
+    torch.manual_seed(0)
+    network = UNet(config)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    return network
+
+
 def random_model(setup: Setup, path: Path) -> Model:
     """An untrained U-Net at `path`, exported as a trained one is. Raises ImportError."""
     from training.export import export  # needs onnx and onnxscript
 
     config = UNetConfig(setup.scale.large_width, setup.scale.large_depth, unshuffle=1)
-    torch.manual_seed(0)
     checkpoint = path.with_suffix(".pt")
     torch.save(
         {
             "config": vars(config),
-            "model": UNet(config).state_dict(),
+            "model": untrained(config).state_dict(),
             **dict.fromkeys(("step", "batch", "seed"), 0),
         },
         checkpoint,
@@ -135,7 +148,7 @@ def _candidates(
     setup: Setup, model: Model
 ) -> tuple[dict[str, Callable[[Tensor], object]], dict[str, str]]:
     device, half = setup.device, setup.half
-    plain = UNet(UNetConfig(**model.manifest.architecture)).eval().to(device, half)
+    plain = untrained(UNetConfig(**model.manifest.architecture)).eval().to(device, half)
     plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def by(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
