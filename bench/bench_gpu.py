@@ -2,9 +2,9 @@
 
 Runs what is installed, names what is not, and goes on where something fails. What each figure means
 stands at the top of bench/gpu_NAME.py. Tables are printed, and the file of results written anew, as
-soon as they are measured, so that a run that is stopped leaves what it has. All takes about four
-minutes on an H200, with --quick one. A fault of the card itself, such as an illegal address, ends
-all that follows in the process: then name the other parts in a run of their own.
+soon as they are measured, so that a run that is stopped leaves what it has. Made to take four
+minutes on an H200, and one with --quick, by estimate. A fault of the card itself, such as an
+illegal address, ends all that follows in the process: then name the other parts in a new run.
 """
 
 from __future__ import annotations
