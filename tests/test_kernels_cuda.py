@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,20 +19,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sketchify_rt.errors import InputError, OptionsError
-from sketchify_rt.kernels import reference, triton
+from sketchify_rt.kernels import numba_cuda, reference, triton
 
 Gray = NDArray[np.uint8]
 
 # Strips have 64 or 62 rows and steps of 64 columns, quick ones where rows are aligned and 112 are
 # left.
 SIZES = [(1, 1), (1, 7), (5, 3), (9, 70), (70, 2), (65, 67), (63, 130), (67, 336), (2, 193)]
+SIMULATED = [(1, 1), (1, 7), (5, 3), (2, 33), (33, 20)]  # blocks of 32
 STRENGTHS = [0, 1, 1.6, 4]
 SPECIAL = [np.nan, -np.nan, np.inf, -np.inf, -0.0, 1e-45, 1e38, -1e38, 1.0000001]
 
 
-@pytest.fixture(params=[triton], ids=lambda module: module.__name__.rpartition(".")[2])
-def kernels(request: pytest.FixtureRequest) -> ModuleType:
+@pytest.fixture(params=[triton, numba_cuda], ids=lambda module: module.__name__.rpartition(".")[2])
+def kernels(
+    request: pytest.FixtureRequest, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> ModuleType:
     module: ModuleType = request.param
+    if device.type == "cpu":  # a thread of numba's simulator is one of the operating system
+        monkeypatch.setattr(numba_cuda, "_THREADS", (32, 1))
+        monkeypatch.setattr(numba_cuda, "_FLAT_THREADS", 32)
     return module
 
 
@@ -69,9 +79,10 @@ def assert_equal(
 
 
 def test_ragged_batches_are_the_reference(kernels: ModuleType, device: torch.device) -> None:
-    grays = [noise(*size) for size in SIZES]
-    grays += [edges(*size) for size in SIZES[3:7]]
-    grays += [np.full((20, 67), level, np.uint8) for level in (0, 1, 128, 255)]
+    sizes = SIMULATED if kernels is numba_cuda and device.type == "cpu" else SIZES
+    grays = [noise(*size) for size in sizes]
+    grays += [edges(*size) for size in sizes[-3:-1]]
+    grays += [np.full(sizes[3], level, np.uint8) for level in (0, 1, 255)]
     images = on(device, grays)
     assert_equal(kernels.binarize(images), grays, reference.binarize)
     assert_equal(kernels.dodge(images), grays, reference.dodge)
@@ -126,9 +137,9 @@ def test_nothing_to_do(kernels: ModuleType) -> None:
 
 
 def test_views_are_read_and_written_in_place(kernels: ModuleType, device: torch.device) -> None:
-    gray, tones = noise(90, 101), (noise(90, 101) / 250).astype(np.float32)
+    gray, tones = noise(40, 70), (noise(40, 70) / 250).astype(np.float32)
     views = [
-        (slice(3, 70), slice(5, 96)),  # a crop
+        (slice(3, 35), slice(5, 68)),  # a crop
         (slice(None, None, 2), slice(1, None)),  # every other row
         (slice(None), slice(7, 8)),  # a column
         (slice(None, None, 3), slice(None, None, 3)),  # columns apart
@@ -177,6 +188,100 @@ def test_threads_make_no_difference(kernels: ModuleType, device: torch.device) -
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda image: kernels.dodge([image])[0], images))
     assert_equal(results, grays, reference.dodge)
+
+
+def test_no_quotient_is_near_its_rounding() -> None:
+    """The arithmetic of `triton._divide`, with a root of less than the accuracy of the hardware."""
+    gray, blur = np.meshgrid(np.arange(256.0), np.arange(1.0, 256.0))
+    expected = np.minimum((512 * gray + blur) // (2 * blur), 255)
+    for error in -(2.0**-21), 0, 2.0**-21:
+        root = np.float32(blur**-0.5 * (1 + error)).astype(np.float64)
+        lifted = np.float32(gray * root + 2.0**-14).astype(np.float64)
+        quotient = np.float32(lifted * root + 1.5 * 2**15).astype(np.float64)
+        levels = np.minimum((quotient - 1.5 * 2**15) * 256, 255)
+        np.testing.assert_array_equal(levels, expected)
+
+
+COMPILE_TRITON = """
+import subprocess, sys
+from pathlib import Path
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from sketchify_rt.kernels import triton as kernels
+
+folder, architecture = Path(sys.argv[1]), int(sys.argv[2])
+disassembler = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+types = dict(table="*i64", steps="i32", band_down="*fp16", band_across="*fp16", factor="i32")
+for kernel, constants in (kernels._binarize, {}), (kernels._dodge, {"scale": True}):
+    signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
+    compiled = triton.compile(
+        ASTSource(fn=kernel, signature=signature, constexprs=constants),
+        target=GPUTarget("cuda", architecture, 32),
+        options={"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False},
+    )
+    cubin = folder / f"{kernel.__name__}.cubin"
+    cubin.write_bytes(compiled.asm["cubin"])
+    print(subprocess.run([disassembler, "-sass", cubin], capture_output=True, text=True).stdout)
+"""
+
+
+@pytest.mark.parametrize(
+    ("architecture", "product"), [(80, "HMMA.16816.F32"), (90, "HGMMA"), (100, "UTCHMMA")]
+)
+def test_triton_compiles_to_matrix_products(
+    tmp_path: Path, architecture: int, product: str
+) -> None:
+    sass = run_python(
+        COMPILE_TRITON, str(tmp_path), str(architecture), TRITON_CACHE_DIR=str(tmp_path)
+    )
+    for name in "_binarize", "_dodge":
+        instructions = sass.partition(f"Function : {name}")[2].partition("Function : ")[0]
+        assert product in instructions
+        assert "LDG.E.128" in instructions  # rows at multiples of 16 bytes
+        assert "STG.E.128" in instructions
+
+
+COMPILE_NUMBA = """
+import sys
+from types import SimpleNamespace
+from numba import cuda, types
+from numba.cuda import dispatcher
+from sketchify_rt.kernels import numba_cuda as kernels
+
+capability = divmod(int(sys.argv[1]), 10)
+# numba asks the device there is for what it compiles for, where a kernel calls a function
+dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+pixels, tones, table = types.uint8[::1], types.float32[::1], types.int64[:, ::1]
+for kernel, arguments in (
+    (kernels._binarize, (pixels, pixels, table)),
+    (kernels._dodge, (pixels, pixels, table, types.int64)),
+    (kernels._compose, (tones, pixels, types.int64)),
+):
+    print(cuda.compile_ptx(kernel.py_func, types.void(*arguments), cc=capability)[0])
+"""
+
+
+@pytest.mark.parametrize("architecture", [80, 100])
+def test_numba_compiles(architecture: int) -> None:
+    ptx = run_python(COMPILE_NUMBA, str(architecture))
+    assert ptx.count(".visible .entry") == 3
+    assert f".target sm_{architecture}" in ptx
+
+
+def run_python(code: str, *arguments: str, **environment: str) -> str:
+    """Without an interpreter or simulator; returns what it prints."""
+    compiling = {"TRITON_INTERPRET": "0", "NUMBA_ENABLE_CUDASIM": "0", **environment}
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=os.environ | compiling,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 @pytest.mark.gpu

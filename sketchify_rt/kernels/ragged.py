@@ -69,12 +69,16 @@ def pages(images: Sequence[Tensor], out: Sequence[Tensor] | None) -> list[Tensor
 
 
 def table(images: Sequence[Tensor], results: Sequence[Tensor]) -> Tensor:
-    """int64 (N, COLUMNS) on the device of the images; uploaded without waiting for it."""
+    """int64 (N, COLUMNS) on the device of the images."""
     rows = [
         (i.data_ptr(), p.data_ptr(), i.shape[0], i.shape[1], i.stride(0), p.stride(0))
         for i, p in zip(images, results, strict=True)
     ]
-    device = images[0].device
+    return upload(rows, images[0].device)
+
+
+def upload(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """An int64 tensor of `rows`, copied on the current stream without waiting for it."""
     on_host = torch.tensor(rows, dtype=torch.int64, pin_memory=device.type == "cuda")
     return on_host.to(device, non_blocking=True)
 
