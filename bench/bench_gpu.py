@@ -1,7 +1,7 @@
 """Everything on an NVIDIA GPU: limits of the card, kernels, U-Net, codec, pipeline, agreement.
 
 Runs what is installed, names what is not, and goes on where something fails. What each figure means
-stands at the top of bench/gpu_NAME.py. Tables are printed, and the file of results written anew, as
+stands at the top of bench/gpu/NAME.py. Tables are printed, and the file of results written anew, as
 soon as they are measured, so that a run that is stopped leaves what it has. Made to take four
 minutes on an H200, and one with --quick, by estimate. A fault of the card itself, such as an
 illegal address, ends all that follows in the process: then name the other parts in a new run.
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import harness
-from bench.gpu_findings import Report
+from bench.gpu.findings import Report
 
 if TYPE_CHECKING:
-    from bench.gpu_setup import Setup
+    from bench.gpu.setup import Setup
 
 PARTS = ("kernels", "unet", "codec", "pipeline", "agreement")
 
@@ -41,8 +41,8 @@ def main(argv: list[str]) -> None:
     if not torch.cuda.is_available():
         raise SystemExit(f"bench gpu needs an NVIDIA GPU; torch {torch.__version__} sees none")
 
-    from bench.gpu_facts import facts
-    from bench.gpu_setup import Scale, Setup
+    from bench.gpu.facts import facts
+    from bench.gpu.setup import Scale, Setup
 
     scale = Scale(seconds=options.seconds)
     if options.quick:
@@ -63,7 +63,7 @@ def run(setup: Setup, parts: Sequence[str], report: Report) -> None:
     """Measures parts by name, the limits first."""
     for name in ("limits", *parts):
         with report.part(name):
-            for finding in importlib.import_module(f"bench.gpu_{name}").measure(setup):
+            for finding in importlib.import_module(f"bench.gpu.{name}").measure(setup):
                 report.add(finding)
 
 

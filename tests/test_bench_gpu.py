@@ -14,12 +14,14 @@ import pytest
 import torch
 from test_backend_cuda import KERNELS
 
-from bench import bench_gpu, gpu_timing, gpu_ways
+from bench import bench_gpu
 from bench.bench_kernels import page
-from bench.gpu_facts import facts
-from bench.gpu_findings import NotRun, Report, Table
-from bench.gpu_setup import Scale, Setup
-from bench.gpu_torch_filters import FILTERS
+from bench.gpu import timing
+from bench.gpu import ways as rivals
+from bench.gpu.facts import facts
+from bench.gpu.findings import NotRun, Report, Table
+from bench.gpu.setup import Scale, Setup
+from bench.gpu.torch_filters import FILTERS
 from sketchify_rt import backend
 from sketchify_rt.backend.cuda import CudaBackend
 from sketchify_rt.kernels import reference
@@ -63,7 +65,7 @@ def test_every_part_runs_and_the_file_is_small(
         return select(options) if exact else CudaBackend(options, CPU, KERNELS)
 
     monkeypatch.setattr(backend, "select", selected)
-    monkeypatch.setattr(gpu_ways, "KERNELS", ("triton",))  # numba's simulator takes minutes
+    monkeypatch.setattr(rivals, "KERNELS", ("triton",))  # numba's simulator takes minutes
     file = tmp_path / "new" / "results.json"
     document = measured(*bench_gpu.PARTS, file=file)
     assert file.stat().st_size < 20_000
@@ -109,13 +111,13 @@ def test_a_part_that_fails_is_recorded_and_the_next_one_runs(
     def nothing(setup: Setup) -> Iterator[NotRun]:
         yield NotRun("this", "not there")
 
-    monkeypatch.setitem(sys.modules, "bench.gpu_broken", SimpleNamespace(measure=half_way))
-    monkeypatch.setitem(sys.modules, "bench.gpu_fine", SimpleNamespace(measure=nothing))
+    monkeypatch.setitem(sys.modules, "bench.gpu.broken", SimpleNamespace(measure=half_way))
+    monkeypatch.setitem(sys.modules, "bench.gpu.fine", SimpleNamespace(measure=nothing))
     parts = measured("broken", "missing", "fine", file=tmp_path / "results.json")["parts"]
     assert parts["broken"]["tables"] == {"first": [{"figure": 1.23457}]}
     assert parts["broken"]["error"].startswith("RuntimeError: no more")
     assert len(parts["broken"]["error"]) == 300
-    assert "No module named 'bench.gpu_missing'" in parts["missing"]["error"]
+    assert "No module named 'bench.gpu.missing'" in parts["missing"]["error"]
     assert parts["fine"]["not_run"] == {"this": "not there"}
     assert "error" not in parts["fine"]
     assert "not run: this: not there" in capsys.readouterr().out
@@ -124,12 +126,12 @@ def test_a_part_that_fails_is_recorded_and_the_next_one_runs(
 def test_the_device_spins_until_the_host_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     leads = []
 
-    def between(run: gpu_timing.Run, lead: float) -> tuple[float, bool]:
+    def between(run: timing.Run, lead: float) -> tuple[float, bool]:
         leads.append(lead)
         return 7.0, run is list and lead > 0.001
 
-    monkeypatch.setattr(gpu_timing, "_between_events", between)
-    timer = gpu_timing.DeviceTimer(torch.device("cuda"))
+    monkeypatch.setattr(timing, "_between_events", between)
+    timer = timing.DeviceTimer(torch.device("cuda"))
     assert timer(list) == timer(list) == 7
     assert leads == [0.0005, 0.002, 0.002]
     leads.clear()
@@ -141,7 +143,7 @@ def test_what_fails_is_left_out_of_a_comparison() -> None:
     def broken() -> None:
         raise ValueError("odd")
 
-    times, missing = gpu_timing.compared({"fine": list, "broken": broken}, Setup(CPU, TINY))
+    times, missing = timing.compared({"fine": list, "broken": broken}, Setup(CPU, TINY))
     assert times.keys() == {"fine"}
     assert missing == {"broken": "ValueError: odd"}
 

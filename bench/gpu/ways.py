@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.gpu_findings import Finding, NotRun, reason
-from bench.gpu_setup import Setup
-from bench.gpu_torch_filters import FILTERS
+from bench.gpu.findings import Finding, NotRun, reason
+from bench.gpu.setup import Setup
+from bench.gpu.torch_filters import FILTERS
 
 KERNELS = ("triton", "numba_cuda")
 EAGER = ("torch FP16", "torch float32")
@@ -48,7 +48,7 @@ class Ways:
             except Exception as error:  # drivers that do not fit raise errors of all kinds
                 yield NotRun(name, reason(error))
         try:
-            self._rivals = importlib.import_module("bench.gpu_cvcuda").FILTERS
+            self._rivals = importlib.import_module("bench.gpu.cvcuda").FILTERS
         except Exception as error:  # likewise
             yield NotRun("CV-CUDA", reason(error))
         if not self._setup.scale.compiling:

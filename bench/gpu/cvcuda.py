@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.gpu_torch_filters import divide
+from bench.gpu.torch_filters import divide
 
 cvcuda: Any = importlib.import_module("cvcuda")
 

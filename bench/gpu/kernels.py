@@ -25,11 +25,11 @@ from torch import Tensor
 
 from bench import harness
 from bench.bench_kernels import page
-from bench.gpu_findings import Finding, NotRun, Table, reason
-from bench.gpu_setup import Limits, Setup
-from bench.gpu_timing import DeviceTimer, Run, compared, finished, host_ms, release
-from bench.gpu_torch_filters import FILTERS
-from bench.gpu_ways import EAGER, Step, Way, Ways
+from bench.gpu.findings import Finding, NotRun, Table, reason
+from bench.gpu.setup import Limits, Setup
+from bench.gpu.timing import DeviceTimer, Run, compared, finished, host_ms, release
+from bench.gpu.torch_filters import FILTERS
+from bench.gpu.ways import EAGER, Step, Way, Ways
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import reference
 

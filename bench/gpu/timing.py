@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 import torch
 
 from bench import harness
-from bench.gpu_findings import reason
-from bench.gpu_setup import Setup
+from bench.gpu.findings import reason
+from bench.gpu.setup import Setup
 
 Run = Callable[[], object]
 

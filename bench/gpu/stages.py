@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from bench.gpu_setup import Setup
-from bench.gpu_timing import synchronize
+from bench.gpu.setup import Setup
+from bench.gpu.timing import synchronize
 from sketchify_rt import Encoding, Sketchifier, stream
 from sketchify_rt.options import MAX_PIXELS, Mode
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import torch
 
-from bench.gpu_findings import Finding, NotRun, Table
-from bench.gpu_setup import Limits, Setup
-from bench.gpu_timing import DeviceTimer, Run, compared
+from bench.gpu.findings import Finding, NotRun, Table
+from bench.gpu.setup import Limits, Setup
+from bench.gpu.timing import DeviceTimer, Run, compared
 
 _AT_ONCE = 4  # copies or products between two events
 

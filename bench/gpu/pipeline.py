@@ -13,11 +13,12 @@ from functools import partial
 
 import torch
 
-from bench import gpu_files, harness
-from bench.gpu_findings import Finding, NotRun, Table, reason
-from bench.gpu_setup import Setup
-from bench.gpu_stages import Stages, opened
-from bench.gpu_timing import Run, release
+from bench import harness
+from bench.gpu import jpegs
+from bench.gpu.findings import Finding, NotRun, Table, reason
+from bench.gpu.setup import Setup
+from bench.gpu.stages import Stages, opened
+from bench.gpu.timing import Run, release
 from sketchify_rt import Encoding
 from sketchify_rt.options import Mode
 
@@ -29,7 +30,7 @@ def measure(setup: Setup) -> Iterator[Finding]:
     """A row for each mode and kind of sizes."""
     scale = setup.scale
     rows: list[harness.Row] = []
-    for sizes, make in ("equal", gpu_files.equal), ("mixed", gpu_files.mixed):
+    for sizes, make in ("equal", jpegs.equal), ("mixed", jpegs.mixed):
         files = make(scale.files, scale.height, scale.width)
         for mode in MODES:
             try:

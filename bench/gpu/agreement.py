@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench import gpu_files, harness
-from bench.gpu_findings import Finding, NotRun, Table, reason
-from bench.gpu_setup import Setup
+from bench import harness
+from bench.gpu import jpegs
+from bench.gpu.findings import Finding, NotRun, Table, reason
+from bench.gpu.setup import Setup
 from sketchify_rt import Sketchifier, backend
 from sketchify_rt.codec import cpu as codec
 from sketchify_rt.models import Model
@@ -28,7 +29,7 @@ from sketchify_rt.options import MAX_PIXELS, MODES, Mode
 def measure(setup: Setup) -> Iterator[Finding]:
     """A row for each mode and kind of input."""
     scale = setup.scale
-    files = gpu_files.mixed(scale.agreeing, scale.height, scale.width)
+    files = jpegs.mixed(scale.agreeing, scale.height, scale.width)
     grays = [codec.decode(data, "page", MAX_PIXELS) for data in files]
     rows: list[harness.Row] = []
     if importlib.util.find_spec("openvino") is None:

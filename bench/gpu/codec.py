@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from bench import gpu_files
-from bench.gpu_findings import Finding, NotRun, Table
-from bench.gpu_setup import Setup
-from bench.gpu_stages import Stages, opened
-from bench.gpu_timing import Run, compared
+from bench.gpu import jpegs
+from bench.gpu.findings import Finding, NotRun, Table
+from bench.gpu.setup import Setup
+from bench.gpu.stages import Stages, opened
+from bench.gpu.timing import Run, compared
 from sketchify_rt import Encoding
 
 
@@ -24,7 +24,7 @@ def measure(setup: Setup) -> Iterator[Finding]:
     with opened(setup, "dodge") as sketchify:
         if sketchify.backend.note:
             yield NotRun("codec of the GPU", sketchify.backend.note)
-        stages = Stages(setup, sketchify, gpu_files.equal(scale.files, scale.height, scale.width))
+        stages = Stages(setup, sketchify, jpegs.equal(scale.files, scale.height, scale.width))
         candidates: dict[str, Run] = {
             "decode JPEG": stages.decode,
             "encode JPEG": partial(stages.encode, Encoding("jpg")),

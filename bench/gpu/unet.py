@@ -28,9 +28,9 @@ from torch import Tensor, nn
 
 from bench import harness
 from bench.bench_kernels import page
-from bench.gpu_findings import Finding, NotRun, Table, reason
-from bench.gpu_setup import Setup
-from bench.gpu_timing import DeviceTimer, Run, compared, release
+from bench.gpu.findings import Finding, NotRun, Table, reason
+from bench.gpu.setup import Setup
+from bench.gpu.timing import DeviceTimer, Run, compared, release
 from sketchify_rt import models, tiling
 from sketchify_rt.kernels import reference
 from sketchify_rt.models import Model
@@ -166,7 +166,7 @@ def _candidates(
             ways["ours compiled"] = TorchRuntime(model, device, compile=True)
     if setup.engine is not None and model.manifest.name == "lite":
         try:
-            from bench.gpu_tensorrt import Engine
+            from bench.gpu.tensorrt import Engine
 
             ways["TensorRT"] = Engine(setup.engine, device)
         except (ImportError, RuntimeError) as error:
