@@ -13,8 +13,9 @@ would hold the filter to an eighth of the speed of the memory. The products are 
 - Sums down the columns are too long for a float16 but not for two, the upper 11 bits and the rest.
 
 A program walks along a strip of 64 rows from left to right, 64 columns a step, so that every sum
-down a column is computed once. It takes about 21 instructions a pixel for dodge (sm_90, 128
-threads, from the SASS) where rows start at multiples of 16 bytes, and the borders are not near.
+down a column is computed once. Its step takes 21 instructions a pixel for dodge and 26 for
+binarize, where rows start at multiples of 16 bytes and the border is not near, and about twice as
+many elsewhere (counted in the SASS for sm_90). `ragged.empty` makes images with such rows.
 """
 
 # Triton has no types for what is inside of a kernel.
@@ -38,9 +39,12 @@ _ROWS = 64  # of a strip; those of binarize overlap, for its median sees a row m
 _STEP = 64  # columns
 _LONGEST = 8  # steps of a strip, which begins with half a step of work in vain
 _ENOUGH = 1024  # programs to keep the largest card busy: strips are shortened to have as many
-# Registers a thread, so that four programs fit on a multiprocessor (three of binarize), and some
-# compute while others wait. None is spilled in the quick loop of dodge, a few in that of binarize.
-_BINARIZE_REGISTERS, _DODGE_REGISTERS = 168, 128
+# A product and a sum are fused where a kernel says so alone: it rounds once instead of twice.
+_OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False}
+# Registers are limited so that four programs fit on a multiprocessor, or three of binarize, and
+# some compute while others wait. What is spilled is spilled where borders are near.
+_BINARIZE_OPTIONS = _OPTIONS | {"maxnreg": 168}
+_DODGE_OPTIONS = _OPTIONS | {"maxnreg": 128}
 _BAND_ROW = 128
 _PAPER = 256  # strength in steps of 1/256: nothing changes
 
@@ -67,7 +71,7 @@ def binarize(images: Sequence[Tensor], *, out: Sequence[Tensor] | None = None) -
         return []
     images, pages = ragged.sources(images, torch.uint8), ragged.pages(images, out)
     bands = _bands(GAUSS_9, 8, images[0].device)
-    _launch(_binarize, images, pages, _ROWS - 2, *bands, maxnreg=_BINARIZE_REGISTERS)
+    _launch(_binarize, images, pages, _ROWS - 2, *bands, **_BINARIZE_OPTIONS)
     return pages
 
 
@@ -91,7 +95,7 @@ def dodge(
         *bands,
         factor,
         scale=factor != _PAPER,
-        maxnreg=_DODGE_REGISTERS,
+        **_DODGE_OPTIONS,
     )
     return pages
 
@@ -110,7 +114,8 @@ def compose(
         return []
     tones, pages = ragged.sources(tones, torch.float16, torch.float32), ragged.pages(tones, out)
     dtype = tl.float16 if tones[0].dtype == torch.float16 else tl.float32
-    _launch(_compose, tones, pages, _ROWS, factor, dtype=dtype, scale=factor != _PAPER)
+    scale = factor != _PAPER
+    _launch(_compose, tones, pages, _ROWS, factor, dtype=dtype, scale=scale, **_OPTIONS)
     return pages
 
 
@@ -124,8 +129,7 @@ def _launch(
 ) -> None:
     """Runs `kernel` on every strip of every image, `rows` of result each, in one launch.
 
-    Programs beyond the strips of their image do nothing. A product and a sum are fused where a
-    kernel says so and nowhere else: it rounds once instead of twice.
+    Programs beyond the strips of their image do nothing.
     """
     sizes = [(-(-image.shape[0] // rows), -(-image.shape[1] // _STEP)) for image in images]
     all_steps = sum(down * across for down, across in sizes)
@@ -133,15 +137,7 @@ def _launch(
     strips = max(down * -(-across // steps) for down, across in sizes)
     with ragged.launching(images[0].device):
         table = ragged.table(images, pages)
-        kernel[strips, len(images)](
-            table,
-            steps,
-            *arguments,
-            **options,
-            num_warps=4,
-            num_stages=1,
-            enable_fp_fusion=False,
-        )
+        kernel[strips, len(images)](table, steps, *arguments, **options)
 
 
 @functools.cache
