@@ -166,7 +166,7 @@ def _binarize(table, steps, band_down, band_across) -> None:
     high_0, low_0 = _sums(bands, image, addresses, 8, 16, left - 16, True, False, HALF)
     high, low = _sums(bands, image, addresses, 8, 16, left + 16, True, False, HALF)
     paper = _paper(_blur(bands, high_0, low_0, high, low), image, addresses, left - 8, False)
-    inner = _inner(left, right, width - 112, width, addresses)
+    inner = _inner(left, right, width - 112, addresses)
     fast = _multiples_of_16(addresses)
     high, low, paper = _binarize_steps(high, low, paper, bands, image, fast, left, inner, True)
     _binarize_steps(high, low, paper, bands, image, addresses, inner, right, False)
@@ -288,7 +288,7 @@ def _dodge(table, steps, band_down, band_across, factor, scale: tl.constexpr) ->
     bands = _load_bands(band_down, band_across, tl.arange(0, HALF))
     image = height, width, top
     high, low = _sums(bands, image, addresses, 16, HALF, left - 16, False, False, HALF)
-    inner = _inner(left, right, width - 80, width, addresses)
+    inner = _inner(left, right, width - 80, addresses)
     fast = _multiples_of_16(addresses)
     high, low = _dodge_steps(high, low, bands, image, fast, left, inner, factor, scale, True)
     _dodge_steps(high, low, bands, image, addresses, inner, right, factor, scale, False)
@@ -355,7 +355,7 @@ def _compose(table, steps, factor, dtype: tl.constexpr, scale: tl.constexpr) -> 
     if top >= height:
         return
     image = height, width, top
-    inner = _inner(left, right, width - STEP, width, addresses)
+    inner = _inner(left, right, width - STEP, addresses)
     _compose_steps(image, _multiples_of_16(addresses), left, inner, factor, dtype, scale, True)
     _compose_steps(image, addresses, inner, right, factor, dtype, scale, False)
 
@@ -426,7 +426,7 @@ def _multiples_of_16(addresses):
 
 
 @triton.jit
-def _inner(left, right, limit, width, addresses):
+def _inner(left, right, limit, addresses):
     """Steps from `left` to this column may be fast: they begin at `limit` at most."""
     source, source_stride, page, page_stride = addresses
     aligned = (source | source_stride | page | page_stride) % 16 == 0
