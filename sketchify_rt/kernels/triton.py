@@ -4,8 +4,8 @@ A batch is a sequence of device images, uint8 (H, W), of any sizes; one launch w
 on torch's current stream. Where TRITON_INTERPRET=1 was set before the import, on the processor.
 
 A blur is two products with a band matrix, down the columns and across the rows, on the tensor
-cores: summing 19 taps twice on the scalar units takes some 60 instructions a pixel, and arithmetic
-would hold the filter to an eighth of the speed of the memory. The products are exact:
+cores: summing 19 taps twice on the scalar units takes some 60 instructions a pixel, by estimate,
+and would hold the filter to an eighth of the speed of the memory. The products are exact:
 - A pixel p, put into the low bits of a float16, is the subnormal number p / 2**24: no conversion.
 - The weights are whole numbers, down the columns 256 times as large, so that a blur comes out in
   levels. It is a multiple of 2**-16 below 256, as is every partial sum on the way: FP32 has the 24
@@ -14,8 +14,8 @@ would hold the filter to an eighth of the speed of the memory. The products are 
 
 A program walks along a strip of 64 rows from left to right, 64 columns a step, so that every sum
 down a column is computed once. Its step takes 21 instructions a pixel for dodge and 26 for
-binarize, where rows start at multiples of 16 bytes and the border is not near, and about twice as
-many elsewhere (counted in the SASS for sm_90). `ragged.empty` makes images with such rows.
+binarize, where rows start at multiples of 16 bytes and the border is not near, and two to three
+times as many elsewhere (counted in the SASS for sm_90). `ragged.empty` makes images of such rows.
 """
 
 # Triton has no types for what is inside of a kernel.
