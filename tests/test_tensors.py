@@ -15,10 +15,30 @@ def noise(*shape: int) -> np.ndarray:
     return RNG.integers(0, 256, shape, np.uint8)
 
 
+def starts_of_rows(image: torch.Tensor) -> list[int]:
+    """Where rows begin, in bytes, modulo what the kernels like."""
+    assert image.stride(1) == 1
+    return sorted({(image.data_ptr() + y * image.stride(0)) % 16 for y in range(image.shape[0])})
+
+
+def test_rows_begin_where_the_kernels_like_it(device: torch.device) -> None:
+    images = tensors.empty([(3, 5), (1, 1), (0, 0), (7, 32), (2, 33)], device)
+    assert [tuple(tensor.shape) for tensor in images] == [(3, 5), (1, 1), (0, 0), (7, 32), (2, 33)]
+    for number, tensor in enumerate(images):
+        tensor.fill_(number)
+    assert all((tensor == number).all() for number, tensor in enumerate(images))
+    assert all(starts_of_rows(tensor) in ([0], []) for tensor in images)
+    crop = images[3][1:5, 3:20]
+    copy = tensors.aligned(crop)
+    assert starts_of_rows(copy) == [0] and torch.equal(copy, crop)
+    assert tensors.aligned(copy) is copy
+
+
 def test_up_and_down_again(device: torch.device) -> None:
     grays = [noise(7, 9), noise(1, 1), noise(30, 5)[::2, ::-1]]
     up = tensors.upload(grays, device)
     assert all(tensor.device.type == device.type for tensor in up)
+    assert all(starts_of_rows(tensor) == [0] for tensor in up)
     for gray, back in zip(grays, tensors.download(up), strict=True):
         np.testing.assert_array_equal(back, gray)
     np.testing.assert_array_equal(tensors.download([up[0].T])[0], grays[0].T)
@@ -29,7 +49,7 @@ def test_luma_equals_that_of_arrays(device: torch.device) -> None:
     colours = np.stack(np.meshgrid(*[np.arange(0, 256, 5, np.uint8)] * 3), -1).reshape(52, -1, 3)
     for pixels in (noise(20, 30), noise(20, 30, 1), colours, noise(200, 300, 4), noise(9, 9, 3)):
         luma = tensors.to_luma(torch.from_numpy(pixels).to(device))
-        assert luma.is_contiguous()
+        assert starts_of_rows(luma) == [0]
         np.testing.assert_array_equal(luma.cpu().numpy(), image.to_luma(pixels))
 
 
@@ -65,6 +85,7 @@ def test_resize_is_opencvs_within_one(
     gray = cv2.GaussianBlur(noise(*source), (0, 0), 1.5).reshape(source)
     small = tensors.resize(torch.from_numpy(gray).to(device), *target)
     assert small.dtype == torch.uint8
+    assert starts_of_rows(small) == [0]
     difference = small.cpu().numpy().astype(int) - image.resize(np.asarray(gray), *target)
     assert np.abs(difference).max() <= 1
     # OpenCV enlarges with weights of 11 bits, and drops the rest of its products.

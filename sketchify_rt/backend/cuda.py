@@ -218,7 +218,7 @@ class CudaBackend:
 
     def empty_like(self, images: Sequence[Tensor]) -> list[Tensor]:
         """Tensors."""
-        return [torch.empty_like(image) for image in images]
+        return tensors.empty([tuple(image.shape) for image in images], self._device)
 
     def compose(
         self,

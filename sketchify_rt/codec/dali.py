@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sketchify_rt import tensors
 from sketchify_rt.codec import cpu
 from sketchify_rt.errors import BackendUnavailable
 from sketchify_rt.options import Encoding
@@ -109,10 +110,9 @@ def _orient(plane: Tensor, orientation: int) -> Tensor:
 
 
 def _copy(planes: Sequence[Tensor | None], device: torch.device) -> list[Tensor | None]:
-    """Views of one buffer, since torch keeps one of much the same size each time best."""
-    sizes = [0 if plane is None else plane.numel() for plane in planes]
-    parts = torch.split(torch.empty(sum(sizes), dtype=torch.uint8, device=device), sizes)
+    """As `tensors.empty` lays them out."""
+    shapes = [(0, 0) if plane is None else tuple(plane.shape) for plane in planes]
     return [
-        None if plane is None else part.view(plane.shape).copy_(plane)
-        for part, plane in zip(parts, planes, strict=True)
+        None if plane is None else copy.copy_(plane)
+        for copy, plane in zip(tensors.empty(shapes, device), planes, strict=True)
     ]

@@ -9,11 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from sketchify_rt import tensors
 from sketchify_rt.errors import BackendUnavailable
-
-_ROW = 8  # bytes: nvJPEG takes a lone luma plane only with rows that are multiples of this apart
 
 
 class JpegEncoder:
@@ -57,8 +55,8 @@ class JpegEncoder:
             quality_value=quality,
             chroma_subsampling=library.ChromaSubsampling.CSS_GRAY,
         )
-        rows = [pad(image, (0, -image.shape[1] % _ROW)) for image in images]
-        sources = [row[:, : image.shape[1]] for row, image in zip(rows, images, strict=True)]
+        # nvJPEG takes a lone luma plane only with rows that are multiples of 8 bytes apart.
+        sources = [tensors.aligned(image) for image in images]
         with self._lock:
             if self._device.type == "cpu":
                 wrapped = library.as_images([source.numpy() for source in sources])

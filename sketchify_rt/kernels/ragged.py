@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sketchify_rt import tensors
 from sketchify_rt.errors import InputError, OptionsError
 
 # Columns of a table; addresses in bytes, row strides in elements.
@@ -35,27 +36,13 @@ def sources(images: Sequence[Tensor], *dtypes: torch.dtype) -> list[Tensor]:
     return [image if _rows_adjacent(image) else image.contiguous() for image in images]
 
 
-def empty(shapes: Sequence[Sequence[int]], device: torch.device) -> list[Tensor]:
-    """Images of (H, W) each, views of one buffer, as the kernels like them best.
-
-    Rows begin at multiples of 16 bytes: up to 15 bytes after each row are in no image.
-    """
-    strides = [-(-width // 16) * 16 for _, width in shapes]
-    sizes = [height * stride for (height, _), stride in zip(shapes, strides, strict=True)]
-    parts = torch.split(torch.empty(sum(sizes), dtype=torch.uint8, device=device), sizes)
-    return [
-        part.view(height, stride)[:, :width]
-        for part, (height, width), stride in zip(parts, shapes, strides, strict=True)
-    ]
-
-
 def pages(images: Sequence[Tensor], out: Sequence[Tensor] | None) -> list[Tensor]:
     """Where the results go: `out`, checked, or views of one buffer that holds them all.
 
     Raises InputError unless `out` is uint8 like the images, the pixels of a row adjacent.
     """
     if out is None:
-        return empty([image.shape for image in images], images[0].device)
+        return tensors.empty([tuple(image.shape) for image in images], images[0].device)
     if len(out) != len(images):
         raise InputError(f"out has {len(out)} tensors for {len(images)} images")
     for page, image in zip(out, images, strict=True):

@@ -15,7 +15,7 @@ and would hold the filter to an eighth of the speed of the memory. The products 
 A program walks along a strip of 64 rows from left to right, 64 columns a step, so that every sum
 down a column is computed once. Its step takes 21 instructions a pixel for dodge and 26 for
 binarize, where rows start at multiples of 16 bytes and the border is not near, and two to three
-times as many elsewhere (counted in the SASS for sm_90). `ragged.empty` makes images of such rows.
+times as many elsewhere (counted in the SASS for sm_90). `tensors.empty` makes images of such rows.
 """
 
 # Triton has no types for what is inside of a kernel.
