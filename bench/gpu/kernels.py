@@ -30,6 +30,7 @@ from bench.gpu.setup import Limits, Setup
 from bench.gpu.timing import DeviceTimer, Run, compared, finished, host_ms, release
 from bench.gpu.torch_filters import FILTERS
 from bench.gpu.ways import EAGER, Step, Way, Ways
+from sketchify_rt import tensors
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import reference
 
@@ -169,17 +170,16 @@ def _equal(setup: Setup, base: Gray) -> list[Batch]:
 
 
 def _ragged(setup: Setup, base: Gray) -> list[Batch]:
-    """The same cut to sizes of 0.7 to 1 of it, at random."""
-    sizes = np.random.default_rng(0).uniform(0.7, 1, (setup.scale.pages, 2))
-    return [
-        [
-            image[
-                : max(11, int(down * image.shape[0])), : max(11, int(across * image.shape[1]))
-            ].contiguous()
-            for image, (down, across) in zip(batch, sizes, strict=True)
-        ]
-        for batch in _equal(setup, base)
-    ]
+    """The same cut to sizes of 0.7 to 1 of it, at random, laid out as the decoder does it."""
+    shares = np.random.default_rng(0).uniform(0.7, 1, (setup.scale.pages, 2))
+    sizes = np.maximum(11, shares * base.shape).astype(int).tolist()
+    batches: list[Batch] = []
+    for batch in _equal(setup, base):
+        cut = tensors.empty([(height, width) for height, width in sizes], setup.device)
+        for target, image in zip(cut, batch, strict=True):
+            target.copy_(image[: target.shape[0], : target.shape[1]])
+        batches.append(cut)
+    return batches
 
 
 def _tones(setup: Setup, batch: Batch) -> Batch:
