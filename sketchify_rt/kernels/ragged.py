@@ -77,21 +77,24 @@ def steps(strength: float) -> int:
     return round(strength * 256)
 
 
-_simulating = threading.Lock()  # Triton's interpreter and numba's simulator patch their modules
+# Interpreter and simulator patch their modules; and on a GPU, of threads that start together one
+# compiles a kernel and the others find it done. A launch is Python's work, one thread's at a time.
+_one_launch = threading.Lock()
 
 
 @contextmanager
 def launching(device: torch.device) -> Iterator[None]:
-    """Makes a CUDA device the current one.
+    """One launch at a time, on the device that it makes the current one.
 
-    On the processor, one kernel runs at a time, and infinities come without a warning, as there.
+    On the processor infinities come without a warning, as on a GPU.
     """
-    if device.type == "cpu":
-        with _simulating, np.errstate(all="ignore"):
-            yield
-    else:
-        with torch.cuda.device(device):
-            yield
+    with _one_launch:
+        if device.type == "cpu":
+            with np.errstate(all="ignore"):
+                yield
+        else:
+            with torch.cuda.device(device):
+                yield
 
 
 def _rows_adjacent(image: Tensor) -> bool:
