@@ -141,7 +141,7 @@ def test_the_flags_and_modes_of_the_application_do_not_matter(runtime: TorchRunt
 
 def test_the_peak_of_memory_is_counted_right(runtime: TorchRuntime) -> None:
     pages = binary(2, 256, 264)
-    with profile(profile_memory=True) as recorded:
+    with profile(profile_memory=True, acc_events=True) as recorded:  # or torch 2.11 warns
         runtime(pages)
     events = recorded.profiler.kineto_results.events()  # type: ignore[union-attr]
     changes = [e for e in events if e.name() == "[memory]"]

@@ -270,6 +270,9 @@ def _unshuffle(pixels: Tensor, unit: int, channels: int) -> Tensor:
 
 
 def _convolve(x: Tensor, weight: Tensor, stride: list[int], padding: list[int]) -> Tensor:
+    if x.is_meta or torch.compiler.is_compiling():
+        # What is below takes no tensors without memory before torch 2.13; compiled it drops flags.
+        return torch.convolution(x, weight, None, stride, padding, [1, 1], False, [0, 0], 1)
     # `conv2d` asks flags of the process whether float32 may be rounded to TF32, by default yes.
     # This is the call that it makes then: here the answer is an argument, so that no flag is
     # changed under other threads. FP16 must say yes, or cuDNN leaves the tensor cores alone.
