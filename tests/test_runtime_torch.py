@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Barrier
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -358,6 +360,44 @@ def test_a_slot_is_usable_after_a_failure(before: int) -> None:
     slot(pages(1))  # its graph was let go of, for the room
     assert list(fake.told()) == ["capture 1", "replay 1"]
     assert fake.beside[-1] is None
+
+
+def test_a_shape_that_cannot_be_captured_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    fake = Fake()
+    slot = fake.slot()
+    slot(pages(1))
+    slot._capture = broken
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert slot(pages(1)).dtype == torch.float32
+    assert [record.getMessage() for record in caplog.records] == [
+        "no CUDA graph for (1, 8, 8): the device was waited for"
+    ]
+    slot._capture = fake.capture
+    slot(pages(2))
+    slot(pages(2))
+    assert list(fake.told()) == ["run 1"] * 4 + ["run 2", "capture 2", "replay 2"]
+    assert fake.beside == [None]
+
+
+def broken(*_: object) -> Callable[[Tensor], Tensor]:
+    raise RuntimeError("the device was waited for\nand more")
+
+
+def test_torchs_allocator_is_told_of_a_capture_that_broke(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 7))
+    for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+        monkeypatch.setattr(torch._C, name, lambda *at: told.append(at), raising=False)
+    graph = SimpleNamespace(
+        capture_begin=lambda pool, capture_error_mode: told.append(pool), capture_end=broken
+    )
+    for failure in ("inside", "the device was waited for"):
+        with pytest.raises(RuntimeError, match=failure), cuda_graphs._capture(graph, None):  # type: ignore[arg-type]
+            if failure == "inside":
+                raise RuntimeError(failure)
+    assert told == [(0, 7), (3, (0, 7)), (3, (0, 7))] * 2
 
 
 def test_bias_and_relu_in_one_pass_are_those_of_torch(device: torch.device) -> None:

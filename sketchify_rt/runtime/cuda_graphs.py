@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +11,8 @@ from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+
+log = logging.getLogger("sketchify_rt")
 
 # Graphs a slot keeps. A graph holds its input and output, and a few megabytes in the driver; what
 # it computes in between lies in memory that the slot's graphs share. Tiles have one shape, and a
@@ -65,7 +68,8 @@ class Slot(Generic[G]):
         self._capture = capture
         self._done = done
         self._limit = limit
-        self._graphs: OrderedDict[torch.Size, G] = OrderedDict()  # the last used is the last
+        # The last used is the last; None where capturing failed.
+        self._graphs: OrderedDict[torch.Size, G | None] = OrderedDict()
         self._recent: deque[torch.Size] = deque(maxlen=max(_RECENT, limit))
 
     def __call__(self, binary: Tensor) -> Tensor:
@@ -90,9 +94,20 @@ class Slot(Generic[G]):
         if shape in self._graphs:
             self._graphs.move_to_end(shape)
         elif again and self._room():
-            beside = next(iter(self._graphs.values()), None)
-            self._graphs[shape] = self._capture(binary, beside)
+            self._graphs[shape] = self._captured(binary)
         return self._graphs.get(shape)
+
+    def _captured(self, binary: Tensor) -> G | None:
+        beside = next((graph for graph in self._graphs.values() if graph), None)
+        try:
+            return self._capture(binary, beside)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            # Breaks a capture: whoever, in another thread, waits for the device as a whole.
+            reason = str(error).partition("\n")[0]
+            log.warning("no CUDA graph for %s: %s", tuple(binary.shape), reason)
+            return None
 
     def _room(self) -> bool:
         """Whether there is room for one more, if need be made by dropping the longest unused.
@@ -153,12 +168,25 @@ def _capture(graph: torch.cuda.CUDAGraph, pool: torch.cuda._POOL_HANDLE | None) 
     As `torch.cuda.graph`, but it does not wait for all streams of the device before, and a failure
     inside is not hidden by the one of ending a capture that failed.
     """
+    pool = pool or torch.cuda.graph_pool_handle()
     # Of this thread only: in "global" mode no other thread could allocate meanwhile.
     graph.capture_begin(pool, capture_error_mode="thread_local")
     try:
         yield
     except BaseException:
         with suppress(RuntimeError):
-            graph.capture_end()
+            _end(graph, pool)
         raise
-    graph.capture_end()
+    _end(graph, pool)
+
+
+def _end(graph: torch.cuda.CUDAGraph, pool: torch.cuda._POOL_HANDLE) -> None:
+    try:
+        graph.capture_end()
+    except RuntimeError:
+        # Ending a broken capture, torch's allocator would go on as if it were underway, for as long
+        # as the process lives: it would never again give memory back.
+        with suppress(RuntimeError):  # a later torch that has done it
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+            torch._C._cuda_releasePool(torch.cuda.current_device(), pool)
+        raise
