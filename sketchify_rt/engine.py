@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from sketchify_rt import backend, image, inputs, models, stream, tiling
-from sketchify_rt.errors import DeviceMemoryError, OptionsError, SketchifyError
+from sketchify_rt.errors import (
+    BackendUnavailable,
+    DeviceMemoryError,
+    OptionsError,
+    SketchifyError,
+)
 from sketchify_rt.image import Gray
 from sketchify_rt.options import Encoding, Options
 
@@ -185,6 +190,8 @@ class Sketchifier:
         """All at once; where that fails, by halves, so that an error costs none but its image."""
         try:
             return self._once(loaded, encoding)
+        except BackendUnavailable as error:  # whatever the images
+            return [error] * len(loaded)
         except Exception as error:
             full = self.backend.exhausted(error)
             if len(loaded) == 1:

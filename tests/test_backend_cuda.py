@@ -30,7 +30,8 @@ from sketchify_rt import (
 from sketchify_rt.backend import cuda
 from sketchify_rt.backend.cuda import LANES, CudaBackend
 from sketchify_rt.image import Gray
-from sketchify_rt.kernels import reference
+from sketchify_rt.kernels import numba_cuda, reference, triton
+from sketchify_rt.runtime import onnx_graph
 
 RNG = np.random.default_rng(0)
 
@@ -181,15 +182,39 @@ def test_errors_that_mean_full_memory(device: torch.device) -> None:
 def test_what_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
     monkeypatch.setenv("SKETCHIFY_GPU_KERNELS", "opencl")
     with pytest.raises(BackendUnavailable, match="opencl, not triton or numba_cuda"):
-        cuda._kernels()
+        cuda._kernels(device)
     monkeypatch.setenv("SKETCHIFY_GPU_KERNELS", "numba_cuda")
-    assert cuda._kernels().__name__ == "sketchify_rt.kernels.numba_cuda"
+    assert cuda._kernels(device).__name__ == "sketchify_rt.kernels.numba_cuda"
     monkeypatch.delenv("SKETCHIFY_GPU_KERNELS")
-    assert cuda._kernels().__name__ == "sketchify_rt.kernels.triton"
+    assert cuda._kernels(device).__name__ == "sketchify_rt.kernels.triton"
     with pytest.raises(BackendUnavailable, match=f"cuda:99: .*{'GPUs' if GPU else 'no GPU|CUDA'}"):
         cuda.open_cuda(Options(device="cuda:99"), 99)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", old_driver)
+    with pytest.raises(BackendUnavailable, match=r"cuda: the GPU cannot be used: .* too old"):
+        cuda.open_cuda(Options(device="cuda"), 0)
+    monkeypatch.undo()
     with pytest.raises(InputError, match="the tensor is on meta"):
         opened(device).adopt(torch.empty(3, 3, dtype=torch.uint8, device="meta"))
+
+
+def old_driver(_: object) -> None:
+    raise RuntimeError("The NVIDIA driver on your system is too old")
+
+
+def test_numba_takes_over_where_triton_does_not_work(
+    monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> None:
+    def broken(_: object) -> None:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(onnx_graph, "finish", onnx_graph.finish)
+    monkeypatch.setattr(triton, "compose", broken)
+    assert cuda._kernels(device) is numba_cuda
+    assert onnx_graph.finish is None
+    monkeypatch.setattr(numba_cuda, "compose", broken)
+    with pytest.raises(BackendUnavailable, match=r"no kernels .*C compiler.*numba_cuda: Failed"):
+        cuda._kernels(device)
 
 
 @pytest.mark.gpu

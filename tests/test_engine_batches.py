@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sketchify_rt import DecodeError, DeviceMemoryError, Encoding, InputError, Sketchifier, backend
+from sketchify_rt import (
+    BackendUnavailable,
+    DecodeError,
+    DeviceMemoryError,
+    Encoding,
+    InputError,
+    Sketchifier,
+    backend,
+)
 from sketchify_rt.backend.cpu import CpuBackend
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import reference
@@ -142,6 +150,20 @@ def test_an_error_nobody_foresaw_stays_with_its_image(monkeypatch: pytest.Monkey
     check([next(stream)], [page(0)])
     with pytest.raises(ZeroDivisionError):
         next(stream)
+
+
+def test_a_device_that_is_lost_is_not_tried_image_by_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    sketchify, device = engine(monkeypatch)
+    tries: list[int] = []
+
+    def lost(images: Sequence[Gray], strength: float, threads: int) -> list[Gray]:
+        tries.append(len(images))
+        raise BackendUnavailable("gone")
+
+    monkeypatch.setattr(device, "dodge", lost)
+    results = sketchify.convert_batch([page(i) for i in range(4)])
+    assert [type(result) for result in results] == [BackendUnavailable] * 4
+    assert tries == [4]
 
 
 def test_memory_that_is_full_halves_the_batch_and_says_so(

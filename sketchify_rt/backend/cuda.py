@@ -29,6 +29,7 @@ from sketchify_rt.errors import (
 from sketchify_rt.image import Gray
 from sketchify_rt.models import Model
 from sketchify_rt.options import Encoding, Options
+from sketchify_rt.runtime import onnx_graph
 from sketchify_rt.runtime.torch import TorchRuntime
 from sketchify_rt.tiling import Tile
 
@@ -57,11 +58,16 @@ def open_cuda(options: Options, index: int) -> CudaBackend:
         raise BackendUnavailable(
             f"{options.device}: {why}; use --device cpu or auto, `sketchify-rt info` tells more"
         )
-    return CudaBackend(options, torch.device("cuda", index), _kernels())
+    device = torch.device("cuda", index)
+    try:
+        torch.cuda.mem_get_info(device)  # the first that needs the driver to work with this torch
+    except RuntimeError as error:
+        raise BackendUnavailable(f"{options.device}: the GPU cannot be used: {error}") from error
+    return CudaBackend(options, device, _kernels(device))
 
 
-def _kernels() -> Any:
-    """The kernels' module: Triton's, or numba's where there is no Triton.
+def _kernels(device: torch.device) -> Any:
+    """The kernels' module: Triton's, or numba's where Triton is not there or does not work.
 
     SKETCHIFY_GPU_KERNELS names one to use: triton or numba_cuda. Raises BackendUnavailable.
     """
@@ -72,9 +78,16 @@ def _kernels() -> Any:
     errors = []
     for name in [asked] if asked else names:
         try:
-            return importlib.import_module(f"sketchify_rt.kernels.{name}")
-        except ImportError as error:
-            errors.append(str(error))
+            kernels = importlib.import_module(f"sketchify_rt.kernels.{name}")
+            # To import is not enough: Triton calls a C compiler, which wants Python's headers.
+            kernels.compose([torch.zeros(1, 1, device=device)])
+        except Exception as error:  # of all kinds
+            errors.append(f"{name}: {error}")
+            if name == "triton":
+                # Then the U-Net does without it, too.
+                onnx_graph.finish = None  # type: ignore[attr-defined, assignment]
+        else:
+            return kernels
     raise BackendUnavailable(f"cuda: no kernels ({'; '.join(errors)}); {_INSTALL}")
 
 
