@@ -5,7 +5,8 @@ All is queued on torch's current stream.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from sketchify_rt.image import Gray
 
 # Bytes. The kernels are two to three times as fast where images and their rows begin at multiples.
 ROW = 16
+
+# Of one product of `resize`, at most; of the size of its temporaries, 32 MiB each.
+_WEIGHTS = 2**22
 
 
 def empty(shapes: Sequence[tuple[int, ...]], device: torch.device) -> list[Tensor]:
@@ -113,23 +117,42 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     if (rows, columns) == (height, width):
         return aligned(image)
     weights = _area if height <= rows and width <= columns else _linear
-    down = weights(rows, height, image.device)
-    across = weights(columns, width, image.device)
-    resized = down @ image.to(torch.float32) @ across.T
-    return aligned(resized.add_(0.5).clamp_(0, 255).to(torch.uint8))
+    pixels = image.to(torch.float32)
+    down = _blocks(weights, rows, height, image.device)
+    pixels = torch.cat([share @ pixels[seen] for seen, share in down])
+    across = _blocks(weights, columns, width, image.device)
+    pixels = torch.cat([pixels[:, seen] @ share.T for seen, share in across], 1)
+    return aligned(pixels.add_(0.5).clamp_(0, 255).to(torch.uint8))
 
 
-def _area(source: int, target: int, device: torch.device) -> Tensor:
-    """Float32 (target, source): the share of each source pixel in each target pixel."""
-    edges = torch.arange(target + 1, device=device, dtype=torch.float64)[:, None] * source / target
-    start = torch.arange(source, device=device, dtype=torch.float64)
-    overlap = torch.minimum(edges[1:], start + 1) - torch.maximum(edges[:-1], start)
-    return overlap.clamp_(min=0).mul_(target / source).to(torch.float32)
+def _blocks(
+    weights: Callable[[Tensor, Tensor, int, int], Tensor],
+    source: int,
+    target: int,
+    device: torch.device,
+) -> Iterator[tuple[slice, Tensor]]:
+    """For some target pixels after the others: which source pixels they see, and their weights.
+
+    All at once for a page; for the long strips of some comics that would be gigabytes of zeros.
+    """
+    size = max(1, math.isqrt(_WEIGHTS * target // source))
+    for first in range(0, target, size):
+        last = min(first + size, target)
+        start = max(first * source // target - 1, 0)
+        stop = min(-(-last * source // target) + 1, source)
+        targets = torch.arange(first, last, device=device, dtype=torch.float64)[:, None]
+        sources = torch.arange(start, stop, device=device, dtype=torch.float64)
+        yield slice(start, stop), weights(targets, sources, source, target).to(torch.float32)
 
 
-def _linear(source: int, target: int, device: torch.device) -> Tensor:
-    """Float32 (target, source): hat functions around the centres, the edge repeated."""
-    place = (torch.arange(target, device=device, dtype=torch.float64) + 0.5) * source / target - 0.5
-    place = place.clamp_(0, source - 1)[:, None]
-    start = torch.arange(source, device=device, dtype=torch.float64)
-    return (1 - (place - start).abs()).clamp_(min=0).to(torch.float32)
+def _area(targets: Tensor, sources: Tensor, source: int, target: int) -> Tensor:
+    """The share of each source pixel in each target pixel."""
+    starts, ends = targets * source / target, (targets + 1) * source / target
+    overlap = torch.minimum(ends, sources + 1) - torch.maximum(starts, sources)
+    return overlap.clamp_(min=0).mul_(target / source)
+
+
+def _linear(targets: Tensor, sources: Tensor, source: int, target: int) -> Tensor:
+    """Hat functions around the centres, the edge repeated."""
+    places = ((targets + 0.5) * source / target - 0.5).clamp_(0, source - 1)
+    return (1 - (places - sources).abs()).clamp_(min=0)

@@ -77,6 +77,8 @@ def test_what_is_no_image_is_refused(wrong: torch.Tensor) -> None:
         ((20, 30), (10, 45)),
         ((1, 1), (5, 5)),
         ((300, 500), (256, 256)),
+        ((9000, 30), (4000, 30)),
+        ((1, 300_000), (1, 2000)),
     ],
 )
 def test_resize_is_opencvs_within_one(
