@@ -211,10 +211,12 @@ class Sketchifier:
         if not good:
             return results
         sketches = self._convert([self._fit(results[place]) for place in good])
-        finished: Sequence[Any] = sketches
+        finished: Sequence[Any]
         if encoding is not None:
             finished = self.backend.encode(sketches, encoding, threads)
-        elif not inputs.on_device(loaded[0]):
+        elif inputs.on_device(loaded[0]):
+            finished = self.backend.hand_out(sketches)
+        else:
             finished = self.backend.download(sketches)
         for place, result in zip(good, finished, strict=True):
             results[place] = result

@@ -53,6 +53,7 @@ class Options:
     device_memory: MiB of a GPU's memory used at most, about, at least 512; None for three quarters
         of what is free when it is opened.
     compile: on a GPU, let torch.compile fuse the U-Net: a minute at the start, faster from there.
+        Not with precision "fp32", to which it does not keep.
     """
 
     model: str = "lite"
@@ -87,6 +88,8 @@ class Options:
             raise OptionsError("square and max_side both set the size; give one of them")
         if not isinstance(self.compile, bool):
             raise OptionsError(f"compile is {self.compile!r}; it may be True or False")
+        if self.compile and self.precision == "fp32":
+            raise OptionsError("compile rounds products as it likes; give precision auto with it")
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:

@@ -31,7 +31,6 @@ from sketchify_rt.backend import cuda
 from sketchify_rt.backend.cuda import LANES, CudaBackend
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import numba_cuda, reference, triton
-from sketchify_rt.runtime import onnx_graph
 
 RNG = np.random.default_rng(0)
 
@@ -184,15 +183,15 @@ def test_what_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch, device: tor
     with pytest.raises(BackendUnavailable, match="opencl, not triton or numba_cuda"):
         cuda._kernels(device)
     monkeypatch.setenv("SKETCHIFY_GPU_KERNELS", "numba_cuda")
-    assert cuda._kernels(device).__name__ == "sketchify_rt.kernels.numba_cuda"
+    assert cuda._kernels(device) == (numba_cuda, [])
     monkeypatch.delenv("SKETCHIFY_GPU_KERNELS")
-    assert cuda._kernels(device).__name__ == "sketchify_rt.kernels.triton"
+    assert cuda._kernels(device) == (triton, [])
     with pytest.raises(BackendUnavailable, match=f"cuda:99: .*{'GPUs' if GPU else 'no GPU|CUDA'}"):
-        cuda.open_cuda(Options(device="cuda:99"), 99)
+        backend.select(Options(device="cuda:99"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", old_driver)
     with pytest.raises(BackendUnavailable, match=r"cuda: the GPU cannot be used: .* too old"):
-        cuda.open_cuda(Options(device="cuda"), 0)
+        backend.select(Options(device="cuda"))
     monkeypatch.undo()
     with pytest.raises(InputError, match="the tensor is on meta"):
         opened(device).adopt(torch.empty(3, 3, dtype=torch.uint8, device="meta"))
@@ -208,10 +207,12 @@ def test_numba_takes_over_where_triton_does_not_work(
     def broken(_: object) -> None:
         raise RuntimeError("Failed to find C compiler")
 
-    monkeypatch.setattr(onnx_graph, "finish", onnx_graph.finish)
     monkeypatch.setattr(triton, "compose", broken)
-    assert cuda._kernels(device) is numba_cuda
-    assert onnx_graph.finish is None
+    kernels, lacks = cuda._kernels(device)
+    assert kernels is numba_cuda
+    assert CudaBackend(Options(), device, kernels, lacks).note == (
+        "slower kernels, because of triton: Failed to find C compiler"
+    )
     monkeypatch.setattr(numba_cuda, "compose", broken)
     with pytest.raises(BackendUnavailable, match=r"no kernels .*C compiler.*numba_cuda: Failed"):
         cuda._kernels(device)

@@ -48,6 +48,10 @@ def test_devices(device: str) -> None:
         ({"device": None}, "device is None; it must be a str"),
         ({"model": 3}, "model is 3; it must be a str"),
         ({"square": 256, "max_side": 800}, "square and max_side"),
+        ({"batch": 0}, "batch is 0; it may be 1 to 1024"),
+        ({"device_memory": 100}, "device_memory is 100; it may be 512 to"),
+        ({"compile": 1}, "compile is 1"),
+        ({"compile": True, "precision": "fp32"}, "give precision auto"),
     ],
 )
 def test_bad_options_are_named(changes: dict[str, Any], message: str) -> None:

@@ -20,6 +20,8 @@ Image = Any
 
 Images = Sequence[Image]
 
+INSTALL = "pip install 'sketchify-rt[gpu]'"
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -61,6 +63,9 @@ class Backend(Protocol):
 
     def download(self, images: Images) -> Sequence[Gray]:
         """Images of the device as arrays of the host."""
+
+    def hand_out(self, images: Images) -> Sequence[Any]:
+        """Images as the tensors that a caller gets."""
 
     def adopt(self, tensor: Any) -> Image:
         """Luma of a tensor that speaks DLPack, without a copy through the host.
@@ -142,9 +147,7 @@ def _cuda(options: Options, index: int = 0) -> Backend:
     try:
         from sketchify_rt.backend.cuda import open_cuda
     except ImportError as error:
-        raise BackendUnavailable(
-            f"cuda: {error}; `pip install 'sketchify-rt[gpu]'` installs what it needs"
-        ) from error
+        raise BackendUnavailable(f"{error}; `{INSTALL}` installs what it needs") from error
     return open_cuda(options, index)
 
 
@@ -156,7 +159,12 @@ def select(options: Options) -> Backend:
     """
     device, _, index = options.device.partition(":")
     if device == "cuda":
-        return _cuda(options, int(index or 0))
+        try:
+            return _cuda(options, int(index or 0))
+        except BackendUnavailable as error:
+            raise BackendUnavailable(
+                f"{options.device}: {error}; or use --device cpu or auto"
+            ) from error
     note = None
     if device == "auto" and _gpu_present():
         try:
@@ -195,5 +203,7 @@ def _cuda_info() -> BackendInfo:
         from sketchify_rt.backend.cuda import describe
 
         return BackendInfo("cuda", True, *describe())
-    except (ImportError, BackendUnavailable) as error:
-        return BackendInfo("cuda", False, str(error), "pip install 'sketchify-rt[gpu]'")
+    except ImportError as error:
+        return BackendInfo("cuda", False, str(error), INSTALL)
+    except BackendUnavailable as error:
+        return BackendInfo("cuda", False, str(error))

@@ -48,6 +48,10 @@ class CpuBackend:
         """They are here already."""
         return images
 
+    def hand_out(self, images: Sequence[Gray]) -> Sequence[Gray]:
+        """They are arrays, not tensors of a device."""
+        return images
+
     def adopt(self, tensor: Any) -> Gray:
         """Tensors in the host's memory are arrays already; others are refused."""
         raise InputError("the tensor is on a GPU; give device cuda, or copy it to the host")

@@ -17,7 +17,7 @@ import torch.utils.dlpack
 from torch import Tensor
 
 from sketchify_rt import tensors, tiling
-from sketchify_rt.backend import Runtime
+from sketchify_rt.backend import INSTALL, Runtime
 from sketchify_rt.codec.cuda import Codec, missing
 from sketchify_rt.errors import (
     BackendUnavailable,
@@ -29,7 +29,6 @@ from sketchify_rt.errors import (
 from sketchify_rt.image import Gray
 from sketchify_rt.models import Model
 from sketchify_rt.options import Encoding, Options
-from sketchify_rt.runtime import onnx_graph
 from sketchify_rt.runtime.torch import TorchRuntime
 from sketchify_rt.tiling import Tile
 
@@ -45,7 +44,6 @@ _IMAGE_BYTES = 12
 _MOST_PIXELS = 2**24
 
 _STATIC = 512  # pixels, side of the tile of images whose size is not common
-_INSTALL = "`pip install 'sketchify-rt[gpu]'` installs what it needs"
 
 
 def open_cuda(options: Options, index: int) -> CudaBackend:
@@ -55,19 +53,18 @@ def open_cuda(options: Options, index: int) -> CudaBackend:
         why = f"there are {count} GPUs, numbered from 0"
         if not count:
             why = "no GPU is seen" if torch.version.cuda else "this torch was built without CUDA"
-        raise BackendUnavailable(
-            f"{options.device}: {why}; use --device cpu or auto, `sketchify-rt info` tells more"
-        )
+        raise BackendUnavailable(why)
     device = torch.device("cuda", index)
     try:
         torch.cuda.mem_get_info(device)  # the first that needs the driver to work with this torch
     except RuntimeError as error:
-        raise BackendUnavailable(f"{options.device}: the GPU cannot be used: {error}") from error
-    return CudaBackend(options, device, _kernels(device))
+        raise BackendUnavailable(f"the GPU cannot be used: {error}") from error
+    kernels, lacks = _kernels(device)
+    return CudaBackend(options, device, kernels, lacks)
 
 
-def _kernels(device: torch.device) -> Any:
-    """The kernels' module: Triton's, or numba's where Triton is not there or does not work.
+def _kernels(device: torch.device) -> tuple[Any, list[str]]:
+    """The kernels' module, Triton's, or numba's where that does not work; and why it does not.
 
     SKETCHIFY_GPU_KERNELS names one to use: triton or numba_cuda. Raises BackendUnavailable.
     """
@@ -83,12 +80,11 @@ def _kernels(device: torch.device) -> Any:
             kernels.compose([torch.zeros(1, 1, device=device)])
         except Exception as error:  # of all kinds
             errors.append(f"{name}: {error}")
-            if name == "triton":
-                # Then the U-Net does without it, too.
-                onnx_graph.finish = None  # type: ignore[attr-defined, assignment]
         else:
-            return kernels
-    raise BackendUnavailable(f"cuda: no kernels ({'; '.join(errors)}); {_INSTALL}")
+            return kernels, errors
+    raise BackendUnavailable(
+        f"no kernels work ({'; '.join(errors)}); `{INSTALL}` installs what it needs"
+    )
 
 
 def describe() -> tuple[str, str]:
@@ -103,9 +99,7 @@ def describe() -> tuple[str, str]:
         f"{card.major}.{card.minor}, driver {_driver()}, CUDA {torch.version.cuda}, kernels "
         f"{backend.kernels.__name__.rpartition('.')[2]}"
     )
-    if backend.note:
-        return f"{detail}; {backend.note}", "pip install 'sketchify-rt[gpu]'"
-    return detail, ""
+    return (f"{detail}; {backend.note}", INSTALL) if backend.note else (detail, "")
 
 
 def _driver() -> str:
@@ -126,8 +120,13 @@ class CudaBackend:
 
     resize = staticmethod(tensors.resize)
 
-    def __init__(self, options: Options, device: torch.device, kernels: Any) -> None:
-        """kernels: a module with binarize, dodge and compose for tensors on `device`."""
+    def __init__(
+        self, options: Options, device: torch.device, kernels: Any, lacks: Sequence[str] = ()
+    ) -> None:
+        """kernels: a module with binarize, dodge and compose for tensors on `device`.
+
+        lacks: what works less well than it could, for the note.
+        """
         self.kernels = kernels
         self.batch = options.batch
         self._options = options
@@ -137,13 +136,13 @@ class CudaBackend:
         self.pixels: int | None = self._lane_bytes // 2 // _IMAGE_BYTES
         self._codec = Codec(device, options.thread_count)
         self._streams: queue.LifoQueue[torch.cuda.Stream] = queue.LifoQueue()
-        lacks = [] if device.type == "cpu" else missing()
-        self.note = (
-            f"not installed: {', '.join(lacks)}; images are read or written by the processor; "
-            f"{_INSTALL}"
-            if lacks
-            else None
-        )
+        notes = [f"slower kernels, because of {why}" for why in lacks]
+        if device.type == "cuda" and (absent := missing()):
+            notes.append(
+                f"images are read or written by the processor, without {', '.join(absent)}; "
+                f"`{INSTALL}` installs it"
+            )
+        self.note = "; ".join(notes) or None
 
     @contextmanager
     def lane(self, beside: bool) -> Iterator[None]:
@@ -173,6 +172,10 @@ class CudaBackend:
     def download(self, images: Sequence[Tensor]) -> list[Gray]:
         """Arrays of their own: a caller may keep them, and pinned memory is dear."""
         return [gray.copy() for gray in tensors.download(images)]
+
+    def hand_out(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """Without what lies between their rows."""
+        return [image.contiguous() for image in images]
 
     def adopt(self, tensor: Any) -> Tensor:
         """No copy, but for colour, which becomes luma on the GPU. Raises InputError."""

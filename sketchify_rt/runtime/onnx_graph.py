@@ -6,6 +6,7 @@ cores, and equal the file in exact arithmetic.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -18,11 +19,6 @@ from torch import Tensor, fx, nn
 
 from sketchify_rt.errors import ModelError
 from sketchify_rt.models import Model
-
-try:
-    from sketchify_rt.runtime.epilogue import finish
-except ImportError:  # torch brings Triton along on Linux; elsewhere its own operators do
-    finish = None  # type: ignore[assignment]
 
 # Tensor cores read and write FP16 channels 16 bytes at a time; with fewer, cuDNN leaves them alone.
 # The first convolution has one channel of input, the last as many of output as a cell has pixels:
@@ -295,14 +291,29 @@ def _convolve(x: Tensor, weight: Tensor, stride: list[int], padding: list[int]) 
 
 def _finish(sums: Tensor, bias: Tensor | None, rectify: bool) -> Tensor:
     """Bias and ReLU, in place."""
-    if bias is not None and finish is not None and sums.is_cuda:
+    if bias is not None and sums.is_cuda and not torch.compiler.is_compiling():
         fits = sums.is_contiguous(memory_format=torch.channels_last)
-        if fits and not torch.compiler.is_compiling():
-            finish(sums, bias, rectify)
+        if fits and (fused := _fused()):
+            fused(sums, bias, rectify)
             return sums
     if bias is not None:
         sums.add_(bias[:, None, None])
     return sums.relu_() if rectify else sums
+
+
+@functools.cache
+def _fused() -> Callable[[Tensor, Tensor, bool], None] | None:
+    """Bias and ReLU as one kernel of Triton; None where there is no Triton that works.
+
+    To import it is not enough: it compiles, for which it calls a C compiler.
+    """
+    try:
+        from sketchify_rt.runtime.epilogue import finish
+
+        finish(torch.zeros(1, 1, 1, 1, device="cuda"), torch.zeros(1, device="cuda"), False)
+    except Exception:  # of all kinds; torch's own operators do as well, if slower
+        return None
+    return finish
 
 
 def _shuffle(cells: Tensor, factor: int, bias: Tensor | None) -> Tensor:
