@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -17,6 +19,7 @@ from sketchify_rt.errors import (
     DeviceMemoryError,
     OptionsError,
     SketchifyError,
+    bare,
 )
 from sketchify_rt.image import Gray
 from sketchify_rt.options import Encoding, Options
@@ -52,6 +55,8 @@ class Sketchifier:
         self.options = Options(model=name, device=device, **options)
         self.backend = backend.select(self.options)
         self.batch = self.backend.batch
+        if self.backend.note:
+            log.warning(self.backend.note)
         self._model = models.load(name) if self.options.mode == "sketch" else None
         if self._model is not None:
             halo, stride = self._model.manifest.halo, self._model.manifest.stride
@@ -109,15 +114,18 @@ class Sketchifier:
         return data
 
     def convert_batch(
-        self, sources: Sequence[ImageInput], encoding: Encoding | None = None
+        self, sources: Iterable[ImageInput], encoding: Encoding | None = None
     ) -> list[bytes | Exception]:
-        """Convert some images to the bytes of image files, as fast as the device likes them.
+        """Convert some images to the bytes of image files, `batch` of them at a time.
 
-        For `batch` images at a time, from as many threads as `prepare` was told. In the place of an
-        image that failed stands its error.
+        From as many threads at once as `prepare` was told. In the place of an image that failed
+        stands its error, whichever: a SketchifyError, or one that nobody foresaw.
         """
-        beside = not any(map(inputs.on_device, sources))
-        return self._carry(sources, encoding or Encoding(), beside)
+        encoding = encoding or Encoding()
+        results: list[bytes | Exception] = []
+        for batch in stream.batches(sources, lambda: self.batch, inputs.on_device):
+            results += self._step(batch, encoding)
+        return results
 
     def map(
         self,
@@ -145,11 +153,7 @@ class Sketchifier:
             raise OptionsError(f"on_error is {on_error!r}; it may be raise or return")
         self.prepare(workers)
 
-        def step(batch: list[ImageInput]) -> list[Any]:
-            # A tensor is converted here and now: none of it is work for the host, and the stream
-            # is that of who takes the result.
-            return self._carry(batch, encoding, not inputs.on_device(batch[0]))
-
+        step = functools.partial(self._step, encoding=encoding)
         work = stream.batches(sources, lambda: self.batch, inputs.on_device)
         return _results(stream.in_order(step, work, workers, inputs.on_device), on_error)
 
@@ -173,6 +177,11 @@ class Sketchifier:
                 self._workers = workers
             return self._runtime, max(1, threads // self._workers)
 
+    def _step(self, batch: list[ImageInput], encoding: Encoding | None) -> list[Any]:
+        # A tensor is converted here and now: none of it is work for the host, and the stream is
+        # that of who takes the result.
+        return self._carry(batch, encoding, beside=not inputs.on_device(batch[0]))
+
     def _carry(
         self, sources: Sequence[ImageInput], encoding: Encoding | None, beside: bool = False
     ) -> list[Any]:
@@ -191,7 +200,7 @@ class Sketchifier:
         try:
             return self._once(loaded, encoding)
         except BackendUnavailable as error:  # whatever the images
-            return [error] * len(loaded)
+            return [bare(error)] * len(loaded)
         except Exception as error:
             full = self.backend.exhausted(error)
             if len(loaded) == 1:
@@ -287,13 +296,18 @@ def _or_error(step: Callable[[Any], Any], value: Any) -> Any:
     try:
         return step(value)
     except SketchifyError as error:
+        return bare(error)
+    except Exception as error:
         return error
 
 
 def _raised(result: Any) -> Any:
-    if isinstance(result, Exception):
-        raise result
-    return result
+    try:
+        if isinstance(result, Exception):
+            raise result
+        return result
+    finally:
+        del result  # else the error would hold this frame, and the frame the error
 
 
 def _like(source: ImageInput, result: Any) -> Any:
@@ -305,7 +319,11 @@ def _like(source: ImageInput, result: Any) -> Any:
     return result
 
 
-def _results(results: Iterator[Any], on_error: str) -> Iterator[Any]:
-    for result in results:
-        given = isinstance(result, SketchifyError) and on_error == "return"
-        yield result if given else _raised(result)
+def _results(results: Generator[Any], on_error: str) -> Iterator[Any]:
+    with contextlib.closing(results):
+        for result in results:
+            given = isinstance(result, SketchifyError) and on_error == "return"
+            try:
+                yield result if given else _raised(result)
+            finally:
+                del result

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+E = TypeVar("E", bound=BaseException)
+
 
 class SketchifyError(Exception):
     """Base of all errors below. The message names the thing, what is wrong and what to do."""
@@ -48,3 +52,16 @@ class DeviceMemoryError(SketchifyError, MemoryError):
 
 class ModelError(SketchifyError, RuntimeError):
     """A model is unknown, or its file and its manifest do not belong together."""
+
+
+def bare(error: E) -> E:
+    """The error without its traceback, to be kept as a value; so are those it came from.
+
+    A traceback keeps the variables of all functions that the error went through: files and images,
+    and also the list that it is put into, so that all would stay until the garbage collector runs.
+    """
+    error.__traceback__ = None
+    for cause in (error.__cause__, error.__context__):
+        if cause is not None and cause.__traceback__ is not None:
+            bare(cause)
+    return error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -45,30 +45,34 @@ def in_order(
     work: Iterable[list[S]],
     workers: int,
     here: Callable[[S], bool],
-) -> Iterator[T]:
+) -> Generator[T]:
     """The results of `step` for each list, in order, at most two lists a worker ahead.
 
+    Who leaves before the end closes it, which ends the work; the garbage collector may not do so in
+    a thread that can join the workers.
     A list whose first item is to be worked on `here` is, by the calling thread, when its turn
     comes. Where `work` raises, the results of what it gave before come first.
     """
     pending: deque[Future[list[T]]] = deque()
     broken: Exception | None = None
+    remaining = iter(work)
     with ThreadPoolExecutor(workers, thread_name_prefix="sketchify") as pool:
         try:
-            try:
-                for batch in work:
-                    if here(batch[0]):
-                        while pending:
-                            yield from pending.popleft().result()
-                        yield from step(batch)
-                        continue
+            while True:
+                try:
+                    batch = next(remaining, None)
+                except Exception as error:
+                    broken, batch = error, None
+                if batch is not None and not here(batch[0]):
                     pending.append(pool.submit(step, batch))
                     if len(pending) == 2 * workers:
                         yield from pending.popleft().result()
-            except Exception as error:
-                broken = error
-            while pending:
-                yield from pending.popleft().result()
+                    continue
+                while pending:
+                    yield from pending.popleft().result()
+                if batch is None:
+                    break
+                yield from step(batch)
             if broken is not None:
                 raise broken
         finally:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -25,6 +26,24 @@ def test_auto_says_what_it_fell_back_from(monkeypatch: pytest.MonkeyPatch) -> No
     assert backend.select(Options(device="cpu")).note is None
     monkeypatch.setattr(Path, "exists", lambda path: False)
     assert backend.select(Options(device="auto")).note is None
+
+
+def test_the_engine_says_so_too(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: str(path) == "/dev/nvidia0")
+    Sketchifier(mode="dodge")
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "using the CPU" in caplog.text
+
+
+def test_a_library_that_cannot_be_loaded_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: str) -> None:
+        raise OSError("libcudart.so.13: cannot open shared object file")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(BackendUnavailable, match=r"cuda: a library cannot be loaded: libcudart"):
+        backend.select(Options(device="cuda"))
 
 
 def test_a_missing_library_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import io
 import itertools
 import pickle
@@ -20,6 +22,7 @@ from sketchify_rt import (
     ModelError,
     OptionsError,
     Sketchifier,
+    SketchifyError,
     models,
 )
 from sketchify_rt.image import Gray
@@ -163,6 +166,63 @@ def test_map_and_errors(sketchify: Sketchifier) -> None:
     next(results)
     with pytest.raises(DecodeError, match="<bytes>"):
         next(results)
+
+
+def test_a_failed_stream_leaves_no_thread_behind(sketchify: Sketchifier) -> None:
+    before = threading.active_count()
+    with pytest.raises(DecodeError):
+        list(sketchify.map([picture(), b"broken", picture(), picture(), picture()]))
+    assert threading.active_count() == before
+
+
+def test_errors_hold_nothing_that_only_the_garbage_collector_frees(tmp_path: Path) -> None:
+    data = png(picture())[:-9]
+    none = tmp_path / "none.png"
+    sketchify = Sketchifier(mode="dodge", threads=2)
+
+    def fail() -> None:
+        for source in (data, none, 3):
+            with contextlib.suppress(SketchifyError):
+                sketchify(source)  # type: ignore[call-overload]
+        with contextlib.suppress(SketchifyError):
+            list(sketchify.map([data, picture()]))
+        list(sketchify.map([data, none, picture()], on_error="return"))
+        sketchify.convert_batch([data, none, picture()])
+
+    fail()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            fail()
+        assert gc.collect() < 50  # where each error held its frames, thousands
+    finally:
+        gc.enable()
+
+
+def test_whatever_fails_fails_in_its_place(sketchify: Sketchifier) -> None:
+    class Nameless:
+        def __fspath__(self) -> str:
+            raise ZeroDivisionError("no path")
+
+    class Tensor:
+        def __dlpack_device__(self) -> tuple[int, int]:
+            raise ValueError("no device")
+
+        def __dlpack__(self, *, stream: object = None) -> object:
+            raise ValueError("no tensor")
+
+    page = picture()
+    expected = sketchify(page)
+    results = sketchify.map([page, page, Nameless(), page, page, page])
+    for _ in range(2):
+        np.testing.assert_array_equal(next(results), expected)
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    found = list(sketchify.map([page, Tensor(), page], on_error="return"))  # type: ignore[list-item]
+    assert [type(result) for result in found] == [np.ndarray, InputError, np.ndarray]
+    kinds = [type(result) for result in sketchify.convert_batch([Nameless(), page, Tensor()])]
+    assert kinds == [ZeroDivisionError, bytes, InputError]
 
 
 def test_map_gives_what_it_has_before_its_source_fails(sketchify: Sketchifier) -> None:

@@ -107,6 +107,9 @@ def test_a_stream_is_carried_in_batches_beside_each_other(monkeypatch: pytest.Mo
     pages = [page(i) for i in range(10)]
     check(list(sketchify.map(pages)), pages)
     assert sorted(device.sizes) == [2, 4, 4]
+    assert len(sketchify.convert_batch(iter(pages))) == 10
+    assert device.sizes[3:] == [4, 4, 2]
+    del device.lanes[3:]
     assert device.lanes == [True] * 3
     check([sketchify(pages[0])], pages[:1])
     assert device.lanes[3:] == [False]
@@ -219,5 +222,5 @@ def test_a_tensor_stays_on_its_device_and_on_the_callers_stream(
     check(list(sketchify.map(sources)), pages)
     assert sorted(device.lanes) == [False, False, True, True]
     assert device.downloads == 2
-    with pytest.raises(InputError, match="on a GPU"):
+    with pytest.raises(InputError, match="on a GPU or another"):
         CpuBackend(Options()).adopt(Tensor(pages[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -144,11 +145,17 @@ def _cuda(options: Options, index: int = 0) -> Backend:
 
     Raises BackendUnavailable where there is no such GPU, or what it needs is not installed.
     """
+    return _cuda_module().open_cuda(options, index)  # type: ignore[no-any-return]
+
+
+def _cuda_module() -> Any:
     try:
-        from sketchify_rt.backend.cuda import open_cuda
+        return importlib.import_module("sketchify_rt.backend.cuda")
     except ImportError as error:
-        raise BackendUnavailable(f"{error}; `{INSTALL}` installs what it needs") from error
-    return open_cuda(options, index)
+        seen = "" if _gpu_present() else ", but no NVIDIA GPU is seen here"
+        raise BackendUnavailable(f"{error}; `{INSTALL}` installs what it needs{seen}") from error
+    except OSError as error:
+        raise BackendUnavailable(f"a library cannot be loaded: {error}") from error
 
 
 def select(options: Options) -> Backend:
@@ -189,7 +196,7 @@ def available() -> list[BackendInfo]:
 
 def _cpu_info() -> BackendInfo:
     needed = ("cv2", "PIL", "isal", "openvino", "sketchify_rt._native")
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    missing = [name for name in needed if not _installed(name)]
     if missing:
         mend = "pip install --force-reinstall sketchify-rt"
         return BackendInfo("cpu", False, f"not installed: {', '.join(missing)}", mend)
@@ -197,13 +204,20 @@ def _cpu_info() -> BackendInfo:
 
 
 def _cuda_info() -> BackendInfo:
+    needed = ("torch", "onnx", "triton", "nvidia.dali", "nvidia.nvimgcodec")
+    missing = [name for name in needed if not _installed(name)]
+    remedy = INSTALL if missing else ""
     if not _gpu_present():
-        return BackendInfo("cuda", False, "no NVIDIA GPU, or no driver for it")
+        lacks = f"; not installed: {', '.join(missing)}" if missing else ""
+        return BackendInfo("cuda", False, f"no NVIDIA GPU, or no driver for it{lacks}", remedy)
     try:
-        from sketchify_rt.backend.cuda import describe
-
-        return BackendInfo("cuda", True, *describe())
-    except ImportError as error:
-        return BackendInfo("cuda", False, str(error), INSTALL)
+        return BackendInfo("cuda", True, _cuda_module().describe(), remedy)
     except BackendUnavailable as error:
-        return BackendInfo("cuda", False, str(error))
+        return BackendInfo("cuda", False, str(error), remedy)
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # nor the package that it is in
+        return False

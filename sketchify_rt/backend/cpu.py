@@ -11,7 +11,7 @@ import numpy as np
 from sketchify_rt import tiling
 from sketchify_rt.backend import Runtime
 from sketchify_rt.codec import cpu as codec
-from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError
+from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError, bare
 from sketchify_rt.image import Gray, resize
 from sketchify_rt.kernels import native
 from sketchify_rt.models import Model
@@ -54,7 +54,9 @@ class CpuBackend:
 
     def adopt(self, tensor: Any) -> Gray:
         """Tensors in the host's memory are arrays already; others are refused."""
-        raise InputError("the tensor is on a GPU; give device cuda, or copy it to the host")
+        raise InputError(
+            "the tensor is on a GPU or another device; give device cuda, or copy it to the host"
+        )
 
     def decode(
         self, files: Sequence[bytes], names: Sequence[str], max_pixels: int, threads: int
@@ -65,7 +67,7 @@ class CpuBackend:
             try:
                 results.append(codec.decode(data, name, max_pixels))
             except DecodeError as error:
-                results.append(error)
+                results.append(bare(error))
         return results
 
     def binarize(self, images: Sequence[Gray], threads: int) -> list[Gray]:
@@ -117,7 +119,7 @@ class CpuBackend:
             try:
                 results.append(codec.encode(image, encoding))
             except EncodeError as error:
-                results.append(error)
+                results.append(bare(error))
         return results
 
     def exhausted(self, error: BaseException) -> bool:

@@ -39,6 +39,8 @@ LANES = 3
 # decoder and the encoder hold of it.
 _IMAGE_BYTES = 12
 
+_LEAST_MEMORY = 384 * 2**20  # three quarters of the least that `device_memory` may be
+
 # Pixels that go through the U-Net together: enough to fill the largest card of today several times
 # over, and with more nothing is gained but latency.
 _MOST_PIXELS = 2**24
@@ -50,15 +52,17 @@ def open_cuda(options: Options, index: int) -> CudaBackend:
     """The GPU of that number. Raises BackendUnavailable where there is none, or no kernels."""
     count = torch.cuda.device_count()
     if index >= count:
-        why = f"there are {count} GPUs, numbered from 0"
-        if not count:
-            why = "no GPU is seen" if torch.version.cuda else "this torch was built without CUDA"
+        why = f"there is no such GPU, {count} found, numbered from 0"
+        if not torch.version.cuda:
+            why = "this torch was built without CUDA; https://pytorch.org tells how to get another"
         raise BackendUnavailable(why)
     device = torch.device("cuda", index)
     try:
         torch.cuda.mem_get_info(device)  # the first that needs the driver to work with this torch
     except RuntimeError as error:
         raise BackendUnavailable(f"the GPU cannot be used: {error}") from error
+    if (free := _memory(options, device)) < _LEAST_MEMORY:
+        raise BackendUnavailable(f"only {free / 2**20:.0f} MiB of its memory are to be had")
     kernels, lacks = _kernels(device)
     return CudaBackend(options, device, kernels, lacks)
 
@@ -87,8 +91,8 @@ def _kernels(device: torch.device) -> tuple[Any, list[str]]:
     )
 
 
-def describe() -> tuple[str, str]:
-    """The card, its driver and what works on it; and what would mend what is missing, or "".
+def describe() -> str:
+    """The card, its driver and what works on it.
 
     Raises BackendUnavailable where there is no GPU that torch can use.
     """
@@ -99,7 +103,7 @@ def describe() -> tuple[str, str]:
         f"{card.major}.{card.minor}, driver {_driver()}, CUDA {torch.version.cuda}, kernels "
         f"{backend.kernels.__name__.rpartition('.')[2]}"
     )
-    return (f"{detail}; {backend.note}", INSTALL) if backend.note else (detail, "")
+    return f"{detail}; {backend.note}" if backend.note else detail
 
 
 def _driver() -> str:

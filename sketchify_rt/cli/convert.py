@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -118,8 +119,8 @@ class _Refusal(click.ClickException):
     type=click.Choice(PRECISIONS),
     default=Options.precision,
     show_default=True,
-    help="Arithmetic of the U-Net: auto is the fastest of this processor, fp32 is float32 on "
-    "every machine.",
+    help="Arithmetic of the U-Net: auto is the fastest of this processor, or FP16 on a GPU; fp32 "
+    "is float32 everywhere.",
 )
 @click.option(
     "--threads",
@@ -198,6 +199,8 @@ def command(
     existing: Existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
     outcomes: list[Outcome] = []
     _end_cleanly_on_sigterm()
+    if quiet:
+        logging.getLogger("sketchify_rt").setLevel(logging.ERROR)
     try:
         settings = Options(**options)
         encoding = Encoding(image_format, quality)
@@ -207,8 +210,6 @@ def command(
         sink = Folder(output, image_format, existing, sources.holds)
         with _open(settings) as engine, _progress(len(sources), quiet) as advance:
             sink.open()
-            if engine.backend.note:
-                click.echo(engine.backend.note, err=True)
 
             def progress(outcome: Outcome) -> None:
                 advance(outcome)

@@ -29,7 +29,7 @@ from sketchify_rt import tensors
 from sketchify_rt.codec import containers, cpu
 from sketchify_rt.codec.dali import JpegDecoder
 from sketchify_rt.codec.nvimagecodec import JpegEncoder
-from sketchify_rt.errors import DecodeError, EncodeError
+from sketchify_rt.errors import DecodeError, EncodeError, bare
 from sketchify_rt.image import Gray
 from sketchify_rt.options import Encoding
 
@@ -104,7 +104,7 @@ class Codec:
             try:
                 luma[index] = future.result()
             except DecodeError as error:
-                results[index] = error
+                results[index] = bare(error)
         uploaded = tensors.upload(list(luma.values()), self._device)
         results.update(zip(luma, uploaded, strict=True))
         return [results[index] for index in range(len(files))]
@@ -141,7 +141,7 @@ class Codec:
             try:
                 results[index] = future.result()
             except EncodeError as error:
-                results[index] = error
+                results[index] = bare(error)
         return [results[index] for index in range(len(images))]
 
     def _open(self, kind: type[T]) -> T:
