@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import pty
 import shlex
@@ -115,6 +116,24 @@ def test_quiet_tells_of_failures_alone(here: Path) -> None:
     result = call("a.jpg", "b.jpg", "-o", "out", "-q")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "b.jpg: the file is cut short\n"
+
+
+def test_quiet_hides_warnings_of_its_own_run_alone(
+    here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = logging.getLogger("sketchify_rt")
+
+    class Warns(Engine):
+        def __init__(self, options: Options) -> None:
+            super().__init__(options)
+            log.warning("using the CPU")
+
+    monkeypatch.setattr(convert, "_open", Warns)
+    make(a="1")
+    call("a.jpg", "-o", "out", "-q")
+    assert "using the CPU" not in caplog.text
+    call("a.jpg", "-o", "out", "--overwrite")
+    assert "using the CPU" in caplog.text
 
 
 def test_json_is_one_document(here: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import signal
@@ -200,7 +201,9 @@ def command(
     outcomes: list[Outcome] = []
     _end_cleanly_on_sigterm()
     if quiet:
-        logging.getLogger("sketchify_rt").setLevel(logging.ERROR)
+        log = logging.getLogger("sketchify_rt")
+        ctx.call_on_close(functools.partial(log.setLevel, log.level))
+        log.setLevel(logging.ERROR)
     try:
         settings = Options(**options)
         encoding = Encoding(image_format, quality)
