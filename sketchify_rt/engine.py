@@ -42,6 +42,9 @@ class Sketchifier:
     RGB or (H, W, 4) RGBA, a PIL image, or a tensor of these shapes that speaks DLPack, such as one
     of torch or CuPy. It can be pickled: the copy opens the model anew. Do not fork a process while
     a conversion runs; forking before or after is safe, but not with a GPU in use.
+
+    options: what it was told; backend: the device in use; batch: images that go together, fewer
+    after the device's memory was full.
     """
 
     def __init__(
@@ -119,7 +122,8 @@ class Sketchifier:
         """Convert some images to the bytes of image files, `batch` of them at a time.
 
         From as many threads at once as `prepare` was told. In the place of an image that failed
-        stands its error, whichever: a SketchifyError, or one that nobody foresaw.
+        stands its error, whichever: a SketchifyError, or one that nobody foresaw. Raises
+        ModelError, OptionsError and BackendUnavailable where the model cannot be opened.
         """
         encoding = encoding or Encoding()
         results: list[bytes | Exception] = []
@@ -187,6 +191,7 @@ class Sketchifier:
     ) -> list[Any]:
         """Files of the sketches, or images where `encoding` is None; an error where one failed."""
         loaded = [_or_error(inputs.load, source) for source in sources]
+        self._opened()  # what it raises is no image's fault
         results: list[Any] = []
         with self.backend.lane(beside):
             for run in inputs.within(loaded, self.backend.pixels):

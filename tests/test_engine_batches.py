@@ -18,6 +18,7 @@ from sketchify_rt import (
     DeviceMemoryError,
     Encoding,
     InputError,
+    ModelError,
     Sketchifier,
     backend,
 )
@@ -224,3 +225,18 @@ def test_a_tensor_stays_on_its_device_and_on_the_callers_stream(
     assert device.downloads == 2
     with pytest.raises(InputError, match="on a GPU or another"):
         CpuBackend(Options()).adopt(Tensor(pages[0]))
+
+
+def test_a_model_that_cannot_be_opened_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sketchify, device = engine(monkeypatch)
+    tries = []
+
+    def fail(*arguments: object) -> None:
+        tries.append(arguments)
+        raise ModelError("no model")
+
+    monkeypatch.setattr(sketchify, "_opened", fail)
+    with pytest.raises(ModelError):
+        sketchify.convert_batch([page(i) for i in range(4)])
+    assert len(tries) == 1
+    assert device.sizes == []
