@@ -1,4 +1,4 @@
-"""Pictures and files of them, of every kind that the codecs read."""
+"""Pictures for the tests, and files of them, of every kind that the codecs read."""
 
 from __future__ import annotations
 
@@ -14,6 +14,27 @@ from PIL import Image
 RNG = np.random.default_rng(11)
 RGB = cv2.resize(RNG.integers(0, 256, (6, 8, 3), np.uint8), (40, 30))  # smooth, with colour
 NOISE = RNG.integers(0, 256, (30, 40, 4), np.uint8)
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Of all contrasts: full, faint (where ties of the mean are frequent), black and white."""
+    rng = np.random.default_rng([height, width, seed])
+    gray = rng.integers(0, 256, (height, width), np.uint8)
+    match (height + width + seed) % 4:
+        case 1:
+            gray = gray % 7 + 120
+        case 2:
+            gray = np.where(gray > 128, 255, 0)
+        case 3:
+            gray = gray // 16
+    return gray.astype(np.uint8)
+
+
+def picture(height: int = 90, width: int = 121, seed: int = 0) -> np.ndarray:
+    """Smooth blobs with an edge or two: something to draw."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    smooth = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
+    return np.where(smooth > 128, smooth, smooth // 2).astype(np.uint8)
 
 
 def luma_of(rgb: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
+from pictures import picture
 
 from sketchify_rt import (
     DecodeError,
@@ -32,13 +33,6 @@ from sketchify_rt.kernels import reference
 @pytest.fixture(scope="module")
 def sketchify() -> Sketchifier:
     return Sketchifier(threads=2)
-
-
-def picture(height: int = 90, width: int = 121, seed: int = 0) -> Gray:
-    """Smooth blobs with an edge or two: something to draw."""
-    noise = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
-    smooth = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
-    return np.where(smooth > 128, smooth, smooth // 2).astype(np.uint8)
 
 
 def png(gray: Gray) -> bytes:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pictures import noise
 
 from sketchify_rt.errors import BackendUnavailable, InputError, OptionsError
 from sketchify_rt.kernels import native, reference
@@ -46,20 +47,6 @@ def opencv_binarize(gray: Gray) -> Gray:
 
 def opencv_dodge(gray: Gray) -> Gray:
     return cv2.divide(gray, cv2.GaussianBlur(gray, (21, 21), 0), scale=256)  # type: ignore[return-value]
-
-
-def noise(height: int, width: int, seed: int = 0) -> Gray:
-    """Of all contrasts: full, faint (where ties of the mean are frequent), black and white."""
-    rng = np.random.default_rng([height, width, seed])
-    gray = rng.integers(0, 256, (height, width), np.uint8)
-    match (height + width + seed) % 4:
-        case 1:
-            gray = gray % 7 + 120
-        case 2:
-            gray = np.where(gray > 128, 255, 0)
-        case 3:
-            gray = gray // 16
-    return gray.astype(np.uint8)
 
 
 def pictures() -> Iterator[tuple[str, Gray]]:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pictures import noise
 from torch import Tensor
 
 from sketchify_rt.errors import InputError, OptionsError
@@ -41,20 +42,6 @@ def kernels(
         monkeypatch.setattr(numba_cuda, "_THREADS", (32, 1))
         monkeypatch.setattr(numba_cuda, "_FLAT_THREADS", 32)
     return module
-
-
-def noise(height: int, width: int, seed: int = 0) -> Gray:
-    """Of all contrasts: full, faint (where ties of the mean are frequent), black and white."""
-    rng = np.random.default_rng([height, width, seed])
-    gray = rng.integers(0, 256, (height, width), np.uint8)
-    match (height + width + seed) % 4:
-        case 1:
-            gray = gray % 7 + 120
-        case 2:
-            gray = np.where(gray > 128, 255, 0)
-        case 3:
-            gray = gray // 16
-    return gray.astype(np.uint8)
 
 
 def edges(height: int, width: int) -> Gray:
