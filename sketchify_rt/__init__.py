@@ -34,6 +34,7 @@ __all__ = [
     "DeviceMemoryError",
     "EncodeError",
     "Encoding",
+    "EngineError",
     "InputError",
     "ModelError",
     "Options",

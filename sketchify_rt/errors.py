@@ -50,6 +50,10 @@ class DeviceMemoryError(SketchifyError, MemoryError):
     """The memory of a GPU does not hold what one image needs."""
 
 
+class EngineError(SketchifyError, RuntimeError):
+    """A TensorRT engine cannot be built, or is damaged, or is for another GPU, version or model."""
+
+
 class ModelError(SketchifyError, RuntimeError):
     """A model is unknown, or its file and its manifest do not belong together."""
 
