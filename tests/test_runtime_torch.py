@@ -6,7 +6,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -263,7 +263,7 @@ class Fake:
     failure: Exception | None = None
     beside: list[object] = field(default_factory=list)
 
-    def slot(self, limit: int = 2) -> Slot[Callable[[Tensor], Tensor]]:
+    def slot(self, limit: int = 2) -> Slot[Replay]:
         return Slot(self.run, self.capture, self, limit)
 
     def run(self, binary: Tensor) -> Tensor:
@@ -272,18 +272,12 @@ class Fake:
             raise self.failure
         return binary.float()
 
-    def capture(self, like: Tensor, beside: object) -> Callable[[Tensor], Tensor]:
+    def capture(self, like: Tensor, beside: object) -> Replay:
         self.log.append(f"capture {len(like)}")
         self.beside.append(beside)
         if self.failure:
             raise self.failure
-
-        def replay(binary: Tensor) -> Tensor:
-            assert binary.shape == like.shape
-            self.log.append(f"replay {len(binary)}")
-            return binary.float()
-
-        return replay
+        return Replay(like, self.log)
 
     def wait(self) -> None:
         self.log.append("wait")
@@ -292,8 +286,23 @@ class Fake:
         self.log.append("record")
 
     def told(self) -> Iterator[str]:
-        yield from (entry for entry in self.log if entry not in ("wait", "record"))
+        yield from (entry for entry in self.log if entry not in ("wait", "stage", "record"))
         self.log.clear()
+
+
+@dataclass
+class Replay:
+    binary: Tensor
+    log: list[str]
+
+    def stage(self, binary: Tensor) -> None:
+        assert binary.shape == self.binary.shape
+        self.log.append("stage")
+        self.binary = binary
+
+    def __call__(self) -> Tensor:
+        self.log.append(f"replay {len(self.binary)}")
+        return self.binary.float()
 
 
 def pages(count: int) -> Tensor:
@@ -317,7 +326,16 @@ def test_every_call_waits_for_the_one_before_on_the_device() -> None:
     slot = fake.slot()
     slot(pages(1))
     slot(pages(1))
-    assert fake.log == ["wait", "run 1", "record", "wait", "capture 1", "replay 1", "record"]
+    assert fake.log[:3] == ["wait", "run 1", "record"]
+    assert fake.log[3:] == ["wait", "capture 1", "stage", "wait", "replay 1", "record"]
+
+
+def test_the_next_input_is_taken_before_the_call_before_is_done() -> None:
+    fake = Fake()
+    slot = fake.slot()
+    for _ in range(3):
+        slot(pages(1))
+    assert fake.log[-4:] == ["stage", "wait", "replay 1", "record"]
 
 
 def test_the_graph_unused_for_long_makes_room_and_others_do_not() -> None:
@@ -380,7 +398,7 @@ def test_a_shape_that_cannot_be_captured_runs_as_it_is(caplog: pytest.LogCapture
     assert fake.beside == [None]
 
 
-def broken(*_: object) -> Callable[[Tensor], Tensor]:
+def broken(*_: object) -> Replay:
     raise RuntimeError("the device was waited for\nand more")
 
 

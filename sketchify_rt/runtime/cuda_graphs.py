@@ -29,10 +29,13 @@ _capturing = Lock()
 
 
 class Graph(Protocol):
-    """A captured module."""
+    """A captured module, for inputs of the captured shape. All goes to the current stream."""
 
-    def __call__(self, binary: Tensor) -> Tensor:
-        """As the module, for an input of the captured shape, on the current stream."""
+    def stage(self, binary: Tensor) -> None:
+        """Takes the next input, once the call before has read its own."""
+
+    def __call__(self) -> Tensor:
+        """What the module makes of the input."""
 
 
 class Mark(Protocol):
@@ -53,7 +56,8 @@ class Slot(Generic[G]):
 
     For one call at a time, and its calls run one after the other on the device too, whatever
     streams they are made on, because its graphs share memory: each waits for the mark that the last
-    one left. So a slot never takes more memory than one call does.
+    one left. So a slot never takes more memory than one call does. Only the input of a graph is
+    copied to its place before that, since it has memory of its own.
     """
 
     def __init__(
@@ -78,9 +82,11 @@ class Slot(Generic[G]):
         Raises what the module raises. Out of memory, the slot first lets go of its graphs, so that
         a smaller batch finds room.
         """
-        self._done.wait()
         try:
-            return (self._graph(binary) or self._run)(binary)
+            if graph := self._graph(binary):
+                graph.stage(binary)
+            self._done.wait()
+            return graph() if graph else self._run(binary)
         except torch.OutOfMemoryError:
             self._graphs.clear()
             raise
@@ -99,6 +105,7 @@ class Slot(Generic[G]):
 
     def _captured(self, binary: Tensor) -> G | None:
         beside = next((graph for graph in self._graphs.values() if graph), None)
+        self._done.wait()
         try:
             return self._capture(binary, beside)
         except torch.OutOfMemoryError:
@@ -133,13 +140,18 @@ class CapturedModule:
         like: Tensor,
         stream: torch.cuda.Stream,
         beside: CapturedModule | None,
+        read: torch.cuda.Event | None = None,
     ) -> None:
         """Captures `run` on `stream`, for inputs of the shape of `like`.
 
         Intermediate values of `beside`, a graph captured on the same stream, take the same memory:
         never replay the two at the same time. Other threads may go on launching and allocating.
+        read: event that `run` records as soon as it has read its input; None: at its end.
         """
         current = torch.cuda.current_stream()
+        side = torch.cuda.Stream(stream.device)  # type: ignore[no-untyped-call]
+        # External: recorded in a capture, it is recorded anew by each replay.
+        self._read = torch.cuda.Event(external=True)  # type: ignore[no-untyped-call]
         stream.wait_stream(current)
         # The outer context puts the caller's stream back even where the inner one fails to.
         with _capturing, torch.cuda.stream(stream):
@@ -152,13 +164,40 @@ class CapturedModule:
             self._graph = torch.cuda.CUDAGraph()
             with _capture(self._graph, None if beside is None else beside._graph.pool()):
                 self._output = run(self._input)
+                self._records = read is not None and _replay(self._read, read, side, stream)
         current.wait_stream(stream)
 
-    def __call__(self, binary: Tensor) -> Tensor:
-        """As the module. The result is a copy: the next replay writes over what it was made of."""
+    def stage(self, binary: Tensor) -> None:
+        """See `Graph`."""
+        self._read.wait()
         self._input.copy_(binary)
+
+    def __call__(self) -> Tensor:
+        """As the module. The result is a copy: the next replay writes over what it was made of."""
         self._graph.replay()
+        if not self._records:
+            self._read.record()
         return self._output.clone()
+
+
+def _replay(
+    event: torch.cuda.Event,
+    mark: torch.cuda.Event,
+    side: torch.cuda.Stream,
+    stream: torch.cuda.Stream,
+) -> bool:
+    """Makes each replay of the graph being captured on `stream` record `event` where `mark` was.
+
+    `mark` itself is within a capture only a place in the order of things. False where it was not
+    recorded in this one.
+    """
+    side.wait_event(mark)  # which makes the side stream part of the capture
+    with torch.cuda.stream(side):
+        if not torch.cuda.is_current_stream_capturing():
+            return False
+        event.record()
+    stream.wait_stream(side)
+    return True
 
 
 @contextmanager
