@@ -48,7 +48,7 @@ HEAVY = {
     "triton": {"kernels/triton.py", "runtime/epilogue.py"},
     "numba": {"kernels/numba_cuda.py"},
     "nvidia": {"codec/dali.py", "codec/nvimagecodec.py"},
-    "tensorrt": set[str](),
+    "tensorrt": {"runtime/tensorrt_log.py"},
     "ray": set[str](),
     "tqdm": {"cli"},
     "click": {"cli"},
