@@ -435,15 +435,15 @@ class Runtime(_Logs):
             self._error("Magic tag does not match: a corrupt plan, or of another version")
             return None
         fields = header(plan)
-        if fields["tensorrt"] != __version__ and "VERSION_COMPATIBLE" not in fields["flags"]:
-            self._error(f"the plan is of TensorRT {fields['tensorrt']}, this is {__version__}")
-            return None
-        if (
-            "VERSION_COMPATIBLE" in fields["flags"]
-            and "EXCLUDE_LEAN_RUNTIME" not in fields["flags"]
-            and not self.engine_host_code_allowed
-        ):
+        # Another version can run it where it holds the lean runtime of its own.
+        code = "VERSION_COMPATIBLE" in fields["flags"] and (
+            "EXCLUDE_LEAN_RUNTIME" not in fields["flags"]
+        )
+        if code and not self.engine_host_code_allowed:
             self._error("the plan contains host code, which is not allowed")
+            return None
+        if fields["tensorrt"] != __version__ and not code:
+            self._error(f"the plan is of TensorRT {fields['tensorrt']}, this is {__version__}")
             return None
         return ICudaEngine(self._logger, fields["profile"], body.partition(b"\n")[2])
 
@@ -553,9 +553,9 @@ class IExecutionContext(_Logs):
         if self._fails("enqueue", "an illegal memory access was encountered"):
             return False
         engine = self._engine
-        unset = self.infer_shapes() + [n for n in engine._tensors if not self._addresses.get(n)]
+        unset = {*self.infer_shapes(), *(engine._tensors.keys() - self._addresses.keys())}
         if unset or not self._memory:
-            self._error(f"not set: {', '.join(unset) or 'device memory'}")
+            self._error(f"not set: {', '.join(sorted(unset)) or 'device memory'}")
             return False
         feeds = {name: self._array(name, shape) for name, shape in self._shapes.items()}
         outputs = [name for name in engine._tensors if name not in feeds]

@@ -1,0 +1,101 @@
+"""TensorRT's library, as `trt`, and what it says.
+
+Importing this module raises BackendUnavailable where TensorRT is not installed. The lean runtime
+will do for engines built with `--version-compatible`; it cannot build.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import logging
+from collections import deque
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
+
+from sketchify_rt.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+__all__ = ["Log", "checked", "trt"]
+
+T = TypeVar("T")
+
+log = logging.getLogger("sketchify_rt")
+
+# The last is the package of bindings alone, which the one before it wraps.
+_LIBRARIES = ("tensorrt", "tensorrt_lean", "tensorrt_lean_bindings")
+_KEPT = 4  # errors; TensorRT tells the cause first, and then once more at each level of calls
+
+
+def _library() -> ModuleType:
+    reason: Exception | None = None
+    for name in _LIBRARIES:
+        try:
+            return importlib.import_module(name)
+        except (ImportError, OSError) as error:  # OSError: its shared libraries cannot be loaded
+            reason = reason or error
+    raise BackendUnavailable(
+        f"TensorRT is not installed ({reason}): run `pip install tensorrt-cu13 --extra-index-url "
+        "https://pypi.nvidia.com`; see docs/engines.md"
+    ) from reason
+
+
+if not TYPE_CHECKING:
+    trt = _library()
+
+_LEVELS = {
+    # Whether an error matters shows in what TensorRT returns, and is told then.
+    trt.ILogger.INTERNAL_ERROR: logging.INFO,
+    trt.ILogger.ERROR: logging.INFO,
+    trt.ILogger.WARNING: logging.WARNING,
+    trt.ILogger.INFO: logging.INFO,
+    trt.ILogger.VERBOSE: logging.DEBUG,
+}
+
+
+class Log(trt.ILogger):  # type: ignore[misc]  # its types are not always there
+    """Passes TensorRT's messages on to logging, and keeps its last errors. Thread-safe."""
+
+    def __init__(self) -> None:
+        trt.ILogger.__init__(self)
+        self._errors: deque[str] = deque(maxlen=_KEPT)
+
+    def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
+        """For TensorRT to call."""
+        if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+            self._errors.append(msg)
+        log.log(_LEVELS[severity], "TensorRT: %s", msg)
+
+    def words(self) -> str:
+        """The last errors since the last call, in TensorRT's words; empty where there are none."""
+        words = []
+        while self._errors:
+            words.append(self._errors.popleft())
+        return "; ".join(words)
+
+
+def checked(make: Callable[[], T], log: Log) -> T:
+    """What `make` returns, a Runtime or a Builder that writes to `log`, where it works.
+
+    Without a driver, TensorRT 11.4 says so in its log only. What it returns ends the process with a
+    segmentation fault, when it is put to use and even when it is freed: so it never is.
+
+    Raises BackendUnavailable.
+    """
+    log.words()
+    try:
+        made = make()
+    except TypeError as error:  # pybind11, of a null pointer
+        words = log.words() or str(error)
+    else:
+        words = log.words()
+        if not words:
+            return made
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
+    raise BackendUnavailable(
+        f"TensorRT {trt.__version__} does not work here: {words}; `nvidia-smi` shows driver and "
+        "GPU, and docs/engines.md which driver TensorRT needs"
+    )
