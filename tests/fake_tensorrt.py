@@ -69,7 +69,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def header(plan: bytes) -> dict[str, Any]:
-    """How a plan was built: tensorrt, profile, flags, level, workspace, hardware, entries.
+    """How a plan was built: tensorrt, profile, flags, level, workspace, hardware, strongly_typed.
 
     entries: of the timing cache, before the build.
     """
@@ -208,9 +208,6 @@ class IOptimizationProfile:
             raise ValueError("Shape provided for opt is inconsistent with other shapes.")
         self._shapes[input] = (tuple(min), tuple(opt), tuple(max))
 
-    def __bool__(self) -> bool:
-        return bool(self._shapes)
-
 
 class IProgressMonitor:
     def __init__(self) -> None:
@@ -238,7 +235,7 @@ class IBuilderConfig(_Logs):
         self._cache: ITimingCache | None = None
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
-        if self._fails("add_profile", "invalid profile") or not profile:
+        if self._fails("add_profile", "invalid profile") or not profile._shapes:
             return -1
         self._profiles.append(profile)
         return len(self._profiles) - 1
@@ -389,6 +386,9 @@ class Builder(_Logs):
             "workspace": config._pools.get(MemoryPoolType.WORKSPACE),
             "hardware": config.hardware_compatibility_level.name,
             "entries": entries,
+            "strongly_typed": bool(
+                network._flags >> int(NetworkDefinitionCreationFlag.STRONGLY_TYPED) & 1
+            ),
         }
         body = json.dumps(fields).encode() + b"\n" + network._model.SerializeToString()
         return IHostMemory(_MAGIC + body + hashlib.sha256(body).digest())
