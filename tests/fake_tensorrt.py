@@ -13,10 +13,11 @@ import enum
 import hashlib
 import json
 import math
-import pkgutil
+import re
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -35,6 +36,13 @@ __version__ = "11.4.0.106"
 # set_input_shape, infer_shapes, address, consumed, enqueue; and what comes out wrong: nan, off.
 fail: set[str] = set()
 on_step: Callable[[], None] | None = None  # called in the build, after each step but the last
+
+# Of ours, in sketchify_rt.runtime.
+MODULES = sorted(
+    path.stem
+    for path in Path(*runtime.__path__).glob("*.py")
+    if re.search(r"sketchify_rt\.runtime\.tensorrt|import tensorrt", path.read_text("utf-8"))
+)
 
 _MAGIC = b"fake plan\n"
 _CACHE = b"fake timing cache "
@@ -57,15 +65,14 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules of ours that use TensorRT are imported anew, in this test and after it."""
-    for module in pkgutil.iter_modules(runtime.__path__):
-        if module.name.startswith("tensorrt"):
-            # Set before it is taken away, so that what the test imports goes too.
-            for table, name in (
-                (sys.modules, f"{runtime.__name__}.{module.name}"),
-                (vars(runtime), module.name),
-            ):
-                monkeypatch.setitem(table, name, ModuleType(name))
-                del table[name]
+    for module in MODULES:
+        # Set before it is taken away, so that what the test imports goes too.
+        for table, name in (
+            (sys.modules, f"{runtime.__name__}.{module}"),
+            (vars(runtime), module),
+        ):
+            monkeypatch.setitem(table, name, ModuleType(name))
+            del table[name]
 
 
 def header(plan: bytes) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import inspect
-import pkgutil
 import re
 import subprocess
 import sys
@@ -17,14 +16,7 @@ import pytest
 import tensorrt_bindings
 from conftest import skip
 
-from sketchify_rt import runtime
-
 ROOT = Path(__file__).parents[1]
-MODULES = [
-    module.name
-    for module in pkgutil.iter_modules(runtime.__path__)
-    if module.name.startswith("tensorrt")
-]
 CLASSES = {
     name: value
     for name, value in vars(fake_tensorrt).items()
@@ -84,7 +76,7 @@ def described(bindings: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_our_modules_import_with_them(bindings: Path) -> None:
-    names = "\n".join(f"import sketchify_rt.runtime.{name}" for name in MODULES)
+    names = "\n".join(f"import sketchify_rt.runtime.{name}" for name in fake_tensorrt.MODULES)
     result = tensorrt_bindings.run(bindings, "-c", names)
     assert result.returncode == 0, result.stderr
 
@@ -121,7 +113,7 @@ def test_their_types_fit_our_code(bindings: Path) -> None:
     settings = bindings / "mypy.ini"
     settings.write_text(SETTINGS.format(stubs=stubs))
     options = ["--config-file", settings, "--cache-dir", bindings / "mypy", "--no-error-summary"]
-    files = [ROOT / "sketchify_rt" / "runtime" / f"{name}.py" for name in MODULES]
+    files = [ROOT / "sketchify_rt" / "runtime" / f"{name}.py" for name in fake_tensorrt.MODULES]
     result = subprocess.run(
         [sys.executable, "-m", "mypy", *options, "--hide-error-context", *files, wrong],
         cwd=ROOT,
