@@ -44,7 +44,7 @@ HEAVY = {
         "runtime/torch.py",
         "tensors.py",
     },
-    "onnx": {"runtime/onnx_graph.py"},
+    "onnx": {"runtime/onnx_files.py", "runtime/onnx_graph.py", "runtime/onnx_typed.py"},
     "triton": {"kernels/triton.py", "runtime/epilogue.py"},
     "numba": {"kernels/numba_cuda.py"},
     "nvidia": {"codec/dali.py", "codec/nvimagecodec.py"},
