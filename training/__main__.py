@@ -18,7 +18,7 @@ _FIT = {field.name: field.default for field in dataclasses.fields(FitOptions)}
 
 @click.group(context_settings={"show_default": True})
 def main() -> None:
-    """Make a model: prepare the pages, fit, evaluate, export."""
+    """Make a model: prepare the pages, fit, export, evaluate, quantize."""
 
 
 @main.command()
@@ -103,6 +103,20 @@ def export(checkpoint: Path, output: Path, data: str, credit: str) -> None:
         raise click.BadParameter(f"{output} does not end in .onnx", param_hint="OUTPUT")
     run(checkpoint, output, credit=credit, data=data)
     click.echo(output)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("pages", type=FOLDER)
+@click.option("--crops", type=click.IntRange(1), default=300, help="Crops to calibrate on.")
+@click.option("--seed", type=int, default=0, help="Chooses the crops.")
+def quantize(model: str, pages: Path, crops: int, seed: int) -> None:
+    """Write the INT8 form of MODEL (.onnx) beside it, calibrated on prepared PAGES."""
+    from sketchify_rt import models
+    from training.data import Pages
+    from training.quantize import quantize as run
+
+    click.echo(run(models.load(model), Pages.load(pages), crops, seed).int8_path)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """The shipped models: ONNX files, each with its manifest, and the registry that finds them.
 
 A model is two files of one stem: ``lite.onnx`` (input "binary" and output "tones", both float32
-(N, 1, H, W), 0 for ink and 1 for paper; weights FP16) and ``lite.json`` (the manifest).
+(N, 1, H, W), 0 for ink and 1 for paper; weights FP16) and ``lite.json`` (the manifest). A third,
+``lite.int8.onnx``, may be its INT8 form: input and output are the same, the convolutions stand
+between QuantizeLinear and DequantizeLinear.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from sketchify_rt.errors import ModelError
 
@@ -25,9 +28,9 @@ class Manifest:
     output pixel (half the receptive field, rounded up). gflop_per_megapixel: of the convolutions,
     a multiply-add being two. parameters: number of weights. architecture: width, depth and
     unshuffle of the U-Net. training: step (of the optimizer, the last), batch, seed and what it was
-    trained on. credit: the
-    line that the licence of the training pages asks for. metrics: means over the validation pages,
-    explained in ``training/metrics.py``; empty where they were not measured.
+    trained on. credit: the line that the licence of the training pages asks for. metrics: means
+    over the validation pages, explained in ``training/metrics.py``; empty where they were not
+    measured. int8_sha256, int8_metrics: of the INT8 form; None where there is none.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Manifest:
     training: dict[str, str | int]
     credit: str
     metrics: dict[str, float]
+    int8_sha256: str | None = None
+    int8_metrics: dict[str, float] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Write as JSON, one field a line or more."""
@@ -53,19 +58,32 @@ class Model:
     path: Path
     manifest: Manifest
 
-    def read(self) -> bytes:
-        """The ONNX file's bytes.
+    @property
+    def int8_path(self) -> Path:
+        """Where the INT8 form is, if there is one."""
+        return self.path.with_suffix(".int8.onnx")
 
-        Raises ModelError where they are not the ones that the manifest was written for.
+    def read(self, precision: Literal["float", "int8"] = "float") -> bytes:
+        """The bytes of the ONNX file, or of its INT8 form.
+
+        Raises ModelError where they are not the ones that the manifest was written for, or where
+        there is no INT8 form.
         """
+        path, sha256 = self.path, self.manifest.sha256
+        if precision == "int8":
+            if self.manifest.int8_sha256 is None:
+                raise ModelError(
+                    f"{self.path}: it has no INT8 form; `python -m training quantize` makes one"
+                )
+            path, sha256 = self.int8_path, self.manifest.int8_sha256
         try:
-            data = self.path.read_bytes()
+            data = path.read_bytes()
         except OSError as error:
-            raise ModelError(f"{self.path}: cannot be read ({error.strerror})") from error
-        if hashlib.sha256(data).hexdigest() != self.manifest.sha256:
+            raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+        if hashlib.sha256(data).hexdigest() != sha256:
             raise ModelError(
-                f"{self.path}: not the file its manifest was written for (the SHA-256 differs); "
-                "restore the file, or export the model again"
+                f"{path}: not the file its manifest was written for (the SHA-256 differs); "
+                "restore the file, or make it again with `python -m training`"
             )
         return data
 

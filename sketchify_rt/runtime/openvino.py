@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -13,18 +15,28 @@ from sketchify_rt.image import Gray
 from sketchify_rt.models import Model
 from sketchify_rt.options import Precision
 
-# OpenVINO's Python package reports its use to a server and writes an identity into the user's home,
-# but for where its telemetry package is missing: so it is, while it is imported.
-_telemetry = "openvino_telemetry"
-_hidden = _telemetry not in sys.modules
-if _hidden:
-    sys.modules[_telemetry] = None  # type: ignore[assignment]
-try:
+
+@contextlib.contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Import OpenVINO or NNCF within this.
+
+    Both report their use to a server and write an identity into the user's home, but for where
+    OpenVINO's telemetry package is missing: so it is, meanwhile.
+    """
+    name = "openvino_telemetry"
+    hidden = name not in sys.modules
+    if hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[name]
+
+
+with without_telemetry():
     import openvino as ov
     from openvino.preprocess import PrePostProcessor
-finally:
-    if _hidden:
-        del sys.modules[_telemetry]
 
 Tones = npt.NDArray[np.float32]
 
@@ -46,14 +58,15 @@ class OpenVinoRuntime:
     ) -> None:
         """Compile `model` for `workers` concurrent calls that share `threads` threads.
 
-        precision: see `Options`; "auto" is what OpenVINO itself takes on this processor.
+        precision: see `Options`; "auto" is what OpenVINO itself takes on this processor. "int8"
+        runs the model's INT8 form: sums of 8-bit products up to the last convolution, floats after.
 
-        Raises ModelError where OpenVINO cannot read the file.
+        Raises ModelError where OpenVINO cannot read the file, or there is no INT8 form.
         """
         streams = min(workers, threads)
         core = ov.Core()
         try:
-            network = core.read_model(model.read())
+            network = core.read_model(model.read("int8" if precision == "int8" else "float"))
             processor = PrePostProcessor(network)
             processor.input().tensor().set_element_type(ov.Type.u8)
             processor.input().preprocess().convert_element_type(ov.Type.f32).scale(255.0)
@@ -66,7 +79,8 @@ class OpenVinoRuntime:
                 settings["INFERENCE_PRECISION_HINT"] = "f32"
             compiled = core.compile_model(processor.build(), "CPU", settings)
         except RuntimeError as error:
-            raise ModelError(f"{model.path}: OpenVINO cannot load it: {error}") from error
+            path = model.int8_path if precision == "int8" else model.path
+            raise ModelError(f"{path}: OpenVINO cannot load it: {error}") from error
         # Last in, first out: a request that just ran has its buffers in cache and at their size.
         self._requests: queue.LifoQueue[ov.InferRequest] = queue.LifoQueue()
         for _ in range(streams):
