@@ -1,0 +1,474 @@
+"""TensorRT engines on disk: a folder each, and all that one depends on in its name.
+
+A folder holds a plan, which is TensorRT's file, and ``engine.json``, the record, which names the
+plan. The record is replaced last, by one rename: whoever is killed while writing leaves the engine
+that was there, or the new one.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import filelock
+import platformdirs
+
+from sketchify_rt.errors import EngineError, OptionsError, OutputError
+
+log = logging.getLogger("sketchify_rt")
+
+EnginePrecision = Literal["fp16", "fp32", "int8"]
+
+_RECORD = "engine.json"
+_LOCK = ".lock"
+_NEW = ".new-"  # begins the name of a file that is being written
+_NAME = re.compile(rf".+-({'|'.join(get_args(EnginePrecision))})-[0-9a-f]{{16}}")
+_SUM = re.compile(rb'"record_sha256": "([^"]*)"')
+_AMPERE = (8, 0)  # compute capability
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is asked of a build.
+
+    tile: least, best and longest side in pixels; three equal ones make a static engine. batch:
+    least, best and largest number of tiles. optimization_level: 0..5, TensorRT's. workspace: MiB
+    that a layer may work in, None for TensorRT's default. version_compatible, hardware_compatible:
+    see `unfit`.
+    """
+
+    precision: EnginePrecision = "fp16"
+    tile: tuple[int, int, int] = (512, 512, 512)
+    batch: tuple[int, int, int] = (1, 16, 32)
+    optimization_level: int = 3
+    workspace: int | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises OptionsError naming what is out of its range."""
+        if self.precision not in get_args(EnginePrecision):
+            known = ", ".join(get_args(EnginePrecision))
+            raise OptionsError(f"precision is {self.precision!r}; an engine's is one of {known}")
+        for name in ("tile", "batch"):
+            least, best, most = getattr(self, name)
+            if not 1 <= least <= best <= most:
+                raise OptionsError(
+                    f"{name} is {least}, {best}, {most}; it must be the least, the best and the "
+                    "most, from 1"
+                )
+        if not 0 <= self.optimization_level <= 5:
+            raise OptionsError(f"optimization_level is {self.optimization_level}; it may be 0 to 5")
+        if self.workspace is not None and self.workspace < 1:
+            raise OptionsError(f"workspace is {self.workspace}; it must be at least 1 MiB")
+
+    @property
+    def static(self) -> bool:
+        """Whether all tiles have one shape."""
+        return self.tile[0] == self.tile[2]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a plan is bound to. capability: compute capability, as "9.0"."""
+
+    tensorrt: str
+    cuda: str
+    driver: str
+    gpu: str
+    capability: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an engine is made of.
+
+    name: the model's. sha256: of the ONNX with its external data. package: version of this package,
+    which makes of it the ONNX that TensorRT gets.
+    """
+
+    name: str
+    sha256: str
+    package: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """How an engine did beside the float32 model.
+
+    largest, mean: difference in levels of 255. megapixels_s: with batches of the best size. crops:
+    number of tiles.
+    """
+
+    largest: float
+    mean: float
+    megapixels_s: float
+    crops: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that is known of an engine. plan: its file. built: UTC, ISO 8601. seconds: building."""
+
+    key: str
+    origin: Origin
+    recipe: Recipe
+    machine: Machine
+    plan: str
+    plan_sha256: str
+    plan_bytes: int
+    built: str
+    seconds: float
+    check: Check
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine on disk."""
+
+    folder: Path
+    record: Record
+
+    def plan(self) -> bytes:
+        """What TensorRT loads. Raises EngineError where it is not what was written."""
+        path = self.folder / self.record.plan
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise _damaged(path, f"cannot be read ({error.strerror})") from error
+        if hashlib.sha256(data).hexdigest() != self.record.plan_sha256:
+            raise _damaged(path, "is damaged: its SHA-256 is not that of the record")
+        return data
+
+
+def root() -> Path:
+    """The folder of all engines: in SKETCHIFY_CACHE, or in the user's cache folder."""
+    given = os.environ.get("SKETCHIFY_CACHE")
+    cache = Path(given).expanduser() if given else platformdirs.user_cache_path("sketchify-rt")
+    return cache / "engines"
+
+
+def key(origin: Origin, recipe: Recipe, machine: Machine) -> str:
+    """SHA-256, hexadecimal, of all that decides what a build gives."""
+    parts = [asdict(part) for part in (origin, recipe, machine)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def folder_name(origin: Origin, recipe: Recipe, machine: Machine) -> str:
+    """Where in `root` that engine is."""
+    return f"{origin.name}-{recipe.precision}-{key(origin, recipe, machine)[:16]}"
+
+
+def read(folder: Path) -> Engine:
+    """The engine in a folder; its plan is not read yet.
+
+    Raises EngineError where there is none, or where its record is not what was written.
+    """
+    path = folder / _RECORD
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise EngineError(
+            f"{folder}: no engine is there, which is a folder with {_RECORD} and a plan; "
+            "`sketchify-rt build-engine --output FOLDER` makes one"
+        ) from error
+    except OSError as error:
+        raise _damaged(path, f"cannot be read ({error.strerror})") from error
+    found = _SUM.search(text)
+    if found is None or found[1].decode("latin-1") != _sum(text):
+        raise _damaged(path, "is damaged: its SHA-256 is not the one in it")
+    try:
+        return Engine(folder, _record(json.loads(text)))
+    except (ValueError, TypeError, KeyError, OptionsError) as error:
+        raise _damaged(path, f"is of another version of sketchify-rt ({error})") from error
+
+
+def engines(root: Path) -> list[Engine | EngineError]:
+    """All engines in a folder, the newest first; then errors in the place of damaged ones."""
+    whole: list[Engine] = []
+    damaged: list[EngineError] = []
+    for folder in _folders(root):
+        if (folder / _RECORD).exists():
+            try:
+                whole.append(read(folder))
+            except EngineError as error:
+                damaged.append(error)
+    whole.sort(key=lambda engine: engine.record.built, reverse=True)
+    return [*whole, *damaged]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes from writing an engine there; waits for one that does, and says so.
+
+    Raises OutputError where there is no writing.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            log.warning("%s: another process is building this engine; waiting for it", folder)
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        raise _unwritable(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def store(
+    folder: Path,
+    plan: bytes,
+    origin: Origin,
+    recipe: Recipe,
+    machine: Machine,
+    seconds: float,
+    check: Check,
+) -> Engine:
+    """Writes an engine in the place of the one that is there, whole or not at all.
+
+    To be called within `locked`. Raises OutputError.
+    """
+    digest = hashlib.sha256(plan).hexdigest()
+    record = Record(
+        key=key(origin, recipe, machine),
+        origin=origin,
+        recipe=recipe,
+        machine=machine,
+        plan=f"{digest[:16]}.plan",
+        plan_sha256=digest,
+        plan_bytes=len(plan),
+        built=datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
+        seconds=round(seconds, 1),
+        check=check,
+    )
+    blank = json.dumps({"record_sha256": "", **asdict(record)}, indent=2).encode() + b"\n"
+    text = blank.replace(b'"record_sha256": ""', b'"record_sha256": "%b"' % _sum(blank).encode(), 1)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / record.plan, plan)
+        _write(folder / _RECORD, text)
+        for path in _leftovers(folder, record.plan):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    return Engine(folder, record)
+
+
+def unfit(
+    record: Record, origin: Origin, precision: str, machine: Machine, strict: bool = True
+) -> str | None:
+    """Why an engine is not to be used for this model on this machine, in words; None where it is.
+
+    A newer TensorRT of the same major version takes a version compatible engine, any GPU from
+    Ampere on a hardware compatible one, see
+    https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/engine-compatibility.html
+    strict: no other versions of CUDA, the driver and this package either than it was built with. It
+    would work, but another build may be better.
+    """
+    made, by, recipe = record.machine, record.origin, record.recipe
+    reasons = []
+    if by.name != origin.name and by.sha256 != origin.sha256:
+        reasons.append(f"built of the model {by.name}, not {origin.name}")
+    elif by.sha256 != origin.sha256:
+        reasons.append(f"built of other weights of {by.name}")
+    if recipe.precision != precision:
+        reasons.append(f"built for {recipe.precision}, not {precision}")
+    if made.tensorrt != machine.tensorrt and not _serves(recipe, made.tensorrt, machine.tensorrt):
+        reasons.append(f"built with TensorRT {made.tensorrt}, this is {machine.tensorrt}")
+    ampere = min(_numbers(made.capability), _numbers(machine.capability)) >= _AMPERE
+    same_gpu = (made.gpu, made.capability) == (machine.gpu, machine.capability)
+    if not same_gpu and not (recipe.hardware_compatible and ampere):
+        reasons.append(f"built for {_card(made)}, this is {_card(machine)}")
+    if strict:
+        for what, then, now in (
+            ("CUDA", made.cuda, machine.cuda),
+            ("driver", made.driver, machine.driver),
+            ("sketchify-rt", by.package, origin.package),
+        ):
+            if then != now:
+                reasons.append(f"built with {what} {then}, this is {now}")
+    return "; ".join(reasons) or None
+
+
+def find(root: Path, origin: Origin, precision: str, machine: Machine) -> tuple[Engine | None, str]:
+    """The newest engine that fits and is whole; or None, and why the nearest one is not it.
+
+    The reason is "" where none was ever built of a model of that name.
+    """
+    why = ""
+    for engine in engines(root):
+        if isinstance(engine, EngineError):
+            continue
+        reason = unfit(engine.record, origin, precision, machine)
+        if reason is None:
+            try:
+                engine.plan()
+            except EngineError as error:
+                reason = str(error)
+            else:
+                return engine, ""
+        if engine.record.origin.name == origin.name:
+            why = why or f"{engine.folder.name}: {reason}"
+    return None, why
+
+
+def last_seconds(root: Path, name: str, recipe: Recipe, machine: Machine) -> float | None:
+    """What the last build of a model took on such a GPU, of that recipe if there was one."""
+    past = [
+        engine.record
+        for engine in engines(root)
+        if isinstance(engine, Engine)
+        and (engine.record.origin.name, engine.record.machine.gpu) == (name, machine.gpu)
+    ]
+    past.sort(key=lambda record: record.recipe != recipe)  # stable: the newest first
+    return past[0].seconds if past else None
+
+
+def prune(
+    root: Path, machine: Machine | None, everything: bool = False, dry_run: bool = False
+) -> list[tuple[Path, str]]:
+    """Removes what is of no use any more, and returns it with the reason.
+
+    That is what is damaged, what killed builds left behind, and engines for the GPU of `machine`
+    that were built with other versions than it has. None: of a GPU nothing is known. Engines for
+    other GPUs stay, as a cache may be shared, and what is being built; everything: nothing else.
+    """
+    removed = []
+    for folder in _folders(root):
+        why = "all were to be removed" if everything else _useless(folder, machine)
+        paths = [folder] if why else list(_leftovers(folder, _plan_of(folder)))
+        if not paths:
+            continue
+        lock = filelock.FileLock(folder / _LOCK)
+        try:
+            with lock.acquire(timeout=0):
+                for path in paths:
+                    removed.append((path, why or "left behind by a build that was killed"))
+                    if not dry_run:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except filelock.Timeout:  # somebody builds there
+            continue
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+    return removed
+
+
+def _folders(root: Path) -> list[Path]:
+    """Those with the name of an engine. Whatever else is there is not ours."""
+    try:
+        return [
+            path
+            for path in sorted(root.iterdir())
+            if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+        ]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise OutputError(f"{root}: the cache cannot be read ({error.strerror})") from error
+
+
+def _useless(folder: Path, machine: Machine | None) -> str:
+    try:
+        engine = read(folder)
+        engine.plan()
+    except EngineError as error:
+        return str(error) if (folder / _RECORD).exists() else "a build that was killed"
+    record = engine.record
+    if machine is None or record.machine.gpu != machine.gpu:
+        return ""
+    here = Origin(record.origin.name, record.origin.sha256, record.origin.package)
+    return unfit(record, here, record.recipe.precision, machine) or ""
+
+
+def _plan_of(folder: Path) -> str:
+    try:
+        return read(folder).record.plan
+    except EngineError:
+        return ""
+
+
+def _leftovers(folder: Path, plan: str) -> Iterator[Path]:
+    """Files of ours in the folder of an engine that do not belong to it."""
+    for path in folder.iterdir():
+        if path.name.startswith(_NEW) or (path.suffix == ".plan" and path.name != plan):
+            yield path
+
+
+def _record(fields: dict[str, Any]) -> Record:
+    del fields["record_sha256"]
+    recipe = fields["recipe"]
+    shapes = {name: tuple(recipe[name]) for name in ("tile", "batch")}
+    return Record(
+        **{
+            **fields,
+            "origin": Origin(**fields["origin"]),
+            "recipe": Recipe(**{**recipe, **shapes}),
+            "machine": Machine(**fields["machine"]),
+            "check": Check(**fields["check"]),
+        }
+    )
+
+
+def _sum(text: bytes) -> str:
+    """Of a record's file, as if it had none in it."""
+    return hashlib.sha256(_SUM.sub(b'"record_sha256": ""', text, count=1)).hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Replaces a file at once, and comes back when it is on the disk."""
+    new = path.with_name(f"{_NEW}{uuid.uuid4().hex}")
+    try:
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _serves(recipe: Recipe, made: str, here: str) -> bool:
+    """Whether a newer TensorRT, of the same major version, takes a plan of an older one."""
+    then, now = _numbers(made), _numbers(here)
+    return recipe.version_compatible and then[:1] == now[:1] and then <= now
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def _card(machine: Machine) -> str:
+    return f"{machine.gpu} (compute capability {machine.capability})"
+
+
+def _damaged(path: Path, what: str) -> EngineError:
+    return EngineError(f"{path}: {what}; build the engine anew with `sketchify-rt build-engine`")
+
+
+def _unwritable(folder: Path, error: BaseException) -> OutputError:
+    reason = getattr(error, "strerror", None) or error
+    return OutputError(
+        f"{folder}: the engine cannot be written ({reason}); SKETCHIFY_CACHE sets another folder "
+        "for the cache, --output one for this engine"
+    )
