@@ -54,8 +54,9 @@ class Sketchifier:
 
         Raises OptionsError, ModelError, and BackendUnavailable where `device` cannot be had.
         """
-        name = os.fspath(model) if isinstance(model, os.PathLike) else model
-        self.options = Options(model=name, device=device, **options)
+        name = _text(model)
+        engine = _text(options.pop("engine", None))
+        self.options = Options(model=name, device=device, engine=engine, **options)
         self.backend = backend.select(self.options)
         self.batch = self.backend.batch
         if self.backend.note:
@@ -273,6 +274,7 @@ class Sketchifier:
             manifest.stride,
             runtime.static,
             runtime.most_pixels,
+            runtime.fixed,
         )
         sketches = self.backend.empty_like(binaries)
         for tiles in tiling.plan([tuple(binary.shape) for binary in binaries], rule):
@@ -295,6 +297,10 @@ class Sketchifier:
 
 def _from_options(options: Options) -> Sketchifier:
     return Sketchifier(**vars(options))
+
+
+def _text(path: Any) -> Any:
+    return os.fspath(path) if isinstance(path, os.PathLike) else path
 
 
 def _or_error(step: Callable[[Any], Any], value: Any) -> Any:

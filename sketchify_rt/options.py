@@ -10,11 +10,13 @@ from typing import Literal, get_args
 from sketchify_rt.errors import OptionsError
 
 Mode = Literal["sketch", "dodge", "binary"]
-Precision = Literal["auto", "fp32"]
+Precision = Literal["auto", "fp32", "int8"]
+Runtime = Literal["auto", "openvino", "torch", "tensorrt"]
 Format = Literal["png", "jpg", "webp"]
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 # Pillow's own bomb limit is 89 Mpx; pages scanned at 1200 dpi pass that, so ours is a little wider.
@@ -37,7 +39,13 @@ class Options:
     precision: arithmetic of the U-Net. "auto" is the fastest that the processor has instructions
         for, bfloat16 or float32; "fp32" is float32 everywhere, equal up to the rounding of sums.
         Measured on "lite": bfloat16 is 1.9 times as fast and moves a tone by at most 4 of 255
-        levels, 0.05 on average.
+        levels, 0.05 on average. "int8" is the model's quantized form, where it has one: on a CPU,
+        and as a TensorRT engine.
+    runtime: what runs the U-Net: "openvino" on a CPU; "torch" or "tensorrt" on a GPU. "auto" takes
+        on a GPU a TensorRT engine that `sketchify-rt build-engine` made for this model and this
+        machine, and torch, with a note, where there is none; "tensorrt" builds what is missing or
+        outdated, which takes minutes.
+    engine: folder of a TensorRT engine to use, and no other; None for those in the cache.
     threads: processor threads used at most, 1..MAX_THREADS; None for all this process may run on.
     strength: line strength, 0..4. 1 leaves the model's tones; ink is multiplied by it.
         Applies to "sketch" and "dodge".
@@ -53,13 +61,15 @@ class Options:
     device_memory: MiB of a GPU's memory used at most, about, at least 512; None for three quarters
         of what is free when it is opened.
     compile: on a GPU, let torch.compile fuse the U-Net: a minute at the start, faster from there.
-        Not with precision "fp32", to which it does not keep.
+        Only with precision "auto", since it keeps to no other, and not with TensorRT.
     """
 
     model: str = "lite"
     device: str = "auto"
     mode: Mode = "sketch"
     precision: Precision = "auto"
+    runtime: Runtime = "auto"
+    engine: str | None = None
     threads: int | None = None
     strength: float = 1.0
     max_side: int | None = None
@@ -72,14 +82,14 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raises OptionsError naming the option, its value and what it may be."""
-        for name in ("model", "device"):
-            if not isinstance(getattr(self, name), str):
-                raise OptionsError(f"{name} is {getattr(self, name)!r}; it must be a str")
-        if self.mode not in MODES:
-            raise OptionsError(f"mode is {self.mode!r}; it may be one of {', '.join(MODES)}")
-        if self.precision not in PRECISIONS:
-            known = ", ".join(PRECISIONS)
-            raise OptionsError(f"precision is {self.precision!r}; it may be one of {known}")
+        for name in ("model", "device", "engine"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (value is None and name in _OPTIONAL):
+                raise OptionsError(f"{name} is {value!r}; it must be a str")
+        for name, known in ("mode", MODES), ("precision", PRECISIONS), ("runtime", RUNTIMES):
+            if getattr(self, name) not in known:
+                value = getattr(self, name)
+                raise OptionsError(f"{name} is {value!r}; it may be one of {', '.join(known)}")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise OptionsError(f"device is {self.device!r}; it may be auto, cpu, cuda or cuda:N")
         if not _is_number(self.strength) or not 0 <= self.strength <= 4:
@@ -88,14 +98,33 @@ class Options:
             raise OptionsError("square and max_side both set the size; give one of them")
         if not isinstance(self.compile, bool):
             raise OptionsError(f"compile is {self.compile!r}; it may be True or False")
-        if self.compile and self.precision == "fp32":
+        if self.compile and self.precision != "auto":
             raise OptionsError("compile rounds products as it likes; give precision auto with it")
+        self._check_runtime()
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
                 continue
             if not _is_integer(value) or not least <= value <= most:
                 raise OptionsError(f"{name} is {value!r}; it may be {least} to {most}")
+
+    def _check_runtime(self) -> None:
+        if self.engine is not None and self.runtime not in ("auto", "tensorrt"):
+            raise OptionsError(f"engine is TensorRT's, runtime {self.runtime}; give one of them")
+        if self.compile and (self.engine is not None or self.runtime not in ("auto", "torch")):
+            raise OptionsError("compile is torch's; give runtime auto or torch with it")
+        if self.runtime == "torch" and self.precision == "int8":
+            raise OptionsError("runtime torch has no int8; give runtime tensorrt, or device cpu")
+        if self.of_gpu and self.device == "cpu":
+            what = "engine" if self.engine is not None else f"runtime {self.runtime}"
+            raise OptionsError(f"{what} needs a GPU, and device is cpu")
+        if self.runtime == "openvino" and self.device.startswith("cuda"):
+            raise OptionsError(f"runtime openvino is the CPU's, and device is {self.device}")
+
+    @property
+    def of_gpu(self) -> bool:
+        """Whether the U-Net is to run on a GPU and nowhere else."""
+        return self.runtime in ("torch", "tensorrt") or self.engine is not None
 
     @property
     def thread_count(self) -> int:
@@ -126,7 +155,7 @@ _RANGES = {
     "batch": (1, 1024),
     "device_memory": (512, _ANY),
 }
-_OPTIONAL = {"threads", "max_side", "square", "device_memory"}
+_OPTIONAL = {"engine", "threads", "max_side", "square", "device_memory"}
 
 
 def _is_integer(value: object) -> bool:

@@ -59,7 +59,8 @@ class Rule:
     tile: longest side of a tile; halo, stride: of the model. static: the one side of all tiles of
     images whose size is not common, where an axis is longer; None treats all sizes alike. A device
     that prepares itself for each shape it meets should meet few. most_pixels: of the tiles that go
-    together, unless one tile alone has more.
+    together, unless one tile alone has more. fixed: tiles are `static` square, and no others are
+    taken: all images are cut like that, and the tile of a shorter axis reaches into padding.
     """
 
     tile: int
@@ -67,6 +68,7 @@ class Rule:
     stride: int
     static: int | None = None
     most_pixels: int = 0
+    fixed: bool = False
 
 
 # Images of one size among those converted together, from which on shapes of their own pay.
@@ -81,8 +83,9 @@ def plan(shapes: Sequence[tuple[int, int]], rule: Rule) -> Iterator[list[Tile]]:
     counts = Counter(shapes)
     groups: defaultdict[tuple[int, int], list[Tile]] = defaultdict(list)
     for image, shape in enumerate(shapes):
-        static = None if counts[shape] >= _COMMON else rule.static
-        for row, column in grid(shape, static or rule.tile, rule.halo, rule.stride, not static):
+        static = rule.static if rule.fixed or counts[shape] < _COMMON else None
+        size, least = static or rule.tile, static if static and rule.fixed else 0
+        for row, column in grid(shape, size, rule.halo, rule.stride, not static, least):
             tile = Tile(image, row, column)
             groups[tile.shape].append(tile)
     for (height, width), tiles in groups.items():
@@ -99,19 +102,22 @@ def padded(length: int, stride: int) -> int:
     return -(-length // stride) * stride
 
 
-def spans(length: int, tile: int, halo: int, stride: int, fit: bool = True) -> list[Span]:
+def spans(
+    length: int, tile: int, halo: int, stride: int, fit: bool = True, least: int = 0
+) -> list[Span]:
     """Cover an axis of `length` pixels, at least 1, with the fewest tiles of equal size.
 
     Tiles are at most `tile` pixels long and end with the axis rounded up to the stride, so the last
     one may reach into padding. All start at a multiple of `stride`, because pooling tells such
     positions apart, and neighbours overlap by at least twice `halo` rounded up to the stride.
-    fit: make the tiles of a longer axis as short as their number allows, not `tile` long.
+    fit: make the tiles of a longer axis as short as their number allows, not `tile` long. least:
+    what the one tile of a shorter axis has at least.
 
     Raises ValueError where a tile is all halo.
     """
     whole = padded(length, stride)
     if whole <= tile:
-        return [Span(0, whole, 0, length)]
+        return [Span(0, max(whole, least), 0, length)]
     margin = padded(halo, stride)
     step = tile // stride * stride - 2 * margin
     if step <= 0:
@@ -130,12 +136,12 @@ def spans(length: int, tile: int, halo: int, stride: int, fit: bool = True) -> l
 
 
 def grid(
-    shape: tuple[int, int], tile: int, halo: int, stride: int, fit: bool = True
+    shape: tuple[int, int], tile: int, halo: int, stride: int, fit: bool = True, least: int = 0
 ) -> Iterator[tuple[Span, Span]]:
     """Tiles of an image of shape (H, W), row by row: pairs of a vertical and a horizontal span."""
     height, width = shape
-    columns = spans(width, tile, halo, stride, fit)
-    for row in spans(height, tile, halo, stride, fit):
+    columns = spans(width, tile, halo, stride, fit, least)
+    for row in spans(height, tile, halo, stride, fit, least):
         for column in columns:
             yield row, column
 

@@ -122,7 +122,6 @@ class NetworkDefinitionCreationFlag(_Enum):
 class BuilderFlag(_Enum):
     TF32 = 6
     VERSION_COMPATIBLE = 12
-    EXCLUDE_LEAN_RUNTIME = 13
 
 
 class HardwareCompatibilityLevel(_Enum):
@@ -443,9 +442,7 @@ class Runtime(_Logs):
             return None
         fields = header(plan)
         # Another version can run it where it holds the lean runtime of its own.
-        code = "VERSION_COMPATIBLE" in fields["flags"] and (
-            "EXCLUDE_LEAN_RUNTIME" not in fields["flags"]
-        )
+        code = "VERSION_COMPATIBLE" in fields["flags"]
         if code and not self.engine_host_code_allowed:
             self._error("the plan contains host code, which is not allowed")
             return None

@@ -26,7 +26,7 @@ def test_devices(device: str) -> None:
     ("changes", "message"),
     [
         ({"mode": "pencil"}, "mode is 'pencil'; it may be one of sketch, dodge, binary"),
-        ({"precision": "int3"}, "precision is 'int3'; it may be one of auto, fp32"),
+        ({"precision": "int3"}, "precision is 'int3'; it may be one of auto, fp32, int8"),
         ({"device": "gpu"}, "device is 'gpu'"),
         ({"device": "cuda:x"}, "device is 'cuda:x'"),
         ({"device": "cpu "}, "device is 'cpu '"),
@@ -52,6 +52,15 @@ def test_devices(device: str) -> None:
         ({"device_memory": 100}, "device_memory is 100; it may be 512 to"),
         ({"compile": 1}, "compile is 1"),
         ({"compile": True, "precision": "fp32"}, "give precision auto"),
+        ({"runtime": "onnx"}, "runtime is 'onnx'; it may be one of auto, openvino, torch, ten"),
+        ({"engine": 3}, "engine is 3; it must be a str"),
+        ({"engine": "folder", "runtime": "torch"}, "engine is TensorRT's, runtime torch"),
+        ({"compile": True, "runtime": "tensorrt"}, "compile is torch's"),
+        ({"compile": True, "engine": "folder"}, "compile is torch's"),
+        ({"runtime": "torch", "precision": "int8"}, "runtime torch has no int8"),
+        ({"runtime": "tensorrt", "device": "cpu"}, "runtime tensorrt needs a GPU, and device is"),
+        ({"engine": "folder", "device": "cpu"}, "needs a GPU, and device is cpu"),
+        ({"runtime": "openvino", "device": "cuda:1"}, "the CPU's, and device is cuda:1"),
     ],
 )
 def test_bad_options_are_named(changes: dict[str, Any], message: str) -> None:

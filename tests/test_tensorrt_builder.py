@@ -101,8 +101,7 @@ def test_the_recipe_reaches_the_configuration(trt: Any, build: Callable[..., byt
     assert header["profile"] == {"binary": [[2, 1, 16, 16]] * 3}
     assert header["level"] == 5
     assert header["workspace"] == 300 * 1024 * 1024
-    # No TF32 for fp32, and no code of TensorRT's in the plan.
-    assert header["flags"] == ["EXCLUDE_LEAN_RUNTIME", "VERSION_COMPATIBLE"]
+    assert header["flags"] == ["VERSION_COMPATIBLE"]  # and no TF32, for fp32
     assert header["hardware"] == "AMPERE_PLUS"
 
 

@@ -91,12 +91,23 @@ def test_images_of_rare_sizes_share_one_shape_and_common_ones_have_their_own() -
 
 def test_a_plan_covers_every_pixel_of_every_image_once() -> None:
     shapes = [(700, 530), (31, 17), (700, 530), (600, 1000), (8, 2000)]
-    for static, most in ((None, 0), (256, 2**18)):
+    for static, most, fixed in ((None, 0, False), (256, 2**18, False), (256, 2**18, True)):
         seen = [np.zeros(shape, int) for shape in shapes]
-        for tiles in plan(shapes, Rule(400, 47, 8, static, most)):
+        for tiles in plan(shapes, Rule(400, 47, 8, static, most, fixed)):
             (shape,) = {tile.shape for tile in tiles}
             assert len(tiles) == 1 or len(tiles) * shape[0] * shape[1] <= most
             assert len(tiles) & (len(tiles) - 1) == 0
             for tile in tiles:
                 seen[tile.image][tile.row.keep, tile.column.keep] += 1
         assert all((image == 1).all() for image in seen)
+
+
+def test_where_one_shape_is_taken_all_tiles_have_it() -> None:
+    shapes = [(1400, 992)] * 4 + [(31, 17), (300, 900), (256, 256)]
+    rule = Rule(1536, 47, 8, static=256, most_pixels=8 * 256**2, fixed=True)
+    groups = list(plan(shapes, rule))
+    assert {tile.shape for tiles in groups for tile in tiles} == {(256, 256)}
+    assert {tile.image for tiles in groups for tile in tiles} == set(range(7))
+    assert {len(tiles) for tiles in groups} <= {1, 2, 4, 8}
+    (small,) = (tile for tiles in groups for tile in tiles if tile.image == 4)
+    assert (small.row.keep, small.column.keep) == (slice(0, 31), slice(0, 17))

@@ -29,14 +29,15 @@ class Runtime:
     """An opened U-Net.
 
     infer: tiles, uint8 (N, H, W), 0 or 255, multiples of the stride, to tones, floats (N, H, W) in
-    0..1. tile: the longest side that there is memory for, None for any. static, most_pixels: how
-    tiles should come, see `tiling.Rule`.
+    0..1. tile: the longest side that there is memory for, None for any. static, most_pixels, fixed:
+    how tiles should come, see `tiling.Rule`.
     """
 
     infer: Callable[[Any], Any]
     tile: int | None = None
     static: int | None = None
     most_pixels: int = 0
+    fixed: bool = False
 
 
 class Backend(Protocol):
@@ -173,12 +174,22 @@ def select(options: Options) -> Backend:
                 f"{options.device}: {error}; or use --device cpu or auto"
             ) from error
     note = None
-    if device == "auto" and _gpu_present():
+    if options.of_gpu:
+        try:
+            return _cuda(options)
+        except BackendUnavailable as error:
+            raise BackendUnavailable(f"runtime {options.runtime}: {error}") from error
+    if device == "auto" and options.runtime == "auto" and _gpu_present():
         try:
             return _cuda(options)
         except BackendUnavailable as error:
             note = f"an NVIDIA GPU is present, but cannot be used: {error}; using the CPU"
     return _cpu(options, note)
+
+
+def cuda_device(name: str) -> Any:
+    """The torch device "cuda" or "cuda:N", which can be used. Raises BackendUnavailable."""
+    return _cuda_module().cuda_device(int(name.partition(":")[2] or 0))
 
 
 def _gpu_present() -> bool:

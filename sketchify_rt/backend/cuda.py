@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 import os
 import queue
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.utils.dlpack
@@ -23,14 +23,21 @@ from sketchify_rt.errors import (
     BackendUnavailable,
     DecodeError,
     EncodeError,
+    EngineError,
     InputError,
     OptionsError,
 )
 from sketchify_rt.image import Gray
 from sketchify_rt.models import Model
 from sketchify_rt.options import Encoding, Options
+from sketchify_rt.runtime.driver import driver
 from sketchify_rt.runtime.torch import TorchRuntime
 from sketchify_rt.tiling import Tile
+
+if TYPE_CHECKING:
+    from sketchify_rt.runtime.tensorrt import TensorRTRuntime
+
+log = logging.getLogger("sketchify_rt")
 
 # Batches in work at once: one decodes while another is on the GPU and a third is encoded.
 LANES = 3
@@ -48,8 +55,8 @@ _MOST_PIXELS = 2**24
 _STATIC = 512  # pixels, side of the tile of images whose size is not common
 
 
-def open_cuda(options: Options, index: int) -> CudaBackend:
-    """The GPU of that number. Raises BackendUnavailable where there is none, or no kernels."""
+def cuda_device(index: int) -> torch.device:
+    """The GPU of that number. Raises BackendUnavailable where there is none that can be used."""
     count = torch.cuda.device_count()
     if index >= count:
         why = f"there is no such GPU, {count} found, numbered from 0"
@@ -61,6 +68,12 @@ def open_cuda(options: Options, index: int) -> CudaBackend:
         torch.cuda.mem_get_info(device)  # the first that needs the driver to work with this torch
     except RuntimeError as error:
         raise BackendUnavailable(f"the GPU cannot be used: {error}") from error
+    return device
+
+
+def open_cuda(options: Options, index: int) -> CudaBackend:
+    """The GPU of that number, its kernels and codec. Raises BackendUnavailable."""
+    device = cuda_device(index)
     if (free := _memory(options, device)) < _LEAST_MEMORY:
         raise BackendUnavailable(f"only {free / 2**20:.0f} MiB of its memory are to be had")
     kernels, lacks = _kernels(device)
@@ -100,19 +113,10 @@ def describe() -> str:
     card = torch.cuda.get_device_properties(0)
     detail = (
         f"{card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability "
-        f"{card.major}.{card.minor}, driver {_driver()}, CUDA {torch.version.cuda}, kernels "
+        f"{card.major}.{card.minor}, driver {driver()}, CUDA {torch.version.cuda}, kernels "
         f"{backend.kernels.__name__.rpartition('.')[2]}"
     )
     return f"{detail}; {backend.note}" if backend.note else detail
-
-
-def _driver() -> str:
-    try:
-        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
-    except OSError:
-        return "unknown"
-    found = re.search(r"\s(\d+\.\d+(\.\d+)?)\s", text)
-    return found[1] if found else "unknown"
 
 
 class CudaBackend:
@@ -205,21 +209,63 @@ class CudaBackend:
         return drawings
 
     def open_runtime(self, model: Model, threads: int, workers: int) -> Runtime:
-        """torch. Raises ModelError, and OptionsError where there is no memory for a tile."""
+        """A TensorRT engine, or torch; see `Options.runtime`.
+
+        Raises ModelError, BackendUnavailable, EngineError, and OptionsError where there is no
+        memory for a tile.
+        """
+        engine = None if self._options.compile else self._engine(model, workers)
+        return engine or self._torch(model, workers)
+
+    def _engine(self, model: Model, workers: int) -> Runtime | None:
+        """A TensorRT engine; None where "auto" finds none, which is logged."""
+        options = self._options
+        if options.runtime == "torch":
+            return None
+        try:
+            from sketchify_rt.runtime import engines
+
+            runtime = engines.open_runtime(model, options, self._device, workers)
+            if runtime.workspace * workers > self._lane_bytes * LANES // 2:
+                raise EngineError(
+                    f"{runtime.name}: it needs {runtime.workspace * workers / 2**20:.0f} MiB of "
+                    "the GPU's memory, more than is free, or than device_memory allows; build one "
+                    "of a smaller --batch or --tile"
+                )
+        except (BackendUnavailable, EngineError) as error:
+            if options.runtime == "tensorrt" or options.engine is not None:
+                raise
+            if options.precision == "int8":
+                raise BackendUnavailable(f"int8 on a GPU needs TensorRT: {error}") from error
+            level = logging.WARNING if isinstance(error, EngineError) else logging.INFO
+            log.log(level, "%s; torch runs the U-Net instead", error)
+            return None
+        return self._cut_for(runtime, model)
+
+    def _cut_for(self, runtime: TensorRTRuntime, model: Model) -> Runtime:
+        count, *sides = runtime.most
+        tile, fixed = min(sides), runtime.least[1:] == runtime.most[1:]
+        static = tile if fixed else min(self._static(model), tile)
+        return Runtime(runtime, tile, static, count * tile**2, fixed)
+
+    def _static(self, model: Model) -> int:
+        margin = tiling.padded(model.manifest.halo, model.manifest.stride)
+        # Three quarters of a tile at least are not halo.
+        return min(max(_STATIC, 8 * margin), self._options.tile)
+
+    def _torch(self, model: Model, workers: int) -> Runtime:
         options = self._options
         runtime = TorchRuntime(model, self._device, workers, options.precision, options.compile)
         # Twice, because each worker keeps as much for the graphs as a call without one takes.
         most = int(self._lane_bytes / 2 / (2 * runtime.bytes_per_pixel))
-        margin = tiling.padded(model.manifest.halo, model.manifest.stride)
-        # Three quarters of a tile at least are not halo.
-        static = min(max(_STATIC, 8 * margin), options.tile)
+        static = self._static(model)
         if most < static**2:
             need = static**2 * 2 * runtime.bytes_per_pixel * 2 * LANES / 2**20
             raise OptionsError(
                 f"a tile of {static} does not fit into the GPU's memory that is free, or that "
                 f"device_memory allows; it takes {need:.0f} MiB"
             )
-        return Runtime(runtime, math.isqrt(most), static, min(most, _MOST_PIXELS))
+        return Runtime(runtime, math.isqrt(most), static, most_pixels=min(most, _MOST_PIXELS))
 
     def cut(self, images: Sequence[Tensor], tiles: Sequence[Tile]) -> Tensor:
         """Beyond an image its last row and column are repeated."""

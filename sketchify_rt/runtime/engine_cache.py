@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -209,21 +209,25 @@ def engines(root: Path) -> list[Engine | EngineError]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Keeps other processes from writing an engine there; waits for one that does, and says so.
 
-    Raises OutputError where there is no writing.
+    waiting: called every second meanwhile; what it raises ends the wait. Raises OutputError where
+    there is no writing.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / _LOCK)
+    lock = filelock.FileLock(folder / _LOCK, thread_local=False)
+    patience = 0.0
+    while not lock.is_locked:
         try:
-            lock.acquire(timeout=0)
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=patience)
         except filelock.Timeout:
-            log.warning("%s: another process is building this engine; waiting for it", folder)
-            lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        raise _unwritable(folder, error) from error
+            if not patience:
+                log.warning("%s: another process is building this engine; waiting for it", folder)
+            patience = 1.0
+            waiting()
+        except (OSError, NotImplementedError) as error:
+            raise _unwritable(folder, error) from error
     try:
         yield
     finally:

@@ -146,9 +146,9 @@ def _configure(config: trt.IBuilderConfig, recipe: Recipe) -> None:
     if recipe.precision == "fp32":  # not with the 10 bits of TF32
         config.clear_flag(trt.BuilderFlag.TF32)
     if recipe.version_compatible:
+        # Puts this version's lean runtime into the plan, for newer versions to run it with: without
+        # that, EXCLUDE_LEAN_RUNTIME, they would have to be given that library.
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-        # Otherwise the plan brings code along, which whoever loads it would run.
-        config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
     if recipe.hardware_compatible:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
 

@@ -1,0 +1,234 @@
+"""`sketchify-rt build-engine`: a model -> a verified TensorRT engine for this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from sketchify_rt.errors import OptionsError, SketchifyError
+from sketchify_rt.runtime.engine_cache import EnginePrecision, Recipe
+
+if TYPE_CHECKING:
+    from sketchify_rt.runtime.engine_cache import Engine
+    from sketchify_rt.runtime.tensorrt_builder import Progress
+
+_INTERRUPTED = 130
+_TICK = 0.5  # seconds between two looks at the clock, on a terminal
+_LINE = 30  # seconds between two lines, elsewhere
+
+_EPILOG = """\b
+Examples:
+  sketchify-rt build-engine                               # lite, FP16, into the cache
+  sketchify-rt build-engine my.onnx --tile 768 --batch 1 8 16
+  sketchify-rt build-engine --output engines/lite --version-compatible
+  sketchify-rt build-engine --dynamic                     # any size up to 1536, fewer tiles
+
+\b
+convert then uses the engine by itself; `sketchify-rt engines` tells what there is.
+Exit code: 0 there is a verified engine; 1 the build or the verification failed, and what
+was there before is as it was; 2 wrong usage; 130 interrupted.
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("model", default="lite", metavar="[NAME|PATH]")
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(EnginePrecision)),
+    default=Recipe.precision,
+    show_default=True,
+    help="int8 takes a model with quantize/dequantize nodes.",
+)
+@click.option(
+    "--tile",
+    metavar="PIXELS",
+    type=click.IntRange(min=1),
+    help="Side of the tiles that images are cut into; with --dynamic the longest. Default: 512, "
+    "dynamic 1536.",
+)
+@click.option(
+    "--batch",
+    metavar="MIN OPT MAX",
+    nargs=3,
+    type=click.IntRange(min=1),
+    help="Tiles that go together: at least, best, at most. Default: 1 16 32, dynamic 1 1 4.",
+)
+@click.option("--dynamic", is_flag=True, help="Tiles of any size, not of one.")
+@click.option(
+    "--opt-level",
+    type=click.IntRange(0, 5),
+    default=Recipe.optimization_level,
+    show_default=True,
+    help="How long TensorRT looks for faster kernels.",
+)
+@click.option(
+    "--workspace",
+    metavar="MIB",
+    type=click.IntRange(min=1),
+    help="Memory that a layer may take to work in; default: TensorRT's own.",
+)
+@click.option(
+    "--version-compatible",
+    is_flag=True,
+    help="For other versions of TensorRT too, of the same major version, and its lean runtime.",
+)
+@click.option(
+    "--hardware-compatible",
+    is_flag=True,
+    help="For all GPUs from Ampere on, not this one alone; may be slower.",
+)
+@click.option(
+    "--timing-cache",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="What TensorRT has measured, read and written; default: a file in the cache.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the engine, for `convert --engine`; default: the cache.",
+)
+@click.option("--device", metavar="cuda[:N]", default="cuda", show_default=True)
+@click.option("--force", is_flag=True, help="Build even if there is a valid engine.")
+@click.option("--json", "as_json", is_flag=True, help="The record of the engine on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    model: str,
+    dynamic: bool,
+    tile: int | None,
+    batch: tuple[int, int, int] | None,
+    opt_level: int,
+    timing_cache: Path | None,
+    output: Path | None,
+    device: str,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    **recipe: Any,
+) -> None:
+    """Build a TensorRT engine of a model for this machine, and verify it.
+
+    NAME or PATH is a shipped model (see info), or an ONNX file with its manifest beside it.
+    The engine is compared with the model in float32, and kept only if it does the same.
+    """
+    try:
+        asked = _recipe(model, dynamic, tile, batch, optimization_level=opt_level, **recipe)
+        with _told(quiet) as tell:
+            engine = _made(
+                model, asked, device, tell, folder=output, force=force, timing_cache=timing_cache
+            )
+    except OptionsError as error:
+        raise click.UsageError(str(error), ctx) from error
+    except SketchifyError as error:
+        raise click.ClickException(str(error)) from error
+    except (KeyboardInterrupt, CancelledError):
+        click.echo("interrupted; nothing was changed", err=True)
+        ctx.exit(_INTERRUPTED)
+    if as_json:
+        click.echo(json.dumps(_document(engine), indent=2))
+    elif not quiet:
+        click.echo(_summary(engine))
+
+
+def _recipe(
+    model: str, dynamic: bool, tile: int | None, batch: tuple[int, int, int] | None, **rest: Any
+) -> Recipe:
+    from sketchify_rt import models
+
+    if dynamic:
+        stride = models.load(model).manifest.stride
+        side = tile or 1536  # `Options.tile`: what a CPU takes in one piece
+        # Pages are mostly shorter than the longest tile.
+        sides = (stride, max(stride, side * 2 // 3 // stride * stride), side)
+        return Recipe(tile=sides, batch=batch or (1, 1, 4), **rest)
+    sides = (tile, tile, tile) if tile else Recipe.tile
+    return Recipe(tile=sides, batch=batch or Recipe.batch, **rest)
+
+
+def _made(
+    model: str,
+    recipe: Recipe,
+    device: str,
+    tell: Callable[[str], None],
+    **how: Any,
+) -> Engine:
+    """Builds in a thread, since TensorRT may be silent for minutes, and the clock is to go on."""
+    from sketchify_rt import models
+    from sketchify_rt.backend import cuda_device
+    from sketchify_rt.runtime import engine_cache, engines
+
+    opened, where = models.load(model), cuda_device(device)
+    before = engine_cache.last_seconds(
+        engine_cache.root(), opened.manifest.name, recipe, engines.machine(where.index or 0)
+    )
+    phase, cancelled = "begins", threading.Event()
+
+    def note(progress: Progress) -> None:
+        nonlocal phase
+        phase = f"{progress.phase} {progress.step}/{progress.steps}"
+
+    start = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(
+            engines.make, opened, recipe, where, progress=note, cancelled=cancelled, **how
+        )
+        try:
+            while not wait([work], _TICK).done:
+                tell(_clock(time.monotonic() - start, before, phase))
+        except BaseException:
+            cancelled.set()
+            raise
+    return work.result()
+
+
+def _clock(seconds: float, before: float | None, phase: str) -> str:
+    about = f" of about {before:.0f} s, as the last time" if before else ""
+    return f"building for {seconds:.0f} s{about}: {phase}"
+
+
+@contextmanager
+def _told(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Shows a line on stderr: written over on a terminal, now and then elsewhere."""
+    if quiet or sys.stderr is None:
+        yield lambda line: None
+    elif sys.stderr.isatty():
+        yield lambda line: click.echo(f"\r\033[K{line}", nl=False, err=True)
+        click.echo("\r\033[K", nl=False, err=True)
+    else:
+        next_line = 0.0
+
+        def tell(line: str) -> None:
+            nonlocal next_line
+            if time.monotonic() >= next_line:
+                next_line = time.monotonic() + _LINE
+                click.echo(line, err=True)
+
+        yield tell
+
+
+def _document(engine: Engine) -> dict[str, Any]:
+    return {"folder": str(engine.folder), **dataclasses.asdict(engine.record)}
+
+
+def _summary(engine: Engine) -> str:
+    record, check = engine.record, engine.record.check
+    return (
+        f"{engine.folder}: {record.plan_bytes / 1e6:.1f} MB, built in {record.seconds:.0f} s; on "
+        f"{check.crops} crops at most {check.largest:.2f} levels of 255 from the float32 model, "
+        f"{check.mean:.3f} on average; {check.megapixels_s:.0f} megapixels/s"
+    )

@@ -1,0 +1,219 @@
+"""TensorRT engines of a model on this machine: build and verify, find, or refuse in words.
+
+Importing this module raises BackendUnavailable where TensorRT is not installed.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from pathlib import Path
+from threading import Event
+
+import torch
+
+from sketchify_rt import __version__, tiling
+from sketchify_rt.errors import BackendUnavailable, EngineError, OptionsError
+from sketchify_rt.models import Kind, Model
+from sketchify_rt.options import Options
+from sketchify_rt.runtime import engine_cache, onnx_files, onnx_typed
+from sketchify_rt.runtime.driver import driver
+from sketchify_rt.runtime.engine_cache import Engine, EnginePrecision, Machine, Origin, Recipe
+from sketchify_rt.runtime.tensorrt import TensorRTRuntime, on
+from sketchify_rt.runtime.tensorrt_builder import Progress, build
+from sketchify_rt.runtime.tensorrt_log import trt
+from sketchify_rt.runtime.verify import verify
+
+log = logging.getLogger("sketchify_rt")
+
+_TELL = 30  # seconds between two lines in the log while an engine is built
+
+
+def machine(index: int = 0) -> Machine:
+    """What an engine built here, on the GPU of that number, is bound to.
+
+    Raises BackendUnavailable where there is no such GPU.
+    """
+    if index >= torch.cuda.device_count():
+        raise BackendUnavailable(f"TensorRT needs an NVIDIA GPU, and there is no cuda:{index}")
+    card = torch.cuda.get_device_properties(index)
+    return Machine(
+        tensorrt=trt.__version__,
+        cuda=torch.version.cuda or "unknown",
+        driver=driver(),
+        gpu=card.name,
+        capability=f"{card.major}.{card.minor}",
+    )
+
+
+def make(
+    model: Model,
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    folder: Path | None = None,
+    force: bool = False,
+    timing_cache: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    cancelled: Event | None = None,
+) -> Engine:
+    """The engine of that recipe for this machine, built and verified unless it is there.
+
+    folder: where it is or will be, None for the cache. force: build also where it is there.
+    timing_cache: TensorRT's measurements, read and written; None for a file in the cache. progress:
+    is told phase by phase. cancelled: set it to end the build.
+
+    One process builds, others that want the same wait for it. What was there before stays until the
+    new engine has passed its verification. Raises ModelError, OptionsError, BackendUnavailable,
+    EngineError, OutputError, and concurrent.futures.CancelledError.
+    """
+    where = machine(device.index or 0)
+    origin = _origin(model, recipe.precision)
+    _check(recipe, model)
+    root = engine_cache.root()
+    if folder is None:
+        folder = root / engine_cache.folder_name(origin, recipe, where)
+    cancelled = cancelled or Event()
+    with engine_cache.locked(folder, lambda: _go_on(cancelled)), on(device):
+        if not force and (engine := _there(folder, origin, recipe, where)):
+            return engine
+        start = time.monotonic()
+        plan = build(
+            _graph(model, recipe.precision),
+            recipe,
+            timing_cache=timing_cache or root / _timing_name(where),
+            progress=progress,
+            cancelled=cancelled,
+        )
+        if progress:
+            progress(Progress("Verification", 0, 1, time.monotonic() - start))
+        check = verify(
+            TensorRTRuntime(
+                plan,
+                f"the new engine of {origin.name}",
+                device,
+                host_code=recipe.version_compatible,
+            ),
+            model,
+            recipe.precision,
+            device,
+        )
+        seconds = time.monotonic() - start
+        return engine_cache.store(folder, plan, origin, recipe, where, seconds, check)
+
+
+def open_runtime(
+    model: Model, options: Options, device: torch.device, workers: int
+) -> TensorRTRuntime:
+    """An engine that runs, as the options say.
+
+    `options.engine` is used or refused. Else it is one from the cache; where that has none, or one
+    that is of no use any more, it is built if the options ask for TensorRT by name. Raises
+    EngineError, whose words tell how to build one, and what `make` raises.
+    """
+    if options.engine is not None:
+        engine = _given(Path(options.engine), model, options, device)
+        return _load(engine, device, workers)
+    precision: EnginePrecision = "fp16" if options.precision == "auto" else options.precision
+    origin = _origin(model, precision)
+    found, why = engine_cache.find(
+        engine_cache.root(), origin, precision, machine(device.index or 0)
+    )
+    try:
+        if found is None:
+            how = "" if precision == "fp16" else f" --precision {precision}"
+            raise EngineError(
+                f"no TensorRT engine of {options.model} for this machine"
+                f"{f' ({why})' if why else ''}; `sketchify-rt build-engine {options.model}{how}` "
+                "builds one"
+            )
+        return _load(found, device, workers)
+    except EngineError as error:
+        if options.runtime != "tensorrt":
+            raise
+        log.warning("%s: which is done now, and takes minutes", error)
+        engine = make(model, Recipe(precision), device, force=found is not None, progress=_logged())
+        return _load(engine, device, workers)
+
+
+def _load(engine: Engine, device: torch.device, workers: int) -> TensorRTRuntime:
+    code = engine.record.recipe.version_compatible
+    return TensorRTRuntime(engine.plan(), str(engine.folder), device, workers, code)
+
+
+def _given(folder: Path, model: Model, options: Options, device: torch.device) -> Engine:
+    engine = engine_cache.read(folder)
+    made = engine.record.recipe.precision
+    asked = {"auto": made}.get(options.precision, options.precision)
+    origin = _origin(model, made)
+    why = engine_cache.unfit(engine.record, origin, asked, machine(device.index or 0), strict=False)
+    if why:
+        raise EngineError(
+            f"{folder}: {why}; `sketchify-rt build-engine {options.model} --output {folder} "
+            "--force` builds it for this machine"
+        )
+    return engine
+
+
+def _go_on(cancelled: Event) -> None:
+    if cancelled.is_set():
+        raise CancelledError("the build of the engine was cancelled")
+
+
+def _there(folder: Path, origin: Origin, recipe: Recipe, where: Machine) -> Engine | None:
+    """What `make` is asked for, where it has been made already."""
+    try:
+        engine = engine_cache.read(folder)
+        engine.plan()
+    except EngineError:
+        return None
+    return engine if engine.record.key == engine_cache.key(origin, recipe, where) else None
+
+
+def _origin(model: Model, precision: EnginePrecision) -> Origin:
+    kind = _kind(precision)
+    digest = onnx_files.digest(model.file(kind), model.read(kind))
+    return Origin(model.manifest.name, digest, __version__)
+
+
+def _graph(model: Model, precision: EnginePrecision) -> bytes:
+    kind = _kind(precision)
+    whole = onnx_files.load(model.file(kind), model.read(kind))
+    return onnx_typed.typed(whole, precision, str(model.file(kind)))
+
+
+def _kind(precision: EnginePrecision) -> Kind:
+    return "int8" if precision == "int8" else "float"
+
+
+def _check(recipe: Recipe, model: Model) -> None:
+    """Raises OptionsError where the model cannot work on tiles of these sides."""
+    stride, halo = model.manifest.stride, model.manifest.halo
+    least = 2 * tiling.padded(halo, stride) + stride
+    smallest, _, longest = recipe.tile
+    if longest < least or any(side % stride for side in recipe.tile):
+        name = model.manifest.name
+        raise OptionsError(f"tile is {longest}; {name} needs a multiple of {stride} from {least}")
+    if not recipe.static and smallest > stride:
+        raise OptionsError(f"the least tile is {smallest}; of a dynamic engine it is {stride}")
+
+
+def _timing_name(where: Machine) -> str:
+    # Of one card and one version of TensorRT: it refuses the measurements of others.
+    card = re.sub(r"[^a-z0-9]+", "-", where.gpu.lower()).strip("-")
+    return f"{card}-tensorrt-{where.tensorrt}.timing"
+
+
+def _logged() -> Callable[[Progress], None]:
+    last = time.monotonic()
+
+    def tell(progress: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last > _TELL:
+            last = time.monotonic()
+            log.warning("building an engine for %.0f s: %s", progress.seconds, progress.phase)
+
+    return tell

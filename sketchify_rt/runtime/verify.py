@@ -1,0 +1,106 @@
+"""Compare a TensorRT engine with the model that it was built from, and time it."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sketchify_rt.models import Model
+from sketchify_rt.models.crops import crops
+from sketchify_rt.runtime.engine_cache import Check, EnginePrecision
+from sketchify_rt.runtime.tensorrt import Shape, TensorRTRuntime
+from sketchify_rt.runtime.torch import TorchRuntime
+
+# Levels of 255, largest and mean, that an engine may be from the float32 model.
+BOUNDS: dict[EnginePrecision, tuple[float, float]] = {
+    "fp32": (0.5, 0.05),
+    "fp16": (8.0, 0.5),
+    "int8": (96.0, 4.0),
+}
+
+_BATCHES = 3  # of different tiles
+_REFERENCE = 2**20  # pixels that the float32 model takes at once
+_ROUNDS = 9  # of timing
+
+
+def verify(
+    runtime: TensorRTRuntime, model: Model, precision: EnginePrecision, device: torch.device
+) -> Check:
+    """How an engine does on crops of pictures; at its least, best and largest shape.
+
+    Raises EngineError where it gives NaN, or tones that are further from those of the float32 model
+    than the bounds above.
+    """
+    reference = TorchRuntime(model, device, precision="fp32")
+    largest, total, pixels, tiles = 0.0, 0.0, 0, 0
+    for shape in dict.fromkeys((runtime.least, runtime.best, runtime.most)):
+        batches = [_tiles(shape, turn, device) for turn in range(_BATCHES)]
+        calls = batches * 2  # the first is run, the second captured, the rest replayed
+        for binary, tones in zip(calls, _back_to_back(runtime, calls, device), strict=True):
+            levels = (tones.float() - _reference(reference, binary)).abs() * 255
+            if not levels.isfinite().all():
+                raise runtime.error(f"a batch of {shape} gives NaN or infinite tones")
+            largest = max(largest, float(levels.max()))
+            total += float(levels.double().sum())
+            pixels += levels.numel()
+        tiles += sum(len(binary) for binary in batches)
+    mean = total / pixels
+    most_largest, most_mean = BOUNDS[precision]
+    if largest > most_largest or mean > most_mean:
+        raise runtime.error(
+            f"its tones are up to {largest:.2f} levels of 255 from the float32 model's, {mean:.3f} "
+            f"on average; a {precision} engine may be {most_largest:g} and {most_mean:g} from it"
+        )
+    speed = _megapixels_a_second(runtime, _tiles(runtime.best, 0, device))
+    return Check(round(largest, 4), round(mean, 5), round(speed, 1), tiles)
+
+
+def _tiles(shape: Shape, turn: int, device: torch.device) -> Tensor:
+    """A batch of that shape, cut from the shipped crops; another one each turn."""
+    count, height, width = shape
+    wall = torch.from_numpy(crops()).to(device)
+    wall = torch.cat([torch.cat(list(row), dim=1) for row in wall.chunk(2)])
+    repeats = -(-height // wall.shape[0]), -(-width // wall.shape[1])
+    wall = wall.repeat(repeats)
+    shifts = ((turn * count + index) * 97 for index in range(count))
+    return torch.stack([wall.roll((-n, -3 * n), (0, 1))[:height, :width] for n in shifts])
+
+
+def _back_to_back(
+    runtime: TensorRTRuntime, batches: Sequence[Tensor], device: torch.device
+) -> list[Tensor]:
+    """All are queued, on two streams in turns, before any is done, as in use.
+
+    So a batch that is written over before it was read, or runs into the one before, is seen here.
+    """
+    if device.type != "cuda":
+        return [runtime(binary) for binary in batches]
+    streams = [torch.cuda.Stream(device) for _ in range(2)]  # type: ignore[no-untyped-call]
+    torch.cuda.synchronize(device)
+    tones = []
+    for binary, stream in zip(batches, itertools.cycle(streams), strict=False):
+        with torch.cuda.stream(stream):
+            tones.append(runtime(binary))
+    torch.cuda.synchronize(device)
+    return tones
+
+
+def _reference(runtime: TorchRuntime, binary: Tensor) -> Tensor:
+    together = max(1, _REFERENCE // binary[0].numel())
+    return torch.cat([runtime(part) for part in torch.split(binary, together)])
+
+
+def _megapixels_a_second(runtime: TensorRTRuntime, binary: Tensor) -> float:
+    seconds = []
+    for _ in range(_ROUNDS):
+        start = time.perf_counter()
+        runtime(binary)
+        if binary.is_cuda:
+            torch.cuda.synchronize(binary.device)
+        seconds.append(time.perf_counter() - start)
+    return binary.numel() / 1e6 / statistics.median(seconds)

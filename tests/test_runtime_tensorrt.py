@@ -1,0 +1,171 @@
+"""Engines at work, with a TensorRT that computes on the processor; on a GPU, the real one."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import fake_tensorrt
+import numpy as np
+import pytest
+import torch
+from pictures import picture
+
+from sketchify_rt import EngineError, models
+from sketchify_rt.kernels import reference
+from sketchify_rt.runtime import onnx_typed
+from sketchify_rt.runtime.engine_cache import Recipe
+from sketchify_rt.runtime.torch import TorchRuntime
+
+LITE = models.load("lite")
+CPU = torch.device("cpu")
+FP16 = Recipe(tile=(8, 64, 128), batch=(2, 2, 4))
+FP32 = Recipe("fp32", tile=(64, 64, 64), batch=(1, 1, 2))
+
+
+def tiles(count: int, height: int = 64, width: int = 64) -> torch.Tensor:
+    binary = reference.binarize(picture(count * height, width))
+    return torch.from_numpy(binary.reshape(count, height, width))
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return fake_tensorrt.install(monkeypatch)
+
+
+def opened(recipe: Recipe = FP16, workers: int = 1) -> Any:
+    from sketchify_rt.runtime.tensorrt import TensorRTRuntime
+    from sketchify_rt.runtime.tensorrt_builder import build
+
+    plan = build(onnx_typed.typed(LITE.read(), recipe.precision), recipe)  # type: ignore[arg-type]
+    return TensorRTRuntime(plan, "lite", CPU, workers)
+
+
+@pytest.mark.usefixtures("trt")
+def test_it_paints_what_torch_does() -> None:
+    expected = TorchRuntime(LITE, CPU)(tiles(2))
+    tones = opened(FP32)(tiles(2))
+    assert tones.dtype == torch.float32
+    torch.testing.assert_close(tones, expected, atol=1e-5, rtol=0)
+    half = opened()(tiles(2))
+    assert half.dtype == torch.float16
+    assert 0 < float((half.float() - expected).abs().max()) < 2 / 255
+
+
+@pytest.mark.usefixtures("trt")
+def test_what_it_was_built_for() -> None:
+    runtime = opened()
+    assert (runtime.least, runtime.best, runtime.most) == ((2, 8, 8), (2, 64, 64), (4, 128, 128))
+    assert runtime.workspace == 8 * 4 * 128 * 128
+
+
+@pytest.mark.usefixtures("trt")
+def test_fewer_tiles_than_the_least_are_filled_up() -> None:
+    runtime, two = opened(), tiles(2)
+    assert torch.equal(runtime(two[:1]), runtime(two)[:1])
+
+
+@pytest.mark.usefixtures("trt")
+def test_any_strides_are_read() -> None:
+    wide = tiles(2, 64, 96)[:, :, ::2]
+    runtime = opened()
+    assert torch.equal(runtime(wide), runtime(wide.contiguous()))
+
+
+@pytest.mark.usefixtures("trt")
+@pytest.mark.parametrize("shape", [(5, 64, 64), (2, 136, 64), (2, 64, 136), (2, 64, 4)])
+def test_other_shapes_are_refused(shape: tuple[int, int, int]) -> None:
+    runtime = opened()
+    with pytest.raises(EngineError, match=r"lite: it takes batches of \(2, 8, 8\) to \(4, 128"):
+        runtime(torch.zeros(shape, dtype=torch.uint8))
+    with pytest.raises(EngineError, match=r"takes uint8 on cpu, not torch\.float32"):
+        runtime(torch.zeros(2, 64, 64))
+    runtime(tiles(2))
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("deserialize", r"refuses it: it is damaged, or was built .* \(out of memory\)"),
+        ("context", r"no execution context \(Requested amount of GPU memory"),
+        ("device_memory", r"refuses memory to work in \(memory at"),
+        ("set_input_shape", r"a batch of \(2, 64, 64\) is not one it was built for \(binary:"),
+        ("infer_shapes", r"a batch of \(2, 64, 64\) is not one it was built for"),
+        ("address", r"refuses the memory of binary \(binary: bad address"),
+        ("enqueue", r"did not run it \(an illegal memory access"),
+    ],
+)
+def test_each_step_that_fails_is_told(trt: Any, step: str, message: str) -> None:
+    trt.fail = {step}
+    with pytest.raises(EngineError, match=f"^lite: .*{message}"):
+        opened()(tiles(2))
+    trt.fail = set()
+    opened()(tiles(2))
+
+
+def test_a_call_that_failed_leaves_its_place_to_the_next(trt: Any) -> None:
+    runtime = opened()
+    for _ in range(3):
+        trt.fail = {"enqueue"}
+        with pytest.raises(EngineError):
+            runtime(tiles(2))
+    trt.fail = set()
+    runtime(tiles(2))
+
+
+def test_a_foreign_and_a_corrupt_plan_are_refused(
+    trt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sketchify_rt.runtime.tensorrt import TensorRTRuntime
+    from sketchify_rt.runtime.tensorrt_builder import build
+
+    plan = build(onnx_typed.typed(LITE.read(), "fp16"), FP16)
+    with pytest.raises(EngineError, match="it is damaged, or was built by another"):
+        TensorRTRuntime(plan[:-1] + bytes([plan[-1] ^ 1]), "lite", CPU)
+    monkeypatch.setattr(trt, "__version__", "11.5.0.1")
+    with pytest.raises(EngineError, match=r"the plan is of TensorRT 11.4.*, this is 11.5"):
+        TensorRTRuntime(plan, "lite", CPU)
+
+
+def test_a_version_compatible_plan_runs_in_a_newer_version(
+    trt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sketchify_rt.runtime.tensorrt import TensorRTRuntime
+    from sketchify_rt.runtime.tensorrt_builder import build
+
+    graph = onnx_typed.typed(LITE.read(), "fp16")
+    plan = build(graph, dataclasses.replace(FP16, version_compatible=True))
+    monkeypatch.setattr(trt, "__version__", "11.5.0.1")
+    with pytest.raises(EngineError, match="host code, which is not allowed"):
+        TensorRTRuntime(plan, "lite", CPU)
+    TensorRTRuntime(plan, "lite", CPU, host_code=True)(tiles(2))
+
+
+@pytest.mark.usefixtures("trt")
+def test_an_engine_of_another_network_is_refused() -> None:
+    from sketchify_rt.runtime.tensorrt import TensorRTRuntime
+    from sketchify_rt.runtime.tensorrt_builder import build
+
+    graph = onnx_typed.typed(LITE.read(), "fp16")
+    plan = build(graph.replace(b"tones", b"tonez"), FP16)
+    with pytest.raises(EngineError, match="its tensors are binary, tonez, not binary, tones"):
+        TensorRTRuntime(plan, "lite", CPU)
+
+
+@pytest.mark.usefixtures("trt")
+def test_threads_share_its_workers() -> None:
+    runtime = opened(workers=2)
+    batches = [tiles(2).roll(shift, 2) for shift in range(6)]
+    expected = [runtime(batch) for batch in batches]
+    start = threading.Barrier(6)
+
+    def call(batch: torch.Tensor) -> torch.Tensor:
+        start.wait()
+        return runtime(batch)  # type: ignore[no-any-return]
+
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(call, batches))
+    assert all(torch.equal(*pair) for pair in zip(results, expected, strict=True))
+    assert not np.allclose(expected[0].numpy(), expected[1].numpy())
