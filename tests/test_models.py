@@ -4,14 +4,17 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from sketchify_rt import ModelError, Sketchifier, models
 from sketchify_rt.kernels import native
+from sketchify_rt.models import Kind
 from training.evaluate import blurred_binary
 from training.metrics import measure
 from training.model import UNet, UNetConfig, flop_per_pixel
@@ -19,8 +22,8 @@ from training.model import UNet, UNetConfig, flop_per_pixel
 
 def copied(folder: Path) -> Path:
     shipped = models.load("lite").path
-    for path in (shipped, shipped.with_suffix(".json")):
-        shutil.copy(path, folder)
+    for suffix in (".onnx", ".json", ".int8.onnx"):
+        shutil.copy(shipped.with_suffix(suffix), folder)
     return folder / shipped.name
 
 
@@ -62,6 +65,71 @@ def _group(node: onnx.NodeProto) -> int:
     return next((a.i for a in node.attribute if a.name == "group"), 1)
 
 
+def test_the_int8_form_of_lite_is_half_as_large_and_as_good() -> None:
+    model = models.load("lite")
+    manifest = model.manifest
+    assert len(model.read("int8")) < 0.55 * len(model.read())
+    assert manifest.int8_metrics["ssim"] >= manifest.metrics["ssim"] - 0.002
+    assert manifest.int8_metrics["ink_f1"] >= manifest.metrics["ink_f1"] - 0.002
+
+
+def test_the_int8_form_suits_tensorrt_as_well() -> None:
+    # TensorRT knows int8 without a zero point alone; 128 in uint8 is that.
+    model = onnx.load(models.load("lite").file("int8"))
+    onnx.checker.check_model(model, full_check=True)
+    graph = model.graph
+    weights = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}
+    quantized, kernels = {}, {}
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear":
+            scale, zero = (weights[name] for name in node.input[1:])
+            assert scale.shape == zero.shape == ()
+            assert zero.dtype == np.uint8
+            assert zero in (0, 128)
+            quantized[node.output[0]] = scale, zero
+        elif node.op_type == "DequantizeLinear" and node.input[0] in weights:
+            values, scales, zeros = (weights[name] for name in node.input)
+            (axis,) = (a.i for a in node.attribute if a.name == "axis")
+            assert values.dtype == zeros.dtype == np.int8
+            assert scales.shape == (values.shape[axis],)
+            assert not zeros.any()
+            kernels[node.output[0]] = axis
+        elif node.op_type == "DequantizeLinear":
+            assert (*(weights[name] for name in node.input[1:]),) == quantized[node.input[0]]
+    convolutions = [node for node in graph.node if node.op_type in ("Conv", "ConvTranspose")]
+    assert len(convolutions) == 13
+    for node in convolutions:
+        assert kernels.pop(node.input[1]) == (node.op_type == "ConvTranspose")  # of the outputs
+    assert not kernels
+    known = {"Concat", "DepthToSpace", "MaxPool", "Relu", "Sigmoid"}
+    others = {node.op_type for node in graph.node} - {n.op_type for n in convolutions}
+    assert others == known | {"DequantizeLinear", "QuantizeLinear"}
+
+
+def test_a_concatenation_joins_what_has_one_scale() -> None:
+    # Other scales would be a pass over both of its inputs.
+    graph = onnx.load(models.load("lite").file("int8")).graph
+    weights = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}
+    made = {node.output[0]: node for node in graph.node}
+    joined = [node for node in graph.node if node.op_type == "Concat"]
+    assert len(joined) == 2
+    for node in joined:
+        scales = {float(weights[made[name].input[1]]) for name in node.input}
+        assert len(scales) == 1
+
+
+def test_a_model_without_an_int8_form_says_how_to_make_one(tmp_path: Path) -> None:
+    path = copied(tmp_path)
+    manifest = path.with_suffix(".json")
+    fields = json.loads(manifest.read_text())
+    before_int8 = {name: fields[name] for name in fields if not name.startswith("int8")}
+    manifest.write_text(json.dumps(before_int8))
+    model = models.load(str(path))
+    assert model.read() == path.read_bytes()
+    with pytest.raises(ModelError, match=r"lite\.onnx: it has no INT8 form; `python -m training q"):
+        model.read("int8")
+
+
 def test_lite_beats_the_baseline_on_a_page_it_has_not_seen() -> None:
     page = cv2.imread(str(Path(__file__).parents[1] / "samples/lake.jpg"), 0)
     gray = np.asarray(page, np.uint8)
@@ -87,13 +155,19 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         models.load(f"{tmp_path}/none.onnx")
 
 
-def test_a_changed_file_is_found(tmp_path: Path) -> None:
-    path = copied(tmp_path)
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_a_changed_or_missing_file_is_found(tmp_path: Path, kind: Kind) -> None:
+    model = models.load(str(copied(tmp_path)))
+    path = model.file(kind)
     data = bytearray(path.read_bytes())
+    assert model.read(kind) == data
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ModelError, match="SHA-256 differs"):
-        models.load(str(path)).read()
+    with pytest.raises(ModelError, match=rf"{path}: .* SHA-256 differs"):
+        model.read(kind)
+    path.unlink()
+    with pytest.raises(ModelError, match=rf"{path}: cannot be read"):
+        model.read(kind)
 
 
 def test_a_missing_or_broken_manifest_is_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import onnx.reference
@@ -16,6 +17,7 @@ import pytest
 
 from sketchify_rt import ModelError, models, tiling
 from sketchify_rt.image import Gray
+from sketchify_rt.kernels import native
 from sketchify_rt.models import Model
 from sketchify_rt.options import PRECISIONS, Precision
 from sketchify_rt.runtime.openvino import OpenVinoRuntime, Tones
@@ -39,6 +41,36 @@ def test_it_computes_what_the_onnx_standard_says(precision: Precision, levels: f
     (expected,) = reference.run(None, {"binary": page[:, None].astype(np.float32) / 255})
     tones = OpenVinoRuntime(LITE, threads=2, precision=precision)(page)
     np.testing.assert_allclose(tones, expected[:, 0], atol=levels / 255)
+
+
+def test_int8_computes_what_its_own_file_says() -> None:
+    # A sum that is rounded the other way is one step of 8 bits in the next layer.
+    page = binary(1, 96, 128)
+    reference = onnx.reference.ReferenceEvaluator(onnx.load(LITE.file("int8")))
+    (expected,) = reference.run(None, {"binary": page[:, None].astype(np.float32) / 255})
+    tones = OpenVinoRuntime(LITE, threads=2, precision="int8")(page)
+    levels = 255 * np.abs(tones - expected[:, 0])
+    assert levels.max() <= 4
+    assert levels.mean() <= 0.05
+
+
+def test_int8_is_near_float32_and_runs_in_integers() -> None:
+    page = cv2.imread(str(Path(__file__).parents[1] / "samples/lake.jpg"), 0)
+    page = native.binarize(np.asarray(page, np.uint8)[:800, :1000])[None]
+    tones = {
+        precision: OpenVinoRuntime(LITE, threads=2, precision=precision)(page)
+        for precision in PRECISIONS
+    }
+    levels = 255 * np.abs(tones["int8"] - tones["fp32"])
+    assert 0 < levels.mean() <= 0.3
+    assert levels.max() <= 12
+    assert (tones["int8"] != tones["auto"]).any()
+
+
+def test_a_model_without_an_int8_form_is_refused() -> None:
+    bare = replace(LITE, manifest=replace(LITE.manifest, int8_sha256=None))
+    with pytest.raises(ModelError, match="no INT8 form"):
+        OpenVinoRuntime(bare, threads=1, precision="int8")
 
 
 def test_tones_are_in_range_and_vary(runtime: OpenVinoRuntime) -> None:

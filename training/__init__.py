@@ -1,1 +1,1 @@
-"""Training of the U-Net: `python -m training prepare | fit | evaluate | export`."""
+"""Training of the U-Net: `python -m training prepare | fit | export | evaluate | quantize`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -62,8 +63,9 @@ def fit(
 @click.option("--baselines", is_flag=True, help="Add a white page and the blurred binary.")
 @click.option("--json", "json_path", type=FILE, help="Write the figures of every page.")
 @click.option("--record", is_flag=True, help="Write the means into the manifest of MODEL (.onnx).")
+@click.option("--int8", is_flag=True, help="Measure the INT8 form of MODEL (.onnx).")
 def evaluate(
-    model: str, pages: Path, baselines: bool, json_path: Path | None, record: bool
+    model: str, pages: Path, baselines: bool, json_path: Path | None, record: bool, int8: bool
 ) -> None:
     """Measure MODEL (a checkpoint .pt, an .onnx file or a shipped name) on prepared PAGES."""
     from sketchify_rt import models
@@ -73,7 +75,7 @@ def evaluate(
 
     found = models.load(model) if record else None  # before minutes of measuring
     loaded = Pages.load(pages)
-    predictors = {model: evaluation.predictor(model)}
+    predictors = {model: evaluation.predictor(model, "int8" if int8 else "fp32")}
     if baselines:
         predictors |= {"white": evaluation.white, "blurred": evaluation.blurred_binary}
     figures = {name: evaluation.evaluate(run, loaded) for name, run in predictors.items()}
@@ -86,8 +88,11 @@ def evaluate(
         }
         json_path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     if found is not None:
-        means = rounded(mean(figures[model]))
-        dataclasses.replace(found.manifest, metrics=means).write(found.path.with_suffix(".json"))
+        means: dict[str, Any] = {
+            "int8_metrics" if int8 else "metrics": rounded(mean(figures[model]))
+        }
+        manifest = dataclasses.replace(found.manifest, **means)
+        manifest.write(found.path.with_suffix(".json"))
 
 
 @main.command()
@@ -116,7 +121,7 @@ def quantize(model: str, pages: Path, crops: int, seed: int) -> None:
     from training.data import Pages
     from training.quantize import quantize as run
 
-    click.echo(run(models.load(model), Pages.load(pages), crops, seed).int8_path)
+    click.echo(run(models.load(model), Pages.load(pages), crops, seed).file("int8"))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from sketchify_rt import Sketchifier
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import native
+from sketchify_rt.options import Precision
 from sketchify_rt.tiling import pad
 from training import metrics
 from training.data import Pages, as_tensor
@@ -32,14 +33,14 @@ def evaluate(predict: Predict, pages: Pages) -> list[Metrics]:
     ]
 
 
-def predictor(model: str) -> Predict:
+def predictor(model: str, precision: Precision = "fp32") -> Predict:
     """A checkpoint (.pt) run by PyTorch, or a model name or .onnx path by the engine itself.
 
-    In float32, so that the figures do not depend on the machine.
+    In float32, or "int8", so that the figures do not depend on the machine.
     """
-    if model.endswith(".pt"):
+    if model.endswith(".pt") and precision == "fp32":
         return _torch_predictor(Path(model))
-    return Sketchifier(model, precision="fp32")
+    return Sketchifier(model, precision=precision)
 
 
 def white(gray: Gray) -> Gray:

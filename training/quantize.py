@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
+import os
 import sys
 
 import numpy as np
@@ -16,6 +17,8 @@ from sketchify_rt.models import Model
 from sketchify_rt.runtime.openvino import without_telemetry
 from training.data import Crops, Pages
 
+# NNCF measures with ONNX Runtime, which reports its use as well, unless told before it is loaded.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 with without_telemetry():
     import nncf
 
@@ -37,7 +40,7 @@ def quantize(model: Model, pages: Pages, crops: int, seed: int) -> Model:
     manifest = dataclasses.replace(
         model.manifest, int8_sha256=hashlib.sha256(content).hexdigest(), int8_metrics={}
     )
-    model.int8_path.write_bytes(content)
+    model.file("int8").write_bytes(content)
     manifest.write(model.path.with_suffix(".json"))
     return dataclasses.replace(model, manifest=manifest)
 

@@ -16,6 +16,8 @@ from typing import Literal
 
 from sketchify_rt.errors import ModelError
 
+Kind = Literal["float", "int8"]
+
 _FOLDER = Path(__file__).parent
 
 
@@ -58,24 +60,22 @@ class Model:
     path: Path
     manifest: Manifest
 
-    @property
-    def int8_path(self) -> Path:
-        """Where the INT8 form is, if there is one."""
-        return self.path.with_suffix(".int8.onnx")
+    def file(self, kind: Kind = "float") -> Path:
+        """The ONNX file, or where its INT8 form is if there is one."""
+        return self.path.with_suffix(".int8.onnx") if kind == "int8" else self.path
 
-    def read(self, precision: Literal["float", "int8"] = "float") -> bytes:
+    def read(self, kind: Kind = "float") -> bytes:
         """The bytes of the ONNX file, or of its INT8 form.
 
         Raises ModelError where they are not the ones that the manifest was written for, or where
         there is no INT8 form.
         """
-        path, sha256 = self.path, self.manifest.sha256
-        if precision == "int8":
-            if self.manifest.int8_sha256 is None:
-                raise ModelError(
-                    f"{self.path}: it has no INT8 form; `python -m training quantize` makes one"
-                )
-            path, sha256 = self.int8_path, self.manifest.int8_sha256
+        path, manifest = self.file(kind), self.manifest
+        sha256 = manifest.int8_sha256 if kind == "int8" else manifest.sha256
+        if sha256 is None:
+            raise ModelError(
+                f"{self.path}: it has no INT8 form; `python -m training quantize` makes one"
+            )
         try:
             data = path.read_bytes()
         except OSError as error:

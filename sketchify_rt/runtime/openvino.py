@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sketchify_rt.errors import ModelError
 from sketchify_rt.image import Gray
-from sketchify_rt.models import Model
+from sketchify_rt.models import Kind, Model
 from sketchify_rt.options import Precision
 
 
@@ -63,10 +63,11 @@ class OpenVinoRuntime:
 
         Raises ModelError where OpenVINO cannot read the file, or there is no INT8 form.
         """
+        kind: Kind = "int8" if precision == "int8" else "float"
         streams = min(workers, threads)
         core = ov.Core()
         try:
-            network = core.read_model(model.read("int8" if precision == "int8" else "float"))
+            network = core.read_model(model.read(kind))
             processor = PrePostProcessor(network)
             processor.input().tensor().set_element_type(ov.Type.u8)
             processor.input().preprocess().convert_element_type(ov.Type.f32).scale(255.0)
@@ -79,8 +80,7 @@ class OpenVinoRuntime:
                 settings["INFERENCE_PRECISION_HINT"] = "f32"
             compiled = core.compile_model(processor.build(), "CPU", settings)
         except RuntimeError as error:
-            path = model.int8_path if precision == "int8" else model.path
-            raise ModelError(f"{path}: OpenVINO cannot load it: {error}") from error
+            raise ModelError(f"{model.file(kind)}: OpenVINO cannot load it: {error}") from error
         # Last in, first out: a request that just ran has its buffers in cache and at their size.
         self._requests: queue.LifoQueue[ov.InferRequest] = queue.LifoQueue()
         for _ in range(streams):

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.reference
+import pytest
+import torch
+from click.testing import CliRunner
+from onnx import numpy_helper
+
+from sketchify_rt import models
+from sketchify_rt.image import Gray
+from sketchify_rt.models import Manifest
+from sketchify_rt.runtime.openvino import OpenVinoRuntime
+from training.__main__ import main
+from training.data import INDEX, PIXELS
+from training.export import halve_weights, inference_form, to_onnx
+from training.model import UNet, UNetConfig
+from training.quantize import unsign, widen_weights
+
+TINY = UNetConfig(width=4, depth=1, unshuffle=2)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pages")
+    blocks = np.random.default_rng(0).integers(0, 256, (34, 40), np.uint8).repeat(8, 0).repeat(8, 1)
+    (folder / PIXELS).write_bytes(blocks.tobytes())
+    height, width = blocks.shape
+    (folder / INDEX).write_text(f'[{{"name": "0", "height": {height}, "width": {width}}}]')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random U-Net and its manifest."""
+    path = tmp_path_factory.mktemp("model") / "tiny.onnx"
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about torch
+        graph = halve_weights(to_onnx(inference_form(UNet(TINY))))
+    onnx.save(graph, path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest = Manifest("tiny", sha256, TINY.stride, TINY.halo, 1, 1, {}, {}, "nobody", {})
+    manifest.write(path.with_suffix(".json"))
+    return path
+
+
+def quantize(exported: Path, pages: Path, folder: Path) -> Path:
+    """The path of a model in `folder`, quantized by the command."""
+    for path in (exported, exported.with_suffix(".json")):
+        shutil.copy(path, folder)
+    path = folder / exported.name
+    result = CliRunner().invoke(main, ["quantize", str(path), str(pages), "--crops", "4"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{path.with_suffix('.int8.onnx')}\n"
+    return path
+
+
+@pytest.fixture(scope="module")
+def quantized(exported: Path, pages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return quantize(exported, pages, tmp_path_factory.mktemp("int8"))
+
+
+def noise(*shape: int) -> Gray:
+    return np.where(np.random.default_rng(1).random(shape) < 0.3, 0, 255).astype(np.uint8)
+
+
+def test_the_same_pages_give_the_same_bytes(
+    exported: Path, pages: Path, quantized: Path, tmp_path: Path
+) -> None:
+    again = models.load(str(quantize(exported, pages, tmp_path)))
+    first = models.load(str(quantized))
+    assert again.read("int8") == first.read("int8")
+    assert again.manifest == first.manifest
+    assert first.read() == exported.read_bytes()
+
+
+def test_it_stays_near_the_floats(quantized: Path) -> None:
+    model = models.load(str(quantized))
+    page = noise(1, 64, 96)
+    floats = OpenVinoRuntime(model, threads=2, precision="fp32")(page)
+    levels = 255 * np.abs(OpenVinoRuntime(model, threads=2, precision="int8")(page) - floats)
+    assert 0 < levels.mean() < 0.1 * 255 * floats.std()
+
+
+def test_every_convolution_is_quantized_and_weights_have_seven_bits(quantized: Path) -> None:
+    graph = onnx.load(quantized.with_suffix(".int8.onnx")).graph
+    made = {node.output[0]: node for node in graph.node}
+    weights = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type.startswith("Conv")]
+    assert len(convolutions) == 8
+    for node in convolutions:
+        kernel = weights[made[node.input[1]].input[0]]
+        assert kernel.dtype == np.int8
+        assert 60 <= np.abs(kernel.astype(int)).max() <= 64
+        source = made[node.input[0]]
+        while source.op_type in ("Concat", "MaxPool"):
+            source = made[source.input[0]]
+        assert source.op_type == "DequantizeLinear"
+    (entry,) = graph.input
+    (exit_,) = graph.output
+    for value in (entry, exit_):
+        assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        batch, channels, *sides = value.type.tensor_type.shape.dim
+        assert channels.dim_value == 1
+        assert all(dim.dim_param for dim in (batch, *sides))
+
+
+def test_bytes_without_a_sign_are_the_same_numbers() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["": 20]>
+        quantized (float[n] x) => (float[n] y)
+        <float scale = {0.5}, int8 zero = {0}> {
+            bytes = QuantizeLinear(x, scale, zero)
+            y = DequantizeLinear(bytes, scale, zero)
+        }""")
+    x = np.array([-90, -64, -63.7, -0.3, 0, 0.26, 1, 63.5, 90], np.float32)
+    (signed,) = onnx.reference.ReferenceEvaluator(model).run(None, {"x": x})
+    unsign(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert numpy_helper.to_array(model.graph.initializer[1]) == np.uint8(128)
+    (unsigned,) = onnx.reference.ReferenceEvaluator(model).run(None, {"x": x})
+    np.testing.assert_array_equal(unsigned, signed)
+    np.testing.assert_array_equal(signed, [-64, -64, -63.5, -0.5, 0, 0.5, 1, 63.5, 63.5])
+
+
+def test_weights_are_widened_to_the_same_numbers(exported: Path) -> None:
+    x = {"binary": noise(1, 1, 16, 24).astype(np.float32) / 255}
+    model = onnx.load(exported)
+    (before,) = onnx.reference.ReferenceEvaluator(model).run(None, x)
+    wide = widen_weights(model)
+    assert all(node.op_type != "Cast" for node in wide.graph.node)
+    assert {w.data_type for w in wide.graph.initializer} == {onnx.TensorProto.FLOAT}
+    (after,) = onnx.reference.ReferenceEvaluator(wide).run(None, x)
+    np.testing.assert_array_equal(after, before)
+
+
+def test_its_figures_are_recorded_beside_those_of_the_floats(
+    quantized: Path, pages: Path, tmp_path: Path
+) -> None:
+    for path in quantized.parent.iterdir():
+        shutil.copy(path, tmp_path)
+    path = tmp_path / quantized.name
+    before = models.load(str(path)).manifest
+    words = ["evaluate", str(path), str(pages), "--int8", "--record"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    after = models.load(str(path)).manifest
+    assert set(after.int8_metrics) >= {"ssim", "mae"}
+    assert dataclasses.replace(after, int8_metrics={}) == before
+
+
+def test_nothing_is_reported_and_nothing_written_to_the_home(
+    exported: Path, pages: Path, tmp_path: Path
+) -> None:
+    home, folder = tmp_path / "home", tmp_path / "model"
+    home.mkdir()
+    folder.mkdir()
+    for path in (exported, exported.with_suffix(".json")):
+        shutil.copy(path, folder)
+    code = """
+import sys
+def watch(event, arguments):
+    if event.startswith("socket."):
+        print(event, arguments)
+sys.addaudithook(watch)
+from training.__main__ import main
+main(sys.argv[1:], standalone_mode=False)
+assert "nncf" in sys.modules and "openvino_telemetry" not in sys.modules
+"""
+    # Python sees no sockets of C++, but ONNX Runtime's telemetry would leave files in the home.
+    # Without CI, where NNCF keeps quiet by itself.
+    done = subprocess.run(
+        [sys.executable, "-c", code, "quantize", folder / exported.name, pages, "--crops", "1"],
+        env={"HOME": str(home), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.stdout == f"{folder / 'tiny.int8.onnx'}\n"
+    assert list(home.rglob("*")) == []
