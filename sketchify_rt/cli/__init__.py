@@ -8,7 +8,7 @@ import click
 
 from sketchify_rt import __version__
 
-_VERBS = ("convert", "info")
+_VERBS = ("convert", "build-engine", "engines", "info")
 
 
 class _Verbs(click.Group):
@@ -18,7 +18,7 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _VERBS:
             return None
-        command = import_module(f"sketchify_rt.cli.{cmd_name}").command
+        command = import_module(f"sketchify_rt.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)  # noqa: S101
         return command
 

@@ -19,7 +19,7 @@ from sketchify_rt.batch.runner import Outcome, Report, run
 from sketchify_rt.batch.sinks import Existing, Folder
 from sketchify_rt.batch.sources import Sources
 from sketchify_rt.errors import OptionsError, SketchifyError
-from sketchify_rt.options import FORMATS, MODES, PRECISIONS, Encoding, Options
+from sketchify_rt.options import FORMATS, MODES, PRECISIONS, RUNTIMES, Encoding, Options
 
 if TYPE_CHECKING:
     from sketchify_rt.engine import Sketchifier
@@ -120,8 +120,21 @@ class _Refusal(click.ClickException):
     type=click.Choice(PRECISIONS),
     default=Options.precision,
     show_default=True,
-    help="Arithmetic of the U-Net: auto is the fastest of this processor, or FP16 on a GPU; fp32 "
-    "is float32 everywhere.",
+    help="Arithmetic of the U-Net: auto is the fastest float of this processor, or FP16 on a GPU; "
+    "fp32 is float32 everywhere; int8 is the model's quantized form, with OpenVINO or TensorRT.",
+)
+@click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    default=Options.runtime,
+    show_default=True,
+    help="What runs the U-Net: auto is OpenVINO on a CPU, on a GPU a TensorRT engine where there "
+    "is one (see build-engine), and else torch; tensorrt builds an engine that is missing.",
+)
+@click.option(
+    "--engine",
+    metavar="FOLDER",
+    help="Use this TensorRT engine, and no other; default: one from the cache.",
 )
 @click.option(
     "--threads",

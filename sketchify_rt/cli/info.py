@@ -24,6 +24,7 @@ _PACKAGES = (
     "numba-cuda",
     "nvidia-dali-cuda130",
     "nvidia-nvimgcodec-cu13",
+    "tensorrt-cu13",
 )
 
 

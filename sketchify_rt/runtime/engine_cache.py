@@ -16,7 +16,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -226,11 +226,17 @@ def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator
                 log.warning("%s: another process is building this engine; waiting for it", folder)
             patience = 1.0
             waiting()
+        except FileNotFoundError:  # who failed to build took the folder away
+            continue
         except (OSError, NotImplementedError) as error:
             raise _unwritable(folder, error) from error
     try:
         yield
     finally:
+        with suppress(OSError):
+            if not (folder / _RECORD).exists():  # nothing was built
+                (folder / _LOCK).unlink()
+                folder.rmdir()
         lock.release()
 
 
