@@ -36,7 +36,8 @@ def load(path: Path, data: bytes) -> bytes:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{path}: its external data cannot be read ({error})") from error
-    return model.SerializeToString()
+    whole: bytes = model.SerializeToString()
+    return whole
 
 
 def _external(path: Path, data: bytes) -> list[Path]:

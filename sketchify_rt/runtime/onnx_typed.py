@@ -101,7 +101,7 @@ class _Source:
 
     def fail(self, node: NodeProto, what: str) -> NoReturn:
         raise ModelError(
-            f"{self.name}: operator {node.op_type} ({node.name or node.output[0]!r}) {what}"
+            f"{self.name}: operator {node.op_type} ({(node.name or node.output[0])!r}) {what}"
         )
 
     def _check(
@@ -172,22 +172,27 @@ class _Source:
                 f"{self.name}: it has no quantize/dequantize nodes; `python -m training quantize` "
                 "makes a model with them"
             )
-        for node in self.nodes:
+        nodes, self.nodes = self.nodes, []
+        positive = {"binary"}
+        for node in nodes:
             if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-                self._symmetric(node)
+                self._symmetric(node, positive)
             elif quantized.intersection(node.input):
                 self.fail(node, "reads quantized values; only DequantizeLinear may")
+            elif node.op_type in ("Relu", "Sigmoid"):
+                positive.update(node.output)
+            self.nodes.append(node)
 
-    def _symmetric(self, node: NodeProto) -> None:
+    def _symmetric(self, node: NodeProto, positive: set[str]) -> None:
         """Make it int8 without a zero point, its range at least the one that it had.
 
         Bytes from zero up keep half of their levels; signed ones, also where stored from 128 up,
-        all of them.
+        all of them. positive: values that are not below zero.
         """
         source, scale, zero = (*node.input, "")[:3]
-        values = source if node.op_type == "DequantizeLinear" else node.output[0]
+        quantizes, name = node.op_type == "QuantizeLinear", node.output[0]
         scales = self.constants.get(scale)
-        kind = self.kinds[values]
+        kind = self.kinds[name if quantizes else source]
         if kind not in _BYTES:
             self.fail(node, "is not of int8 or uint8, which TensorRT's INT8 is made from")
         dtype = helper.tensor_dtype_to_np_dtype(kind)
@@ -195,11 +200,18 @@ class _Source:
         if scales is None or zeros is None or scales.ndim > 1:
             self.fail(node, "needs a constant scale and zero point, or one for each channel")
         limits, offset = np.iinfo(dtype), zeros.astype(np.float32)
-        growth = np.maximum((limits.max - offset) / 127, (offset - limits.min) / 128)
-        name = node.output[0]
-        if source in self.constants:
+        least, most = limits.min - offset, limits.max - offset
+        growth = np.maximum(least / -128, most / 127)
+        if quantizes:
+            if scales.size > 1:
+                self.fail(node, "has a scale for each channel; TensorRT has that for weights only")
+            wider = least / -128 < growth, most / 127 < growth
+            # Quantizers leave out the ReLU before a range from zero up: what it cut stays cut.
+            if wider[1] or (wider[0] and not (least == 0 and source in positive)):
+                source = self._clipped(source, name, least * scales, most * scales)
+        elif source in self.constants:
             old = self.constants[source].astype(np.float32)
-            axis = next((a.i for a in node.attribute if a.name == "axis"), 1) % old.ndim
+            axis = next((a.i for a in node.attribute if a.name == "axis"), 1) % max(1, old.ndim)
             line = [-1 if i == axis else 1 for i in range(old.ndim)]  # the axis of the channels
             new = np.rint((old - offset.reshape(line)) / growth.reshape(line))
             source = self._constant(f"{name}.values", new.astype(np.int8))
@@ -210,6 +222,15 @@ class _Source:
         kept = [attribute for attribute in node.attribute if attribute.name == "axis"]
         del node.attribute[:]
         node.attribute.extend(kept)
+
+    def _clipped(self, source: str, output: str, least: Array, most: Array) -> str:
+        name = f"{output}.clipped"
+        self.kinds[name] = self.kinds[source]
+        bounds = {f"{name}.least": least, f"{name}.most": most}
+        for bound, array in bounds.items():
+            self._constant(bound, array.astype(np.float32).reshape(()))
+        self.nodes.append(helper.make_node("Clip", [source, *bounds], [name]))
+        return name
 
     def _constant(self, name: str, array: Array) -> str:
         self.constants[name] = array

@@ -1,0 +1,667 @@
+"""Strongly typed ONNX, run by ONNX Runtime on the processor."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx.helper import make_node
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+
+from sketchify_rt import ModelError, models
+from sketchify_rt.models.crops import crops
+from sketchify_rt.runtime import onnx_files
+from sketchify_rt.runtime.onnx_typed import typed
+
+Precision = Literal["fp16", "fp32", "int8"]
+FP16, FP32, INT8, UINT8 = (
+    TensorProto.FLOAT16,
+    TensorProto.FLOAT,
+    TensorProto.INT8,
+    TensorProto.UINT8,
+)
+
+# Operators and types from docs/operators.md of github.com/onnx/onnx-tensorrt, TensorRT 10.15, which
+# takes opsets 9 to 24; with restrictions those are tested below. TensorRT 11 takes them up to 25
+# (docs.nvidia.com/deeplearning/tensorrt/latest/reference/onnx-opset-guide.html).
+SUPPORTED = {
+    "Cast": {FP32, FP16, UINT8},  # uint8 as network input or output only
+    "Concat": {FP32, FP16},
+    "Conv": {FP32, FP16},
+    "ConvTranspose": {FP32, FP16},
+    "DepthToSpace": {FP32, FP16},
+    "DequantizeLinear": {INT8},  # zero point 0
+    "Div": {FP32, FP16},
+    "MaxPool": {FP32, FP16},  # no dilations
+    "QuantizeLinear": {FP32, FP16},  # zero point 0
+    "Relu": {FP32, FP16},
+    "Sigmoid": {FP32, FP16},
+}
+
+
+def read(precision: Precision) -> bytes:
+    return models.load("lite").read("int8" if precision == "int8" else "float")
+
+
+def session(model: bytes | str) -> onnxruntime.InferenceSession:
+    """Of a model or its path."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def run(model: bytes, binary: np.ndarray) -> np.ndarray:
+    """Tones of float32 values 0..1 from a source model, which takes binaries of 0..1."""
+    (tones,) = session(model).run(None, {"binary": (binary / np.float32(255))})
+    return np.asarray(tones)
+
+
+class Layers:
+    """Each node in a session of its own, so that each value is rounded to its type.
+
+    In one session ONNX Runtime computes FP16 in FP32 and leaves out the roundings between layers.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(data))
+        graph = model.graph
+        self.nodes = graph.node
+        self.weights = {weight.name: weight for weight in graph.initializer}
+        self.kinds = {weight.name: weight.data_type for weight in graph.initializer}
+        for value in (*graph.input, *graph.value_info, *graph.output):
+            self.kinds[value.name] = value.type.tensor_type.elem_type
+        self.opsets = model.opset_import
+        self.ir_version = model.ir_version
+
+    def kind(self, output: str) -> int:
+        """The type that the node which gives this value computes in."""
+        node = next(node for node in self.nodes if output in node.output)
+        return self.kinds[node.input[0]]
+
+    def __call__(self, binary: np.ndarray) -> np.ndarray:
+        values: dict[str, Any] = {"binary": binary}
+        for node in self.nodes:
+            names = list(dict.fromkeys(filter(None, node.input)))
+            feeds = {name: values[name] for name in names if name in values}
+            graph = helper.make_graph(
+                [node],
+                "layer",
+                [helper.make_tensor_value_info(n, self.kinds[n], None) for n in feeds],
+                [helper.make_tensor_value_info(n, self.kinds[n], None) for n in node.output],
+                [self.weights[n] for n in names if n in self.weights],
+            )
+            layer = helper.make_model(graph, opset_imports=self.opsets, ir_version=self.ir_version)
+            values |= zip(
+                node.output, session(layer.SerializeToString()).run(None, feeds), strict=True
+            )
+        return np.asarray(values["tones"])
+
+
+def model(
+    nodes: Sequence[NodeProto],
+    weights: dict[str, np.ndarray] | None = None,
+    *,
+    shape: Sequence[int | str] = ("n", 1, "h", "w"),
+    kinds: tuple[int, int] = (FP32, FP32),
+    opset: int = 20,
+    names: tuple[str, str] = ("binary", "tones"),
+) -> bytes:
+    graph = helper.make_graph(
+        nodes,
+        "made up",
+        [helper.make_tensor_value_info(names[0], kinds[0], shape)],
+        [helper.make_tensor_value_info(names[1], kinds[1], ["n", None, "h", "w"])],
+        [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()],
+    )
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    data: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+    return data
+
+
+RNG = np.random.default_rng(4)
+BINARY = np.where(RNG.random((3, 1, 24, 40)) < 0.4, 0, 255).astype(np.uint8)
+
+
+def kernel(*shape: int, size: float = 0.3) -> np.ndarray:
+    return RNG.normal(0, size, shape).astype(np.float32)
+
+
+def conv(source: str, weight: str, output: str, **attributes: Any) -> NodeProto:
+    return make_node("Conv", [source, weight], [output], pads=[1, 1, 1, 1], **attributes)
+
+
+def levels(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.abs(one.astype(np.float32) - other.astype(np.float32)) * 255
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    return crops()[1:6, None]  # leaves, hatching, hair, sky, a page
+
+
+@pytest.fixture(scope="module")
+def original(pictures: np.ndarray) -> np.ndarray:
+    return run(read("fp32"), pictures)
+
+
+# Largest and mean difference, in levels of 255. FP16 tones near white are 0.12 levels apart.
+@pytest.mark.parametrize(
+    ("precision", "largest", "mean"),
+    [("fp32", 1e-3, 1e-4), ("fp16", 0.25, 0.05), ("int8", 14.0, 0.5)],
+)
+def test_lite_stays_what_it_is(
+    precision: Precision,
+    largest: float,
+    mean: float,
+    pictures: np.ndarray,
+    original: np.ndarray,
+) -> None:
+    tones = Layers(typed(read(precision), precision))(pictures)
+    assert tones.dtype == (np.float32 if precision == "fp32" else np.float16)
+    assert tones.shape == pictures.shape
+    off = levels(tones, original)
+    assert off.max() <= largest
+    assert off.mean() <= mean
+
+
+def test_layers_overflow_where_fp16_does() -> None:
+    weights = {"up": np.full((1, 1, 1, 1), 6e4), "down": np.full((1, 1, 1, 1), 1 / 6e4)}
+    nodes = [
+        make_node("Add", ["binary", "binary"], ["two"]),
+        make_node("Conv", ["two", "up"], ["high"]),
+        make_node("Mul", ["high", "down"], ["tones"]),
+    ]
+    data = typed(model(nodes, {k: v.astype(np.float32) for k, v in weights.items()}), "fp16")
+    assert np.isinf(Layers(data)(np.full((1, 1, 4, 4), 255, np.uint8))).all()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32", "int8"])
+def test_tensorrt_supports_what_lite_becomes(precision: Precision) -> None:
+    data = typed(read(precision), precision)
+    graph = onnx.load_model_from_string(data)
+    layers = Layers(data)
+    assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", 20)]
+    for node in layers.nodes:
+        assert layers.kinds[node.input[0]] in SUPPORTED[node.op_type], node.name
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        assert attributes.get("group", 1) == 1
+        assert attributes.get("dilations", [1, 1]) == [1, 1]
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            # A scale has the type of what is quantized, and decides that of what comes back.
+            _, scale, zero = node.input
+            real = node.input[0] if node.op_type == "QuantizeLinear" else node.output[0]
+            assert layers.kinds[scale] == layers.kinds[real] == FP16
+            assert (numpy_helper.to_array(layers.weights[scale]) > 0).all()
+            assert layers.kinds[zero] == INT8
+            assert not numpy_helper.to_array(layers.weights[zero]).any()
+    casts = [node for node in layers.nodes if node.op_type == "Cast"]
+    assert [node.input[0] for node in casts] == ["binary"]
+    assert [name for name, kind in layers.kinds.items() if kind == UINT8] == ["binary"]
+    assert layers.kinds["tones"] == (FP32 if precision == "fp32" else FP16)
+    names = [node.name for node in layers.nodes]
+    assert all(names)
+    assert len(set(names)) == len(names)
+    dims = [
+        dim.dim_param or dim.dim_value for dim in graph.graph.input[0].type.tensor_type.shape.dim
+    ]
+    assert dims == ["batch", 1, "height", "width"]
+
+
+def test_weights_are_not_changed_beyond_their_type() -> None:
+    source = onnx.load_model_from_string(read("fp16")).graph
+    weights = {w.name.removesuffix(".fp16"): w for w in source.initializer}
+    for precision, dtype in (("fp16", np.float16), ("fp32", np.float32)):
+        graph = onnx.load_model_from_string(typed(read("fp16"), precision)).graph
+        made = {w.name: numpy_helper.to_array(w) for w in graph.initializer}
+        del made["binary.levels"]
+        assert made.keys() == weights.keys()
+        for name, array in made.items():
+            assert array.dtype == dtype
+            np.testing.assert_array_equal(array, numpy_helper.to_array(weights[name]))
+
+
+WEIGHTS = {
+    "first": kernel(4, 1, 3, 3),
+    "last": kernel(1, 4, 3, 3),
+    "scale": np.ones(4, np.float32),
+    "bias": np.zeros(4, np.float32),
+    "row": np.ones(40, np.float32),
+    "two": np.array(2, np.float32),
+    "axes": np.array([2, 3]),
+    "grouped": kernel(4, 1, 3, 3),
+    "large": kernel(4, 4, 3, 3, size=1e5),
+    "tiny": kernel(4, 4, 3, 3, size=1e-8),
+    "few": np.where(np.arange(9).reshape(3, 3) < 3, np.float32(1e-8), kernel(4, 4, 3, 3)),
+    "epsilon": np.array(1e-12, np.float32),
+}
+
+
+def around(operator: NodeProto) -> bytes:
+    """A model with this operator, from x to y, between others that FP16 does for."""
+    nodes = [
+        conv("binary", "first", "x"),
+        operator,
+        make_node("Tanh", ["y"], ["z"]),
+        make_node("Add", ["z", "x"], ["sum"]),
+        conv("sum", "last", "logits"),
+        make_node("Sigmoid", ["logits"], ["tones"]),
+    ]
+    used = {"first", "last", *operator.input}
+    return model(nodes, {name: array for name, array in WEIGHTS.items() if name in used})
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        make_node("InstanceNormalization", ["x", "scale", "bias"], ["y"]),
+        make_node("LayerNormalization", ["x", "row"], ["y"]),
+        make_node("Softmax", ["x"], ["y"], axis=1),
+        make_node("Pow", ["x", "two"], ["y"]),
+        make_node("Exp", ["x"], ["y"]),
+        make_node("ReduceMean", ["x", "axes"], ["y"]),
+        conv("x", "grouped", "y", group=4),  # some GPUs have no FP16 kernel for it
+        conv("x", "large", "y"),  # beyond 65,504
+        conv("x", "tiny", "y"),  # zero in FP16
+        make_node("Add", ["x", "epsilon"], ["y"]),
+    ],
+    ids=lambda node: "-".join([node.op_type, *node.input[1:2]]),
+)
+def test_what_fp16_cannot_do_stays_fp32(operator: NodeProto) -> None:
+    source = around(operator)
+    layers = Layers(typed(source, "fp16"))
+    island = next(node for node in layers.nodes if "y.float" in node.output)
+    assert island.op_type == operator.op_type
+    for name in (*island.input, *island.output):
+        assert layers.kinds[name] in (FP32, TensorProto.INT64)
+    assert layers.kind("z") == layers.kind("sum") == layers.kinds["x"] == FP16
+    assert "x" in layers.kinds  # there once in each type
+    assert sum("x.float" in node.output for node in layers.nodes) == 1
+    assert levels(layers(BINARY), run(source, BINARY)).max() < 0.5
+    casts = [node for node in Layers(typed(source, "fp32")).nodes if node.op_type == "Cast"]
+    assert [node.input[0] for node in casts] == ["binary"]
+
+
+@pytest.mark.parametrize("operator", [make_node("Relu", ["x"], ["y"]), conv("x", "few", "y")])
+def test_what_fp16_can_do_is_fp16(operator: NodeProto) -> None:
+    """Weights that vanish beside large ones do not matter."""
+    source = around(operator)
+    layers = Layers(typed(source, "fp16"))
+    assert {layers.kinds[name] for node in layers.nodes for name in node.output} == {FP16}
+    assert levels(layers(BINARY), run(source, BINARY)).max() < 0.5
+
+
+def test_types_that_the_standard_fixes_are_kept() -> None:
+    """Of Resize's scales, and of what an attribute gives."""
+    nodes = [
+        make_node("Resize", ["binary", "", "scales"], ["large"], mode="nearest"),
+        make_node("MaxPool", ["large"], ["small"], kernel_shape=[2, 2], strides=[2, 2]),
+        make_node("Shape", ["small"], ["shape"]),
+        make_node("ConstantOfShape", ["shape"], ["zeros"]),
+        make_node("Cast", ["shape"], ["sizes"], to=FP32),
+        make_node("ReduceMin", ["sizes"], ["one"], keepdims=0),
+        make_node("Add", ["small", "zeros"], ["sum"]),
+        make_node("Mul", ["sum", "one"], ["tones"]),
+    ]
+    source = model(nodes, {"scales": np.array([1, 1, 2, 2], np.float32)})
+    layers = Layers(typed(source, "fp16"))
+    assert layers.kinds[next(n for n in layers.nodes if n.op_type == "Resize").input[2]] == FP32
+    assert layers.kind("tones") == layers.kind("small") == FP16
+    np.testing.assert_array_equal(layers(BINARY), run(source, BINARY))
+
+
+def test_a_graph_of_mixed_types_is_typed_anew() -> None:
+    """The result may come through a Cast, and weights be of any type of floats."""
+    nodes = [
+        make_node("Cast", ["binary"], ["half"], to=FP16),
+        make_node("Cast", ["half"], ["double"], to=TensorProto.DOUBLE),
+        make_node("Constant", [], ["third"], value=numpy_helper.from_array(np.array(1 / 3))),
+        make_node("Mul", ["double", "third"], ["product"]),
+        make_node("Cast", ["product"], ["tones"], to=FP32),
+    ]
+    for precision, kind, off in (("fp16", FP16, 1e-3), ("fp32", FP32, 1e-7)):
+        layers = Layers(typed(model(nodes), precision))
+        assert {layers.kinds[n] for node in layers.nodes for n in node.output} == {kind}
+        np.testing.assert_allclose(layers(BINARY), run(model(nodes), BINARY), rtol=off)
+
+
+def test_a_result_in_fp32_is_cast() -> None:
+    nodes = [make_node("Neg", ["binary"], ["y"]), make_node("Exp", ["y"], ["tones"])]
+    layers = Layers(typed(model(nodes), "fp16"))
+    assert layers.nodes[-1].op_type == "Cast"
+    assert levels(layers(BINARY), run(model(nodes), BINARY)).max() < 0.1
+
+
+def test_every_node_has_a_name_of_its_own() -> None:
+    nodes = [
+        make_node("Exp", ["binary"], ["y"], name="twice"),
+        make_node("Neg", ["y"], ["z"], name="twice"),
+        make_node("Abs", ["z"], ["tones"]),
+    ]
+    names = [node.name for node in Layers(typed(model(nodes), "fp16")).nodes]
+    assert len(set(names)) == len(names)
+    assert {"twice", "Neg:z", "Abs:tones"} < set(names)
+
+
+KERNEL = RNG.integers(-100, 100, (1, 1, 3, 3), np.int8)
+SHIFTED = KERNEL.astype(np.int16)
+GRAY = RNG.integers(0, 256, (2, 1, 24, 40), np.uint8)
+
+
+def quantized(zero: np.ndarray, scale: float, values: np.ndarray, zeros: np.ndarray) -> bytes:
+    """A convolution of quantized pixels; its weights are of 0.01 times `values` less `zeros`."""
+    weights = {
+        "scale": np.array(scale, np.float32),
+        "zero": np.array(zero),
+        "values": values,
+        "scales": np.array([0.01], np.float32),
+        "zeros": zeros,
+        "sums": np.array([500], np.int32),
+        "sums.scale": np.array(1e-4, np.float32),
+    }
+    nodes = [
+        make_node("QuantizeLinear", ["binary", "scale", "zero"], ["q"]),
+        make_node("DequantizeLinear", ["q", "scale", "zero"], ["x"]),
+        make_node("DequantizeLinear", ["values", "scales", "zeros"], ["kernel"], axis=0),
+        make_node("DequantizeLinear", ["sums", "sums.scale"], ["bias"]),
+        make_node("Conv", ["x", "kernel", "bias"], ["tones"], pads=[1, 1, 1, 1]),
+    ]
+    return model(nodes, weights)
+
+
+@pytest.mark.parametrize(
+    ("zero", "scale", "growth", "clips"),
+    [
+        (np.int8(0), 1 / 127, 1, []),
+        (np.uint8(128), 1 / 127, 1, []),
+        (np.uint8(0), 1 / 255, 255 / 127, []),  # pixels are not below zero
+        (np.int8(-128), 1 / 255, 255 / 127, []),
+        (np.uint8(51), 1 / 204, 204 / 127, ["Clip"]),
+    ],
+)
+def test_quantizers_become_symmetric(
+    zero: np.ndarray, scale: float, growth: float, clips: list[str]
+) -> None:
+    source = quantized(zero, scale, KERNEL, np.zeros(1, np.int8))
+    layers = Layers(typed(source, "int8"))
+    by_type = [node.op_type for node in layers.nodes]
+    assert by_type == ["Cast", "Div", *clips, "QuantizeLinear", *["DequantizeLinear"] * 2, "Conv"]
+    for node in layers.nodes[-4:-2]:
+        made = numpy_helper.to_array(layers.weights[node.input[1]])
+        assert made == np.float16(np.float32(scale) * np.float32(growth))
+        assert numpy_helper.to_array(layers.weights[node.input[2]]) == np.int8(0)
+    kernel = layers.weights[layers.nodes[-2].input[0]]
+    np.testing.assert_array_equal(numpy_helper.to_array(kernel), KERNEL)
+    steps = scale * (growth + 1) / 2  # what both roundings may be apart
+    most = 255 * np.abs(0.01 * SHIFTED).sum() * steps
+    off = levels(layers(GRAY), run(source, GRAY))
+    assert off.max() < most
+    assert off.mean() < most / 4
+
+
+@pytest.mark.parametrize(("zero", "exact"), [(128, True), (100, False)])
+def test_weights_become_symmetric(zero: int, exact: bool) -> None:
+    source = quantized(
+        np.int8(0), 1 / 127, (SHIFTED + zero).astype(np.uint8), np.array([zero], np.uint8)
+    )
+    layers = Layers(typed(source, "int8"))
+    values, scale, _ = (numpy_helper.to_array(layers.weights[n]) for n in layers.nodes[-2].input)
+    wanted = 0.01 * SHIFTED
+    if exact:
+        np.testing.assert_array_equal(values, KERNEL)
+    assert np.abs(values * scale.astype(np.float32) - wanted).max() < (1e-3 if exact else 0.007)
+
+
+def test_a_scale_that_fp16_cannot_hold_stays_fp32() -> None:
+    nodes = [
+        make_node("Mul", ["binary", "small"], ["dark"]),
+        make_node("QuantizeLinear", ["dark", "scale", "zero"], ["q"]),
+        make_node("DequantizeLinear", ["q", "scale", "zero"], ["x"]),
+        make_node("Div", ["x", "small"], ["tones"]),
+    ]
+    weights = {
+        "small": np.array(2**-10, np.float32),
+        "scale": np.array(2**-17, np.float32),
+        "zero": np.array(0, np.int8),
+    }
+    layers = Layers(typed(model(nodes, weights), "int8"))
+    quantizers = [node for node in layers.nodes if "quantize" in node.op_type.lower()]
+    assert [layers.kinds[node.input[1]] for node in quantizers] == [FP32, FP32]
+    assert layers.kind("tones") == FP16
+    assert levels(layers(BINARY), BINARY / 255).max() < 2.1  # 127 levels of 128
+
+
+@pytest.mark.parametrize("activations", [QuantType.QInt8, QuantType.QUInt8])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_onnxruntime_quantizes(tmp_path: Path, activations: QuantType) -> None:
+    """It leaves out the ReLU, which the range of its quantizer does as well."""
+    nodes = [
+        conv("binary", "first", "x"),
+        make_node("Relu", ["x"], ["y"]),
+        make_node("ConvTranspose", ["y", "up", "bias"], ["z"], strides=[2, 2]),
+        make_node("MaxPool", ["z"], ["pooled"], kernel_shape=[2, 2], strides=[2, 2]),
+        conv("pooled", "last", "logits"),
+        make_node("Sigmoid", ["logits"], ["tones"]),
+    ]
+    weights = {"up": kernel(4, 4, 2, 2), "bias": kernel(4)}
+    weights |= {name: WEIGHTS[name] for name in ("first", "last")}
+    source = model(nodes, weights)
+
+    class Pictures(CalibrationDataReader):  # type: ignore[misc]
+        batches = iter([{"binary": BINARY / np.float32(255)}])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.batches, None)
+
+    quantize_static(
+        onnx.load_model_from_string(source),
+        tmp_path / "quantized.onnx",
+        Pictures(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=activations,
+        weight_type=QuantType.QInt8,
+    )
+    data = (tmp_path / "quantized.onnx").read_bytes()
+    layers = Layers(typed(data, "int8"))
+    assert layers.kinds["tones"] == FP16
+    assert sum(node.op_type == "QuantizeLinear" for node in layers.nodes) > 2
+    for node in layers.nodes:
+        assert layers.kinds[node.input[0]] != TensorProto.INT32
+        assert UINT8 not in {layers.kinds[name] for name in node.output}
+    off = levels(layers(BINARY), run(data, BINARY))
+    assert off.max() < 5
+    assert off.mean() < 1
+
+
+def test_quantized_or_not_must_be_meant() -> None:
+    with pytest.raises(ModelError, match=r"lite: it is quantized, .* with precision int8"):
+        typed(read("int8"), "fp16", "lite")
+    with pytest.raises(ModelError, match=r"lite: it has no quantize/dequantize nodes; `python -m"):
+        typed(read("fp16"), "int8", "lite")
+
+
+IDENTITY = [make_node("Identity", ["binary"], ["tones"])]
+Q = {"scale": np.array(1, np.float32), "zero": np.array(0, np.int8)}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"no ONNX", "not an ONNX file"),
+        (b"", "not valid ONNX"),
+        (model(IDENTITY, shape=("n", 1, 64, 64)), r"\['dynamic', 1, 64, 64\]; it must be \(N, 1"),
+        (model(IDENTITY, shape=("n", 3, "h", "w")), r"\['dynamic', 3, "),
+        (
+            model([make_node("Identity", ["x"], ["y"])], names=("x", "y")),
+            r"inputs are \['x'\] and its outputs \['y'\]; it must have one input 'binary'",
+        ),
+        (model(IDENTITY, kinds=(UINT8, UINT8)), "both of floats"),
+        (model(IDENTITY, kinds=(FP32, FP16)), "not valid ONNX"),
+        (model([make_node("Sharpen", ["binary"], ["tones"])]), "not valid ONNX .*Sharpen"),
+        (
+            model([make_node("Gelu", ["binary"], ["tones"], name="g", domain="com.microsoft")]),
+            r"operator Gelu \('g'\) is not ONNX's own, but of 'com.microsoft'",
+        ),
+        (
+            model(
+                [
+                    make_node(
+                        "Constant",
+                        [],
+                        ["tones"],
+                        value=helper.make_tensor("", 1, [1, 1, 1, 1], [0]),
+                    )
+                ]
+            ),
+            "its output does not depend on its input",
+        ),
+    ],
+)
+def test_what_is_no_model_is_said(data: bytes, message: str) -> None:
+    with pytest.raises(ModelError, match=f"^my.onnx: .*{message}"):
+        typed(data, "fp16", "my.onnx")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "weights", "message"),
+    [
+        (
+            [
+                make_node("QuantizeLinear", ["binary", "scale", "zero"], ["q"]),
+                make_node("MaxPool", ["q"], ["p"], kernel_shape=[1, 1]),
+                make_node("DequantizeLinear", ["p", "scale", "zero"], ["tones"]),
+            ],
+            Q,
+            r"MaxPool \('p'\) reads quantized values; only DequantizeLinear may",
+        ),
+        (
+            [
+                make_node("QuantizeLinear", ["binary", "scale", "zero"], ["q"]),
+                make_node("DequantizeLinear", ["q", "scale", "zero"], ["tones"]),
+            ],
+            {"scale": Q["scale"], "zero": np.array(0, np.int16)},
+            r"QuantizeLinear \('q'\) is not of int8 or uint8",
+        ),
+        (
+            [
+                make_node("ReduceMax", ["binary"], ["s"], keepdims=0),
+                make_node("QuantizeLinear", ["binary", "s", "zero"], ["q"]),
+                make_node("DequantizeLinear", ["q", "s", "zero"], ["tones"]),
+            ],
+            {"zero": Q["zero"]},
+            r"QuantizeLinear \('q'\) needs a constant scale",
+        ),
+    ],
+)
+def test_quantizers_that_tensorrt_has_not(
+    nodes: Sequence[NodeProto], weights: dict[str, np.ndarray], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        typed(model(nodes, weights, opset=21), "int8")
+
+
+def test_control_flow_is_refused() -> None:
+    then = helper.make_graph(
+        [make_node("Neg", ["binary"], ["a"])],
+        "then",
+        [],
+        [helper.make_tensor_value_info("a", FP32, None)],
+    )
+    nodes = [make_node("If", ["yes"], ["tones"], then_branch=then, else_branch=then)]
+    with pytest.raises(ModelError, match=r"operator If \('tones'\) holds a graph"):
+        typed(model(nodes, {"yes": np.array(True)}), "fp16")
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Path:
+    """A model whose weights lie beside it."""
+    path = tmp_path / "folder" / "apart.onnx"
+    path.parent.mkdir()
+    nodes = [conv("binary", "first", "x"), conv("x", "last", "tones")]
+    weights = {name: WEIGHTS[name] for name in ("first", "last")}
+    onnx.save_model(
+        onnx.load_model_from_string(model(nodes, weights)),
+        path,
+        save_as_external_data=True,
+        all_tensors_to_one_file=False,
+        size_threshold=0,
+    )
+    assert {file.name for file in path.parent.iterdir()} == {"apart.onnx", "first", "last"}
+    return path
+
+
+def test_external_data_is_taken_in(apart: Path) -> None:
+    data = onnx_files.load(apart, apart.read_bytes())
+    expected = session(str(apart)).run(None, {"binary": BINARY / np.float32(255)})[0]
+    (apart.parent / "first").unlink()
+    np.testing.assert_array_equal(run(data, BINARY), expected)
+    assert levels(Layers(typed(data, "fp16"))(BINARY), expected).max() < 0.5
+
+
+def test_the_digest_covers_external_data(apart: Path) -> None:
+    data = apart.read_bytes()
+    before = onnx_files.digest(apart, data)
+    assert before == onnx_files.digest(apart, data)
+    for name in ("first", "last"):
+        file = apart.parent / name
+        content = file.read_bytes()
+        file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        assert onnx_files.digest(apart, data) != before
+        file.write_bytes(content)
+    assert onnx_files.digest(apart, data) == before
+    changed = data.replace(b"made up", b"other  ")
+    assert onnx_files.digest(apart, changed) not in (before, hashlib.sha256(changed).hexdigest())
+
+
+def test_without_external_data_the_digest_is_that_of_the_file_and_needs_no_onnx() -> None:
+    lite = models.load("lite")
+    code = f"""
+import sys
+from pathlib import Path
+from sketchify_rt.runtime.onnx_files import digest, load
+path = Path({str(lite.path)!r})
+data = path.read_bytes()
+assert load(path, data) is data
+print(digest(path, data), "onnx" in sys.modules)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == [lite.manifest.sha256, "False"]
+
+
+@pytest.mark.parametrize("act", [onnx_files.digest, onnx_files.load])
+def test_external_data_that_is_not_there_is_named(apart: Path, act: Any) -> None:
+    data = apart.read_bytes()
+    (apart.parent / "last").unlink()
+    with pytest.raises(ModelError, match=f"{re.escape(str(apart))}: its weights are in 'last'"):
+        act(apart, data)
+    (apart.parent / "last").symlink_to(apart.parent.parent / "elsewhere")
+    with pytest.raises(ModelError, match=r"are to be in 'last', outside of its folder"):
+        act(apart, data)
+    for name in (b"../x", b"/etc"):
+        with pytest.raises(ModelError, match=rf"are to be in '{name.decode()}', outside"):
+            act(apart, data.replace(b"\x04last", b"\x04" + name))
+    with pytest.raises(ModelError, match="not an ONNX file"):
+        act(apart, b"location")
+
+
+def test_external_data_cut_off_is_said(apart: Path) -> None:
+    (apart.parent / "last").write_bytes(b"1234")
+    with pytest.raises(ModelError, match=r"apart\.onnx: its external data cannot be read"):
+        onnx_files.load(apart, apart.read_bytes())
