@@ -20,9 +20,6 @@ from onnx import NodeProto, TensorProto, defs, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from sketchify_rt.errors import ModelError
-from sketchify_rt.runtime.onnx_files import digest, load
-
-__all__ = ["digest", "load", "typed"]
 
 Array = npt.NDArray[Any]
 
