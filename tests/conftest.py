@@ -18,6 +18,8 @@ if not GPU:  # both are read when the libraries are imported
     os.environ["TRITON_INTERPRET"] = "1"
     os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime reads it when it starts
+
 from sketchify_rt.kernels import native  # noqa: E402
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import logging
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import cv2
+import fake_tensorrt
 import numpy as np
 import PIL.Image
 import pytest
@@ -20,6 +23,7 @@ from pictures import picture
 from sketchify_rt import (
     BackendUnavailable,
     Encoding,
+    EngineError,
     InputError,
     Options,
     OptionsError,
@@ -32,6 +36,7 @@ from sketchify_rt.backend import cuda
 from sketchify_rt.backend.cuda import LANES, CudaBackend
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import numba_cuda, reference, triton
+from sketchify_rt.runtime.engine_cache import Machine, Recipe
 
 RNG = np.random.default_rng(0)
 
@@ -158,6 +163,84 @@ def test_memory_bounds_what_is_taken_at_once(device: torch.device) -> None:
     assert few.tile**2 <= few.most_pixels < many.most_pixels <= 2**24
     with pytest.raises(OptionsError, match=r"a tile of 1536 does not fit .* takes \d+ MiB"):
         opened(device, device_memory=512).open_runtime(deep(), 1, 1)
+
+
+CPU = torch.device("cpu")
+
+
+def made_up(options: Options) -> CudaBackend:
+    """The GPU's backend on the processor."""
+    return CudaBackend(options, CPU, KERNELS)
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A TensorRT that computes on the processor, and one engine in its cache."""
+    monkeypatch.setattr(backend, "_cuda", lambda options, index=0: made_up(options))
+    monkeypatch.setenv("SKETCHIFY_CACHE", str(tmp_path))
+    fake = fake_tensorrt.install(monkeypatch)
+    from sketchify_rt.runtime import engines
+
+    here = Machine("11.4.0.106", "13.0", "580.65.06", "NVIDIA H200", "9.0")
+    monkeypatch.setattr(engines, "machine", lambda index=0: here)
+    recipe = Recipe(tile=(208, 208, 208), batch=(1, 2, 4))
+    engines.make(models.load("lite"), recipe, CPU)
+    return fake
+
+
+@pytest.mark.usefixtures("trt")
+def test_an_engine_in_the_cache_is_used_and_serves_every_size() -> None:
+    pages = [picture(*size, seed) for seed, size in enumerate([(300, 210), (500, 401)] * 2)]
+    by_engine, by_torch = (Sketchifier(device="cuda", runtime=name) for name in ("auto", "torch"))
+    for sketch, expected in zip(by_engine.map(pages), by_torch.map(pages), strict=True):
+        close(sketch, expected)
+    runtime = by_engine._opened()[0]
+    assert runtime is not None
+    assert type(runtime.infer).__name__ == "TensorRTRuntime"
+    assert (runtime.tile, runtime.static, runtime.fixed) == (208, 208, True)
+    assert runtime.most_pixels == 4 * 208**2
+    small = picture(90, 33)  # near its border in all places, beyond which the tile goes on
+    assert 0 < np.abs(by_engine(small).astype(int) - by_torch(small)).mean() < 2
+
+
+def test_where_an_engine_cannot_be_used_auto_says_so_and_others_refuse(
+    trt: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lite = models.load("lite")
+
+    def runtime(**options: Any) -> str:
+        caplog.clear()
+        return type(made_up(Options(**options)).open_runtime(lite, 1, 1).infer).__name__
+
+    assert runtime() == runtime(runtime="tensorrt") == "TensorRTRuntime"
+    assert runtime(runtime="torch") == "TorchRuntime"
+    trt.fail = {"deserialize"}
+    assert runtime() == "TorchRuntime"
+    assert "refuses it" in caplog.text and "torch runs the U-Net instead" in caplog.text
+    with pytest.raises(EngineError, match="refuses it"):
+        runtime(runtime="tensorrt")
+    with pytest.raises(BackendUnavailable, match="int8 on a GPU needs TensorRT: no T"):
+        runtime(precision="int8")
+    trt.fail = set()
+    monkeypatch.setattr(trt, "_BYTES_PER_PIXEL", 10_000)
+    with pytest.raises(EngineError, match="it needs 1650 MiB of the GPU's memory, more than is fr"):
+        runtime(runtime="tensorrt", device_memory=1024)
+    assert runtime(device_memory=1024) == "TorchRuntime"
+    assert runtime(device_memory=4096) == "TensorRTRuntime"
+
+
+def test_without_tensorrt_torch_runs_the_u_net(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_tensorrt.forget(monkeypatch)
+    for name in ("tensorrt", "tensorrt_lean", "tensorrt_lean_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
+    lite = models.load("lite")
+    with caplog.at_level(logging.INFO):
+        made_up(Options()).open_runtime(lite, 1, 1)
+    assert "TensorRT is not installed" in caplog.text
+    with pytest.raises(BackendUnavailable, match=r"TensorRT is not installed .*pip inst"):
+        made_up(Options(runtime="tensorrt")).open_runtime(lite, 1, 1)
 
 
 def deep() -> models.Model:

@@ -40,9 +40,11 @@ def verify(
     largest, total, pixels, tiles = 0.0, 0.0, 0, 0
     for shape in dict.fromkeys((runtime.least, runtime.best, runtime.most)):
         batches = [_tiles(shape, turn, device) for turn in range(_BATCHES)]
-        calls = batches * 2  # the first is run, the second captured, the rest replayed
-        for binary, tones in zip(calls, _back_to_back(runtime, calls, device), strict=True):
-            levels = (tones.float() - _reference(reference, binary)).abs() * 255
+        expected = [_by_parts(reference, binary) for binary in batches]
+        # The first is run, the second captured, the rest replayed.
+        made = _back_to_back(runtime, batches * 2, device)
+        for tones, floats in zip(made, expected * 2, strict=True):
+            levels = (tones.float() - floats).abs() * 255
             if not levels.isfinite().all():
                 raise runtime.error(f"a batch of {shape} gives NaN or infinite tones")
             largest = max(largest, float(levels.max()))
@@ -90,7 +92,7 @@ def _back_to_back(
     return tones
 
 
-def _reference(runtime: TorchRuntime, binary: Tensor) -> Tensor:
+def _by_parts(runtime: TorchRuntime, binary: Tensor) -> Tensor:
     together = max(1, _REFERENCE // binary[0].numel())
     return torch.cat([runtime(part) for part in torch.split(binary, together)])
 
