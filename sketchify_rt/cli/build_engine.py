@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -137,7 +137,7 @@ def command(
     except SketchifyError as error:
         raise click.ClickException(str(error)) from error
     except (KeyboardInterrupt, CancelledError):
-        click.echo("interrupted; nothing was changed", err=True)
+        click.echo("interrupted", err=True)
         ctx.exit(_INTERRUPTED)
     if as_json:
         click.echo(json.dumps(_document(engine), indent=2))
@@ -176,7 +176,7 @@ def _made(
     before = engine_cache.last_seconds(
         engine_cache.root(), opened.manifest.name, recipe, engines.machine(where.index or 0)
     )
-    phase, cancelled = "begins", threading.Event()
+    phase, cancelled = "begins", Event()
 
     def note(progress: Progress) -> None:
         nonlocal phase

@@ -101,6 +101,7 @@ def make(
             recipe.precision,
             device,
         )
+        _go_on(cancelled)
         seconds = time.monotonic() - start
         return engine_cache.store(folder, plan, origin, recipe, where, seconds, check)
 
