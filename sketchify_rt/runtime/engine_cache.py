@@ -13,17 +13,19 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import filelock
 import platformdirs
 
+from sketchify_rt import __version__
 from sketchify_rt.errors import EngineError, OptionsError, OutputError
 
 log = logging.getLogger("sketchify_rt")
@@ -33,9 +35,28 @@ EnginePrecision = Literal["fp16", "fp32", "int8"]
 _RECORD = "engine.json"
 _LOCK = ".lock"
 _NEW = ".new-"  # begins the name of a file that is being written
-_NAME = re.compile(rf".+-({'|'.join(get_args(EnginePrecision))})-[0-9a-f]{{16}}")
+_NAME = re.compile(
+    rf"(?P<model>.*)-(?P<precision>{'|'.join(get_args(EnginePrecision))})-[0-9a-f]{{16}}"
+)
 _SUM = re.compile(rb'"record_sha256": "([^"]*)"')
 _AMPERE = (8, 0)  # compute capability
+_KILLED = "left behind by a build that was killed"
+
+
+class Damaged(EngineError):
+    """An engine is there, but not as it was written; the message tells what to do.
+
+    folder: where it is. reason: which file, and what is wrong with it.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"{path}: {what}; {_rebuild(path.parent)} builds the engine anew")
+        self.folder = path.parent
+        self.reason = f"{path.name}: {what}"
+        self._given = path, what
+
+    def __reduce__(self) -> tuple[type[Damaged], tuple[Path, str]]:
+        return type(self), self._given  # so that it survives a process boundary
 
 
 @dataclass(frozen=True)
@@ -141,14 +162,18 @@ class Engine:
     record: Record
 
     def plan(self) -> bytes:
-        """What TensorRT loads. Raises EngineError where it is not what was written."""
+        """What TensorRT loads. Raises Damaged where it is not what was written."""
         path = self.folder / self.record.plan
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise _damaged(path, f"cannot be read ({error.strerror})") from error
+            # The same engine may have been built anew since the record was read.
+            now = _look(self.folder)
+            if now and now.record.key == self.record.key and now.record != self.record:
+                return now.plan()
+            raise Damaged(path, f"cannot be read ({error.strerror})") from error
         if hashlib.sha256(data).hexdigest() != self.record.plan_sha256:
-            raise _damaged(path, "is damaged: its SHA-256 is not that of the record")
+            raise Damaged(path, "is damaged: its SHA-256 is not that of the record")
         return data
 
 
@@ -167,43 +192,37 @@ def key(origin: Origin, recipe: Recipe, machine: Machine) -> str:
 
 def folder_name(origin: Origin, recipe: Recipe, machine: Machine) -> str:
     """Where in `root` that engine is."""
-    return f"{origin.name}-{recipe.precision}-{key(origin, recipe, machine)[:16]}"
+    return f"{_safe(origin.name)}-{recipe.precision}-{key(origin, recipe, machine)[:16]}"
 
 
 def read(folder: Path) -> Engine:
     """The engine in a folder; its plan is not read yet.
 
-    Raises EngineError where there is none, or where its record is not what was written.
+    Raises EngineError where there is none, and Damaged where its record is not what was written.
     """
-    path = folder / _RECORD
-    try:
-        text = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
+    engine = _look(folder)
+    if engine is None:
         raise EngineError(
             f"{folder}: no engine is there, which is a folder with {_RECORD} and a plan; "
             "`sketchify-rt build-engine --output FOLDER` makes one"
-        ) from error
-    except OSError as error:
-        raise _damaged(path, f"cannot be read ({error.strerror})") from error
-    found = _SUM.search(text)
-    if found is None or found[1].decode("latin-1") != _sum(text):
-        raise _damaged(path, "is damaged: its SHA-256 is not the one in it")
-    try:
-        return Engine(folder, _record(json.loads(text)))
-    except (ValueError, TypeError, KeyError, OptionsError) as error:
-        raise _damaged(path, f"is of another version of sketchify-rt ({error})") from error
+        )
+    return engine
 
 
-def engines(root: Path) -> list[Engine | EngineError]:
-    """All engines in a folder, the newest first; then errors in the place of damaged ones."""
+def engines(root: Path) -> list[Engine | Damaged]:
+    """All engines in a folder, the newest first; then what is wrong with each damaged one.
+
+    A plan is not read. What others have put there is passed over. Raises OutputError where the
+    folder cannot be read.
+    """
     whole: list[Engine] = []
-    damaged: list[EngineError] = []
+    damaged: list[Damaged] = []
     for folder in _folders(root):
-        if (folder / _RECORD).exists():
-            try:
-                whole.append(read(folder))
-            except EngineError as error:
-                damaged.append(error)
+        try:
+            if engine := _look(folder):
+                whole.append(engine)
+        except Damaged as error:
+            damaged.append(error)
     whole.sort(key=lambda engine: engine.record.built, reverse=True)
     return [*whole, *damaged]
 
@@ -229,7 +248,7 @@ def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator
         except FileNotFoundError:  # who failed to build took the folder away
             continue
         except (OSError, NotImplementedError) as error:
-            raise _unwritable(folder, error) from error
+            raise _refused(folder, "the engine cannot be written", error) from error
     try:
         yield
     finally:
@@ -251,7 +270,8 @@ def store(
 ) -> Engine:
     """Writes an engine in the place of the one that is there, whole or not at all.
 
-    To be called within `locked`. Raises OutputError.
+    It is on the disk when this returns. To be called within `locked`. Raises OutputError, and then
+    leaves what was there.
     """
     digest = hashlib.sha256(plan).hexdigest()
     record = Record(
@@ -268,14 +288,20 @@ def store(
     )
     blank = json.dumps({"record_sha256": "", **asdict(record)}, indent=2).encode() + b"\n"
     text = blank.replace(b'"record_sha256": ""', b'"record_sha256": "%b"' % _sum(blank).encode(), 1)
+    before = _plan_of(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / record.plan, plan)
-        _write(folder / _RECORD, text)
-        for path in _leftovers(folder, record.plan):
-            path.unlink(missing_ok=True)
+        _sync(folder.parent)
+        try:
+            _write(folder / record.plan, plan)
+            _write(folder / _RECORD, text)
+        finally:
+            # Where the record that was there cannot be read just now, nothing goes.
+            if (now := _plan_of(folder)) or not before:
+                for path in _leftovers(folder, now):
+                    path.unlink(missing_ok=True)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise _refused(folder, "the engine cannot be written", error) from error
     return Engine(folder, record)
 
 
@@ -284,57 +310,44 @@ def unfit(
 ) -> str | None:
     """Why an engine is not to be used for this model on this machine, in words; None where it is.
 
-    A newer TensorRT of the same major version takes a version compatible engine, any GPU from
-    Ampere on a hardware compatible one, see
+    A newer TensorRT of the same major version, and 11 after 10, takes a version compatible engine,
+    any GPU from Ampere on a hardware compatible one, see
     https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/engine-compatibility.html
     strict: no other versions of CUDA, the driver and this package either than it was built with. It
-    would work, but another build may be better.
+    would work, but another build may be better: so it is for the cache, where one is built at once.
+    Not strict is for an engine that the user chose, maybe shipped to many machines.
     """
-    made, by, recipe = record.machine, record.origin, record.recipe
-    reasons = []
-    if by.name != origin.name and by.sha256 != origin.sha256:
-        reasons.append(f"built of the model {by.name}, not {origin.name}")
-    elif by.sha256 != origin.sha256:
-        reasons.append(f"built of other weights of {by.name}")
-    if recipe.precision != precision:
-        reasons.append(f"built for {recipe.precision}, not {precision}")
-    if made.tensorrt != machine.tensorrt and not _serves(recipe, made.tensorrt, machine.tensorrt):
-        reasons.append(f"built with TensorRT {made.tensorrt}, this is {machine.tensorrt}")
-    ampere = min(_numbers(made.capability), _numbers(machine.capability)) >= _AMPERE
-    same_gpu = (made.gpu, made.capability) == (machine.gpu, machine.capability)
-    if not same_gpu and not (recipe.hardware_compatible and ampere):
-        reasons.append(f"built for {_card(made)}, this is {_card(machine)}")
-    if strict:
-        for what, then, now in (
-            ("CUDA", made.cuda, machine.cuda),
-            ("driver", made.driver, machine.driver),
-            ("sketchify-rt", by.package, origin.package),
-        ):
-            if then != now:
-                reasons.append(f"built with {what} {then}, this is {now}")
-    return "; ".join(reasons) or None
+    return "; ".join(_reasons(record, origin, precision, machine, strict)) or None
 
 
 def find(root: Path, origin: Origin, precision: str, machine: Machine) -> tuple[Engine | None, str]:
     """The newest engine that fits and is whole; or None, and why the nearest one is not it.
 
-    The reason is "" where none was ever built of a model of that name.
+    Before all others come those that were built on just this machine: a hardware compatible one may
+    be slower. The reason is "" where none was ever built of a model of that name.
     """
-    why = ""
-    for engine in engines(root):
-        if isinstance(engine, EngineError):
-            continue
-        reason = unfit(engine.record, origin, precision, machine)
-        if reason is None:
+    whys: list[tuple[str, list[str]]] = []
+    found = engines(root)
+    whole = [engine for engine in found if isinstance(engine, Engine)]
+    for engine in sorted(whole, key=lambda engine: engine.record.machine != machine):
+        reasons = _reasons(engine.record, origin, precision, machine, strict=True)
+        if not reasons:
             try:
                 engine.plan()
-            except EngineError as error:
-                reason = str(error)
+            except Damaged as error:
+                reasons = [error.reason]
             else:
                 return engine, ""
         if engine.record.origin.name == origin.name:
-            why = why or f"{engine.folder.name}: {reason}"
-    return None, why
+            whys.append((engine.folder.name, reasons))
+    whys += [
+        (error.folder.name, [error.reason])
+        for error in found
+        if isinstance(error, Damaged)
+        and error.folder.name.startswith(f"{_safe(origin.name)}-{precision}-")
+    ]
+    name, reasons = min(whys, key=lambda why: len(why[1]), default=("", []))
+    return None, f"{name}: {'; '.join(reasons)}" if reasons else ""
 
 
 def last_seconds(root: Path, name: str, recipe: Recipe, machine: Machine) -> float | None:
@@ -355,26 +368,25 @@ def prune(
     """Removes what is of no use any more, and returns it with the reason.
 
     That is what is damaged, what killed builds left behind, and engines for the GPU of `machine`
-    that were built with other versions than it has. None: of a GPU nothing is known. Engines for
-    other GPUs stay, as a cache may be shared, and what is being built; everything: nothing else.
+    that were built with another TensorRT, CUDA, driver or version of this package. None: of a GPU
+    nothing is known. Engines for other GPUs stay, as a cache may be shared, and so does what is
+    being built, and all that has not the name of an engine. everything: all that is not being
+    built. dry_run: nothing is removed. Raises OutputError.
     """
     removed = []
     for folder in _folders(root):
-        why = "all were to be removed" if everything else _useless(folder, machine)
-        paths = [folder] if why else list(_leftovers(folder, _plan_of(folder)))
-        if not paths:
-            continue
-        lock = filelock.FileLock(folder / _LOCK)
         try:
-            with lock.acquire(timeout=0):
+            with filelock.FileLock(folder / _LOCK).acquire(timeout=0):
+                why = "all are removed" if everything else _useless(folder, machine)
+                paths = [folder] if why else list(_leftovers(folder, _plan_of(folder)))
                 for path in paths:
-                    removed.append((path, why or "left behind by a build that was killed"))
                     if not dry_run:
-                        shutil.rmtree(path) if path.is_dir() else path.unlink()
-        except filelock.Timeout:  # somebody builds there
+                        _remove(path)
+                    removed.append((path, why or _KILLED))
+        except (filelock.Timeout, FileNotFoundError):  # is being built, or was removed just now
             continue
-        except OSError as error:
-            raise _unwritable(folder, error) from error
+        except (OSError, NotImplementedError) as error:
+            raise _refused(folder, "it cannot be removed", error) from error
     return removed
 
 
@@ -392,24 +404,76 @@ def _folders(root: Path) -> list[Path]:
         raise OutputError(f"{root}: the cache cannot be read ({error.strerror})") from error
 
 
+def _look(folder: Path) -> Engine | None:
+    """The engine in a folder, None where there is none. Raises Damaged."""
+    path = folder / _RECORD
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise Damaged(path, f"cannot be read ({error.strerror})") from error
+    found = _SUM.search(text)
+    if found is None or found[1].decode("latin-1") != _sum(text):
+        raise Damaged(path, "is damaged: its SHA-256 is not the one in it")
+    try:
+        return Engine(folder, _record(json.loads(text)))
+    except (ValueError, TypeError, KeyError) as error:
+        raise Damaged(path, f"is of another version of sketchify-rt ({error})") from error
+
+
+def _reasons(
+    record: Record, origin: Origin, precision: str, machine: Machine, strict: bool
+) -> list[str]:
+    made, by, recipe = record.machine, record.origin, record.recipe
+    reasons = []
+    if by.sha256 != origin.sha256:
+        other = f"the model {by.name}, not {origin.name}"
+        same = f"other weights of {by.name}"
+        reasons.append(f"built of {same if by.name == origin.name else other}")
+    if recipe.precision != precision:
+        reasons.append(f"built for {recipe.precision}, not {precision}")
+    if made.tensorrt != machine.tensorrt and not _serves(recipe, made.tensorrt, machine.tensorrt):
+        reasons.append(f"built with TensorRT {made.tensorrt}, this is {machine.tensorrt}")
+    ampere = min(_numbers(made.capability), _numbers(machine.capability)) >= _AMPERE
+    same_gpu = (made.gpu, made.capability) == (machine.gpu, machine.capability)
+    if not same_gpu and not (recipe.hardware_compatible and ampere):
+        reasons.append(f"built for {_card(made)}, this is {_card(machine)}")
+    if strict:
+        versions = (
+            ("CUDA", made.cuda, machine.cuda),
+            ("driver", made.driver, machine.driver),
+            ("sketchify-rt", by.package, origin.package),
+        )
+        reasons += [
+            f"built with {what} {then}, this is {now}"
+            for what, then, now in versions
+            if then != now
+        ]
+    return reasons
+
+
 def _useless(folder: Path, machine: Machine | None) -> str:
     try:
-        engine = read(folder)
+        engine = _look(folder)
+        if engine is None:
+            return _KILLED
         engine.plan()
-    except EngineError as error:
-        return str(error) if (folder / _RECORD).exists() else "a build that was killed"
+    except Damaged as error:
+        return error.reason
     record = engine.record
     if machine is None or record.machine.gpu != machine.gpu:
         return ""
-    here = Origin(record.origin.name, record.origin.sha256, record.origin.package)
+    here = replace(record.origin, package=__version__)
     return unfit(record, here, record.recipe.precision, machine) or ""
 
 
 def _plan_of(folder: Path) -> str:
     try:
-        return read(folder).record.plan
-    except EngineError:
+        engine = _look(folder)
+    except Damaged:
         return ""
+    return engine.record.plan if engine else ""
 
 
 def _leftovers(folder: Path, plan: str) -> Iterator[Path]:
@@ -451,17 +515,33 @@ def _write(path: Path, data: bytes) -> None:
     except BaseException:
         new.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Puts a folder's list of files on the disk; some network file systems refuse that."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        with suppress(OSError):
+            os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """A file, or a folder: its record first, so that there is never one without its plan."""
+    if path.is_dir():
+        (path / _RECORD).unlink(missing_ok=True)
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _serves(recipe: Recipe, made: str, here: str) -> bool:
-    """Whether a newer TensorRT, of the same major version, takes a plan of an older one."""
+    """Whether a newer TensorRT takes a plan of an older one."""
     then, now = _numbers(made), _numbers(here)
-    return recipe.version_compatible and then[:1] == now[:1] and then <= now
+    majors = then[:1] == now[:1] or (then[:1], now[:1]) == ((10,), (11,))
+    return recipe.version_compatible and majors and then <= now
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -472,13 +552,23 @@ def _card(machine: Machine) -> str:
     return f"{machine.gpu} (compute capability {machine.capability})"
 
 
-def _damaged(path: Path, what: str) -> EngineError:
-    return EngineError(f"{path}: {what}; build the engine anew with `sketchify-rt build-engine`")
+def _safe(name: str) -> str:
+    """A model's name as a part of a file's."""
+    return re.sub(r"[^\w.-]", "-", name)[:64]
 
 
-def _unwritable(folder: Path, error: BaseException) -> OutputError:
+def _rebuild(folder: Path) -> str:
+    """The command that builds what is in a folder."""
+    found = _NAME.fullmatch(folder.name)
+    if found is None:
+        return f"`sketchify-rt build-engine NAME --output {shlex.quote(str(folder))} --force`"
+    how = "" if found["precision"] == Recipe.precision else f" --precision {found['precision']}"
+    return f"`sketchify-rt build-engine {found['model']}{how} --force`"
+
+
+def _refused(folder: Path, what: str, error: BaseException) -> OutputError:
     reason = getattr(error, "strerror", None) or error
     return OutputError(
-        f"{folder}: the engine cannot be written ({reason}); SKETCHIFY_CACHE sets another folder "
-        "for the cache, --output one for this engine"
+        f"{folder}: {what} ({reason}); SKETCHIFY_CACHE sets another folder for the cache, --output "
+        "one for a new engine"
     )
