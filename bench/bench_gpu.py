@@ -30,7 +30,12 @@ def main(argv: list[str]) -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all")
     parser.add_argument("--quick", action="store_true", help="less of all, and no torch.compile")
-    parser.add_argument("--engine", type=Path, metavar="FILE", help='TensorRT engine of "lite"')
+    parser.add_argument(
+        "--engine",
+        type=Path,
+        metavar="FOLDER",
+        help='TensorRT engine of "lite"; else from the cache',
+    )
     options = parser.parse_args(argv)
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(PARTS)}")

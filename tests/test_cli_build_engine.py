@@ -81,6 +81,15 @@ def test_the_options_reach_the_build(trt: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("trt")
+def test_an_engine_that_is_off_is_refused_and_the_bounds_can_be_set() -> None:
+    refused = build(*SMALL, "--bounds", "0.01", "1")
+    assert refused.exit_code == 1
+    assert "this fp16 engine may be 0.01 and 1 from it" in refused.stderr
+    assert not engine_cache.engines(engine_cache.root())
+    assert build(*SMALL, "--bounds", "1", "1").exit_code == 0
+
+
+@pytest.mark.usefixtures("trt")
 def test_a_dynamic_engine_takes_all_sides_from_the_stride() -> None:
     assert build("--dynamic", "--tile", "160").exit_code == 0
     assert only().record.recipe.tile == (8, 104, 160)

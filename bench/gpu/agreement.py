@@ -45,7 +45,7 @@ def measure(setup: Setup) -> Iterator[Finding]:
 
 def _compared(setup: Setup, mode: Mode, pages: Sequence[Any]) -> harness.Row:
     with (
-        Sketchifier(mode=mode, device=str(setup.device)) as ours,
+        Sketchifier(mode=mode, device=str(setup.device), runtime=setup.runtime) as ours,
         Sketchifier(mode=mode, device="cpu", precision="fp32") as theirs,
     ):
         if importlib.util.find_spec("openvino") is None:

@@ -50,7 +50,8 @@ class Limits:
 class Setup:
     """Where and how much to measure.
 
-    engine: TensorRT engine of the model "lite". limits: None until measured, or where that failed.
+    engine: TensorRT engine of the model "lite"; None: from the cache. limits: None until measured,
+    or where that failed.
     """
 
     device: torch.device
@@ -62,6 +63,11 @@ class Setup:
     def half(self) -> torch.dtype:
         """FP16, which the processor is too slow at for the tests."""
         return torch.float16 if self.device.type == "cuda" else torch.float32
+
+    @property
+    def runtime(self) -> str:
+        """The one that pipelines are measured with, whatever engines there are."""
+        return "torch" if self.device.type == "cuda" else "auto"
 
     def generator(self) -> torch.Generator:
         """Random numbers on the device, the same in every run."""

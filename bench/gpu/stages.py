@@ -13,7 +13,7 @@ from sketchify_rt.options import MAX_PIXELS, Mode
 
 def opened(setup: Setup, mode: Mode) -> Sketchifier:
     """An engine on the device, ready for as many workers as the device likes."""
-    sketchify = Sketchifier(mode=mode, device=str(setup.device))
+    sketchify = Sketchifier(mode=mode, device=str(setup.device), runtime=setup.runtime)
     sketchify.prepare(sketchify.backend.workers)
     return sketchify
 

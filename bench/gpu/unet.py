@@ -11,7 +11,7 @@ fast as torch eager.
   ours eager     the module of runtime/torch.py without a graph
   CUDA graph     runtime/torch.py as the pipeline runs it
   ours compiled  the same with the option `compile`, of "lite"
-  TensorRT       an engine of "lite" given by --engine
+  TensorRT       an engine of "lite", given by --engine or from the cache
 
 All take uint8 pages on the device and give FP16 tones. Before, the difference of FP16 from float32
 in levels of 255 on a page, by the runtime.
@@ -31,7 +31,7 @@ from bench.bench_kernels import page
 from bench.gpu.findings import Finding, NotRun, Table, reason
 from bench.gpu.setup import Setup
 from bench.gpu.timing import DeviceTimer, Run, compared, release
-from sketchify_rt import models, tiling
+from sketchify_rt import Options, SketchifyError, models, tiling
 from sketchify_rt.kernels import reference
 from sketchify_rt.models import Model
 from sketchify_rt.runtime import onnx_graph
@@ -45,8 +45,6 @@ def measure(setup: Setup) -> Iterator[Finding]:
     """Both models."""
     if not setup.scale.compiling:
         yield NotRun("torch.compile", "left out by --quick")
-    if setup.engine is None:
-        yield NotRun("TensorRT", "no engine given by --engine")
     yield from _model(setup, models.load("lite"), setup.scale.lite_pixels)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -164,14 +162,21 @@ def _candidates(
         ways["compiled"] = torch.compile(by(plain), dynamic=False)
         if model.manifest.name == "lite":
             ways["ours compiled"] = TorchRuntime(model, device, compile=True)
-    if setup.engine is not None and model.manifest.name == "lite":
+    if model.manifest.name == "lite":
         try:
-            from bench.gpu.tensorrt import Engine
-
-            ways["TensorRT"] = Engine(setup.engine, device)
-        except (ImportError, RuntimeError) as error:
+            ways["TensorRT"] = _engine(setup, model)
+        except SketchifyError as error:
             missing["TensorRT"] = reason(error)
     return ways, missing
+
+
+def _engine(setup: Setup, model: Model) -> Callable[[Tensor], object]:
+    from sketchify_rt.runtime import engines
+
+    folder = None if setup.engine is None else str(setup.engine)
+    runtime = engines.open_runtime(model, Options(engine=folder), setup.device, 1)
+    together = runtime.most[0]
+    return lambda binary: [runtime(part) for part in torch.split(binary, together)]
 
 
 def _bound(step: Callable[[Tensor], object], batch: Tensor) -> Run:

@@ -56,13 +56,15 @@ def make(
     *,
     folder: Path | None = None,
     force: bool = False,
+    bounds: tuple[float, float] | None = None,
     timing_cache: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     cancelled: Event | None = None,
 ) -> Engine:
     """The engine of that recipe for this machine, built and verified unless it is there.
 
-    folder: where it is or will be, None for the cache. force: build also where it is there.
+    folder: where it is or will be, None for the cache. force: build also where it is there. bounds:
+    see `verify`.
     timing_cache: TensorRT's measurements, read and written; None for a file in the cache. progress:
     is told phase by phase. cancelled: set it to end the build.
 
@@ -100,6 +102,7 @@ def make(
             model,
             recipe.precision,
             device,
+            bounds,
         )
         _go_on(cancelled)
         seconds = time.monotonic() - start

@@ -16,11 +16,13 @@ from sketchify_rt.runtime.engine_cache import Check, EnginePrecision
 from sketchify_rt.runtime.tensorrt import Shape, TensorRTRuntime
 from sketchify_rt.runtime.torch import TorchRuntime
 
-# Levels of 255, largest and mean, that an engine may be from the float32 model.
+# Levels of 255, largest and mean, that an engine may be from the float32 model. On 17 pages of
+# validation the graphs of "lite" are 0.0 and 0.0, 0.3 and 0.03, 23.4 and 0.24 from it, if they are
+# summed in float32, which TensorRT need not do in FP16.
 BOUNDS: dict[EnginePrecision, tuple[float, float]] = {
-    "fp32": (0.5, 0.05),
-    "fp16": (8.0, 0.5),
-    "int8": (96.0, 4.0),
+    "fp32": (0.1, 0.01),
+    "fp16": (4.0, 0.25),
+    "int8": (32.0, 1.0),
 }
 
 _BATCHES = 3  # of different tiles
@@ -29,12 +31,16 @@ _ROUNDS = 9  # of timing
 
 
 def verify(
-    runtime: TensorRTRuntime, model: Model, precision: EnginePrecision, device: torch.device
+    runtime: TensorRTRuntime,
+    model: Model,
+    precision: EnginePrecision,
+    device: torch.device,
+    bounds: tuple[float, float] | None = None,
 ) -> Check:
     """How an engine does on crops of pictures; at its least, best and largest shape.
 
-    Raises EngineError where it gives NaN, or tones that are further from those of the float32 model
-    than the bounds above.
+    bounds: on the largest and the mean difference, None for those above. Raises EngineError where
+    it gives NaN, or tones that are further from those of the float32 model than that.
     """
     reference = TorchRuntime(model, device, precision="fp32")
     largest, total, pixels, tiles = 0.0, 0.0, 0, 0
@@ -52,11 +58,11 @@ def verify(
             pixels += levels.numel()
         tiles += sum(len(binary) for binary in batches)
     mean = total / pixels
-    most_largest, most_mean = BOUNDS[precision]
+    most_largest, most_mean = bounds or BOUNDS[precision]
     if largest > most_largest or mean > most_mean:
         raise runtime.error(
             f"its tones are up to {largest:.2f} levels of 255 from the float32 model's, {mean:.3f} "
-            f"on average; a {precision} engine may be {most_largest:g} and {most_mean:g} from it"
+            f"on average; this {precision} engine may be {most_largest:g} and {most_mean:g} from it"
         )
     speed = _megapixels_a_second(runtime, _tiles(runtime.best, 0, device))
     return Check(round(largest, 4), round(mean, 5), round(speed, 1), tiles)
