@@ -37,6 +37,7 @@ def main(argv: list[str]) -> None:
     rows = [
         measure(model, tile, precision, threads, workers, options.seconds)
         for precision in PRECISIONS
+        if precision != "int8" or model.manifest.int8_sha256
         for workers in sorted({1, min(2, threads), threads})
     ]
     harness.report(rows, {}, options.json)
@@ -77,7 +78,7 @@ def _bare(
     import openvino as ov  # after our runtime, which keeps its telemetry out
 
     core = ov.Core()
-    network = core.read_model(model.path)
+    network = core.read_model(model.file("int8" if precision == "int8" else "float"))
     network.reshape([1, 1, *tile.shape[1:]])
     hints: dict[str, int | str] = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": workers}
     if precision == "fp32":
