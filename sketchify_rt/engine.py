@@ -104,8 +104,9 @@ class Sketchifier:
         Of a tensor on the GPU in use the result is a torch tensor there; the pixels stay on the
         GPU, and all is queued on torch's current stream.
 
-        Raises InputError, DecodeError, ModelError, DeviceMemoryError, and BackendUnavailable where
-        the model's runtime is not installed.
+        Raises InputError, DecodeError, ModelError, DeviceMemoryError, EngineError where an engine
+        that was asked for is of no use, and BackendUnavailable where the model's runtime is not
+        installed.
         """
         return _raised(*self._carry([source], None))
 
@@ -166,7 +167,7 @@ class Sketchifier:
         """Open the model for `workers` calls at the same time, at least 1, which share the threads.
 
         Done by itself on first use, for one. Calls already running finish on the model as it was.
-        Raises OptionsError, ModelError, BackendUnavailable.
+        Raises OptionsError, ModelError, BackendUnavailable, EngineError, DeviceMemoryError.
         """
         if workers < 1:
             raise OptionsError(f"workers is {workers}; it must be at least 1")

@@ -47,7 +47,7 @@ class BackendUnavailable(SketchifyError, RuntimeError):
 
 
 class DeviceMemoryError(SketchifyError, MemoryError):
-    """The memory of a GPU does not hold what one image needs."""
+    """The memory of a GPU does not hold what one image, or a TensorRT engine, needs."""
 
 
 class EngineError(SketchifyError, RuntimeError):

@@ -71,6 +71,8 @@ class Rule:
     fixed: bool = False
 
 
+_STATIC = 512  # pixels
+
 # Images of one size among those converted together, from which on shapes of their own pay.
 _COMMON = 4
 
@@ -95,6 +97,14 @@ def plan(shapes: Sequence[tuple[int, int]], rule: Rule) -> Iterator[list[Tile]]:
             count = 1 << (min(most, len(tiles) - start).bit_length() - 1)
             yield tiles[start : start + count]
             start += count
+
+
+def static_side(halo: int, stride: int) -> int:
+    """Side of the tile that a device takes which wants one shape: 512, or more for a wide halo.
+
+    At least three quarters of an axis are not halo.
+    """
+    return max(padded(_STATIC, stride), 8 * padded(halo, stride))
 
 
 def padded(length: int, stride: int) -> int:

@@ -53,7 +53,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def small(engines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is built by itself is small too."""
-    monkeypatch.setattr(engines, "Recipe", lambda precision: dataclasses.replace(SMALL))
+    monkeypatch.setattr(engines, "recipe_of", lambda model, precision: SMALL)
 
 
 def test_an_engine_is_built_verified_and_kept(engines: Any, trt: Any) -> None:

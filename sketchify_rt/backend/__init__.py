@@ -178,7 +178,8 @@ def select(options: Options) -> Backend:
         try:
             return _cuda(options)
         except BackendUnavailable as error:
-            raise BackendUnavailable(f"runtime {options.runtime}: {error}") from error
+            what = f"runtime {options.runtime}" if options.engine is None else "engine"
+            raise BackendUnavailable(f"{what}: {error}") from error
     if device == "auto" and options.runtime == "auto" and _gpu_present():
         try:
             return _cuda(options)

@@ -22,10 +22,12 @@ from sketchify_rt.codec.cuda import Codec, missing
 from sketchify_rt.errors import (
     BackendUnavailable,
     DecodeError,
+    DeviceMemoryError,
     EncodeError,
     EngineError,
     InputError,
     OptionsError,
+    OutputError,
 )
 from sketchify_rt.image import Gray
 from sketchify_rt.models import Model
@@ -51,8 +53,6 @@ _LEAST_MEMORY = 384 * 2**20  # three quarters of the least that `device_memory` 
 # Pixels that go through the U-Net together: enough to fill the largest card of today several times
 # over, and with more nothing is gained but latency.
 _MOST_PIXELS = 2**24
-
-_STATIC = 512  # pixels, side of the tile of images whose size is not common
 
 
 def cuda_device(index: int) -> torch.device:
@@ -211,8 +211,8 @@ class CudaBackend:
     def open_runtime(self, model: Model, threads: int, workers: int) -> Runtime:
         """A TensorRT engine, or torch; see `Options.runtime`.
 
-        Raises ModelError, BackendUnavailable, EngineError, and OptionsError where there is no
-        memory for a tile.
+        Raises ModelError, BackendUnavailable, EngineError, DeviceMemoryError, and OptionsError
+        where there is no memory for a tile.
         """
         engine = None if self._options.compile else self._engine(model, workers)
         return engine or self._torch(model, workers)
@@ -225,19 +225,15 @@ class CudaBackend:
         try:
             from sketchify_rt.runtime import engines
 
-            runtime = engines.open_runtime(model, options, self._device, workers)
-            if runtime.workspace * workers > self._lane_bytes * LANES // 2:
-                raise EngineError(
-                    f"{runtime.name}: it needs {runtime.workspace * workers / 2**20:.0f} MiB of "
-                    "the GPU's memory, more than is free, or than device_memory allows; build one "
-                    "of a smaller --batch or --tile"
-                )
-        except (BackendUnavailable, EngineError) as error:
+            memory = self._lane_bytes * LANES // 2
+            runtime = engines.open_runtime(model, options, self._device, workers, memory)
+        except (BackendUnavailable, DeviceMemoryError, EngineError, OutputError) as error:
             if options.runtime == "tensorrt" or options.engine is not None:
                 raise
             if options.precision == "int8":
                 raise BackendUnavailable(f"int8 on a GPU needs TensorRT: {error}") from error
-            level = logging.WARNING if isinstance(error, EngineError) else logging.INFO
+            # Who has no TensorRT need not hear of it each time.
+            level = logging.INFO if isinstance(error, BackendUnavailable) else logging.WARNING
             log.log(level, "%s; torch runs the U-Net instead", error)
             return None
         return self._cut_for(runtime, model)
@@ -249,9 +245,9 @@ class CudaBackend:
         return Runtime(runtime, tile, static, count * tile**2, fixed)
 
     def _static(self, model: Model) -> int:
-        margin = tiling.padded(model.manifest.halo, model.manifest.stride)
-        # Three quarters of a tile at least are not halo.
-        return min(max(_STATIC, 8 * margin), self._options.tile)
+        """Side of the tile of images whose size is not common."""
+        side = tiling.static_side(model.manifest.halo, model.manifest.stride)
+        return min(side, self._options.tile)
 
     def _torch(self, model: Model, workers: int) -> Runtime:
         options = self._options

@@ -54,7 +54,7 @@ was there before is as it was; 2 wrong usage; 130 interrupted.
     metavar="PIXELS",
     type=click.IntRange(min=1),
     help="Side of the tiles that images are cut into; with --dynamic the longest. Default: 512, "
-    "dynamic 1536.",
+    "or more for a model that looks far; dynamic 1536.",
 )
 @click.option(
     "--batch",
@@ -164,15 +164,17 @@ def command(
 def _recipe(
     model: str, dynamic: bool, tile: int | None, batch: tuple[int, int, int] | None, **rest: Any
 ) -> Recipe:
-    from sketchify_rt import models
+    from sketchify_rt import models, tiling
 
+    manifest = models.load(model).manifest
     if dynamic:
-        stride = models.load(model).manifest.stride
+        stride = manifest.stride
         side = tile or 1536  # `Options.tile`: what a CPU takes in one piece
         # Pages are mostly shorter than the longest tile.
         sides = (stride, max(stride, side * 2 // 3 // stride * stride), side)
         return Recipe(tile=sides, batch=batch or (1, 1, 4), **rest)
-    sides = (tile, tile, tile) if tile else Recipe.tile
+    side = tile or tiling.static_side(manifest.halo, manifest.stride)
+    sides = (side, side, side)
     return Recipe(tile=sides, batch=batch or Recipe.batch, **rest)
 
 

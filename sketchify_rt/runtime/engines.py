@@ -110,9 +110,13 @@ def make(
 
 
 def open_runtime(
-    model: Model, options: Options, device: torch.device, workers: int
+    model: Model,
+    options: Options,
+    device: torch.device,
+    workers: int,
+    memory: int | None = None,
 ) -> TensorRTRuntime:
-    """An engine that runs, as the options say.
+    """An engine that runs, as the options say, in that many bytes of the device.
 
     `options.engine` is used or refused. Else it is one from the cache; where that has none, or one
     that is of no use any more, it is built if the options ask for TensorRT by name. Raises
@@ -120,7 +124,7 @@ def open_runtime(
     """
     if options.engine is not None:
         engine = _given(Path(options.engine), model, options, device)
-        return _load(engine, device, workers)
+        return _load(engine, device, workers, memory)
     precision: EnginePrecision = "fp16" if options.precision == "auto" else options.precision
     origin = _origin(model, precision)
     found, why = engine_cache.find(
@@ -134,18 +138,27 @@ def open_runtime(
                 f"{f' ({why})' if why else ''}; `sketchify-rt build-engine {options.model}{how}` "
                 "builds one"
             )
-        return _load(found, device, workers)
+        return _load(found, device, workers, memory)
     except EngineError as error:
         if options.runtime != "tensorrt":
             raise
         log.warning("%s: which is done now, and takes minutes", error)
-        engine = make(model, Recipe(precision), device, force=found is not None, progress=_logged())
-        return _load(engine, device, workers)
+        recipe = recipe_of(model, precision)
+        engine = make(model, recipe, device, force=found is not None, progress=_logged())
+        return _load(engine, device, workers, memory)
 
 
-def _load(engine: Engine, device: torch.device, workers: int) -> TensorRTRuntime:
+def recipe_of(model: Model, precision: EnginePrecision = "fp16") -> Recipe:
+    """What is built unless it is said otherwise: of one shape of tile."""
+    side = tiling.static_side(model.manifest.halo, model.manifest.stride)
+    return Recipe(precision, tile=(side, side, side))
+
+
+def _load(
+    engine: Engine, device: torch.device, workers: int, memory: int | None
+) -> TensorRTRuntime:
     code = engine.record.recipe.version_compatible
-    return TensorRTRuntime(engine.plan(), str(engine.folder), device, workers, code)
+    return TensorRTRuntime(engine.plan(), str(engine.folder), device, workers, code, memory)
 
 
 def _given(folder: Path, model: Model, options: Options, device: torch.device) -> Engine:

@@ -13,7 +13,7 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from sketchify_rt.errors import EngineError
+from sketchify_rt.errors import DeviceMemoryError, EngineError
 from sketchify_rt.runtime.cuda_graphs import CapturedModule, Slot
 from sketchify_rt.runtime.tensorrt_log import Log, checked, trt
 
@@ -47,13 +47,15 @@ class TensorRTRuntime:
         device: torch.device,
         workers: int = 1,
         host_code: bool = False,
+        memory: int | None = None,
     ) -> None:
         """Load a plan, which `runtime.engine_cache` has checked, to `device`; name: for messages.
 
-        host_code: run code that the plan brings along, as a version compatible one does.
+        host_code: run code that the plan brings along, as a version compatible one does. memory:
+        bytes of the device that it may work in, None for all there are.
 
-        Raises EngineError where TensorRT refuses it, BackendUnavailable where it does not work
-        here, and torch.OutOfMemoryError.
+        Raises EngineError where TensorRT refuses it, DeviceMemoryError where there is no room for
+        it, and BackendUnavailable where TensorRT does not work here.
         """
         self.name = name
         self._device = device
@@ -74,6 +76,8 @@ class TensorRTRuntime:
             self.least, self.best, self.most = self._profile()
             self.dtype = self._types()
             self.workspace: int = self._engine.device_memory_size_v2
+            if memory is not None and self.workspace * workers > memory:
+                raise self._no_room(workers)
             # Last in, first out: few workers then keep to few slots, and graphs.
             self._slots: queue.LifoQueue[Callable[[Tensor], Tensor]] = queue.LifoQueue()
             for _ in range(workers):
@@ -107,6 +111,13 @@ class TensorRTRuntime:
         words = self._log.words()
         return EngineError(f"{self.name}: {what}" + (f" ({words})" if words else ""))
 
+    def _no_room(self, workers: int) -> DeviceMemoryError:
+        return DeviceMemoryError(
+            f"{self.name}: it needs {self.workspace * workers / 2**20:.0f} MiB of the GPU's "
+            "memory, more than is free, or than device_memory allows; build one of a smaller "
+            "--batch or --tile"
+        )
+
     def _profile(self) -> tuple[Shape, Shape, Shape]:
         names = {
             self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)
@@ -129,7 +140,10 @@ class TensorRTRuntime:
 
     def _slot(self) -> Callable[[Tensor], Tensor]:
         size = self.workspace + _ALIGNMENT
-        workspace = torch.empty(size, dtype=torch.uint8, device=self._device)
+        try:
+            workspace = torch.empty(size, dtype=torch.uint8, device=self._device)
+        except torch.OutOfMemoryError as error:
+            raise self._no_room(1) from error
         if self._device.type != "cuda":  # in the tests
             return self._context(workspace, None)
         stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
