@@ -8,9 +8,11 @@ that was there, or the new one.
 from __future__ import annotations
 
 import datetime
+import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shlex
@@ -18,9 +20,9 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import filelock
 import platformdirs
@@ -35,11 +37,13 @@ EnginePrecision = Literal["fp16", "fp32", "int8"]
 _RECORD = "engine.json"
 _LOCK = ".lock"
 _NEW = ".new-"  # begins the name of a file that is being written
+_PLAN = re.compile(r"[0-9a-f]{16}\.plan")
 _NAME = re.compile(
     rf"(?P<model>.*)-(?P<precision>{'|'.join(get_args(EnginePrecision))})-[0-9a-f]{{16}}"
 )
 _SUM = re.compile(rb'"record_sha256": "([^"]*)"')
 _AMPERE = (8, 0)  # compute capability
+_RACES = 100  # as often a folder may vanish while it is entered
 _KILLED = "left behind by a build that was killed"
 
 
@@ -178,9 +182,15 @@ class Engine:
 
 
 def root() -> Path:
-    """The folder of all engines: in SKETCHIFY_CACHE, or in the user's cache folder."""
+    """The folder of all engines: in SKETCHIFY_CACHE, or in the user's cache folder.
+
+    Raises OutputError where SKETCHIFY_CACHE is in the home of nobody.
+    """
     given = os.environ.get("SKETCHIFY_CACHE")
-    cache = Path(given).expanduser() if given else platformdirs.user_cache_path("sketchify-rt")
+    try:
+        cache = Path(given).expanduser() if given else platformdirs.user_cache_path("sketchify-rt")
+    except RuntimeError as error:
+        raise OutputError(f"SKETCHIFY_CACHE is {given}: {error}; set it to a folder") from error
     return cache / "engines"
 
 
@@ -235,7 +245,7 @@ def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator
     there is no writing.
     """
     lock = filelock.FileLock(folder / _LOCK, thread_local=False)
-    patience = 0.0
+    patience, races = 0.0, 0
     while not lock.is_locked:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -245,10 +255,12 @@ def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator
                 log.warning("%s: another process is building this engine; waiting for it", folder)
             patience = 1.0
             waiting()
-        except FileNotFoundError:  # who failed to build took the folder away
-            continue
         except (OSError, NotImplementedError) as error:
-            raise _refused(folder, "the engine cannot be written", error) from error
+            # Who failed to build may have taken the folder away just now; not over and over.
+            races += 1
+            vanished = isinstance(error, FileNotFoundError | FileExistsError)
+            if not vanished or races == _RACES:
+                raise _refused(folder, "the engine cannot be written", error) from error
     try:
         yield
     finally:
@@ -298,8 +310,9 @@ def store(
         finally:
             # Where the record that was there cannot be read just now, nothing goes.
             if (now := _plan_of(folder)) or not before:
-                for path in _leftovers(folder, now):
-                    path.unlink(missing_ok=True)
+                with suppress(OSError):  # they are no harm
+                    for path in _leftovers(folder, now):
+                        path.unlink()
     except OSError as error:
         raise _refused(folder, "the engine cannot be written", error) from error
     return Engine(folder, record)
@@ -318,6 +331,12 @@ def unfit(
     Not strict is for an engine that the user chose, maybe shipped to many machines.
     """
     return "; ".join(_reasons(record, origin, precision, machine, strict)) or None
+
+
+def stale(record: Record, machine: Machine) -> str | None:
+    """`unfit`, whatever the model: why an engine is not taken from the cache on this machine."""
+    origin = replace(record.origin, package=__version__)
+    return unfit(record, origin, record.recipe.precision, machine)
 
 
 def find(root: Path, origin: Origin, precision: str, machine: Machine) -> tuple[Engine | None, str]:
@@ -371,22 +390,26 @@ def prune(
     that were built with another TensorRT, CUDA, driver or version of this package. None: of a GPU
     nothing is known. Engines for other GPUs stay, as a cache may be shared, and so does what is
     being built, and all that has not the name of an engine. everything: all that is not being
-    built. dry_run: nothing is removed. Raises OutputError.
+    built. dry_run: nothing is removed. Raises OutputError, after the rest, where something cannot
+    be removed.
     """
     removed = []
+    refused: OutputError | None = None
     for folder in _folders(root):
+        if not _useless(folder, machine, everything):  # looked at first, as a lock is a file too
+            continue
         try:
             with filelock.FileLock(folder / _LOCK).acquire(timeout=0):
-                why = "all are removed" if everything else _useless(folder, machine)
-                paths = [folder] if why else list(_leftovers(folder, _plan_of(folder)))
-                for path in paths:
+                for path, why in _useless(folder, machine, everything):
                     if not dry_run:
                         _remove(path)
-                    removed.append((path, why or _KILLED))
+                    removed.append((path, why))
         except (filelock.Timeout, FileNotFoundError):  # is being built, or was removed just now
             continue
         except (OSError, NotImplementedError) as error:
-            raise _refused(folder, "it cannot be removed", error) from error
+            refused = refused or _refused(folder, "it cannot be removed", error)
+    if refused:
+        raise refused
     return removed
 
 
@@ -418,7 +441,7 @@ def _look(folder: Path) -> Engine | None:
         raise Damaged(path, "is damaged: its SHA-256 is not the one in it")
     try:
         return Engine(folder, _record(json.loads(text)))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Damaged(path, f"is of another version of sketchify-rt ({error})") from error
 
 
@@ -453,19 +476,22 @@ def _reasons(
     return reasons
 
 
-def _useless(folder: Path, machine: Machine | None) -> str:
+def _useless(folder: Path, machine: Machine | None, everything: bool) -> list[tuple[Path, str]]:
+    """What is to be removed of a folder, all or some of its files, and why."""
+    if everything:
+        return [(folder, "all are removed")]
     try:
         engine = _look(folder)
         if engine is None:
-            return _KILLED
+            return [(folder, _KILLED)]
         engine.plan()
     except Damaged as error:
-        return error.reason
-    record = engine.record
-    if machine is None or record.machine.gpu != machine.gpu:
-        return ""
-    here = replace(record.origin, package=__version__)
-    return unfit(record, here, record.recipe.precision, machine) or ""
+        return [(folder, error.reason)]
+    if machine is not None and engine.record.machine.gpu == machine.gpu:
+        why = stale(engine.record, machine)
+        if why:
+            return [(folder, why)]
+    return [(path, _KILLED) for path in _leftovers(folder, engine.record.plan)]
 
 
 def _plan_of(folder: Path) -> str:
@@ -478,24 +504,38 @@ def _plan_of(folder: Path) -> str:
 
 def _leftovers(folder: Path, plan: str) -> Iterator[Path]:
     """Files of ours in the folder of an engine that do not belong to it."""
-    for path in folder.iterdir():
-        if path.name.startswith(_NEW) or (path.suffix == ".plan" and path.name != plan):
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(_NEW) or (_PLAN.fullmatch(path.name) and path.name != plan):
             yield path
 
 
 def _record(fields: dict[str, Any]) -> Record:
+    """Raises ValueError where a record of this version has other fields, types or values."""
     del fields["record_sha256"]
-    recipe = fields["recipe"]
-    shapes = {name: tuple(recipe[name]) for name in ("tile", "batch")}
-    return Record(
-        **{
-            **fields,
-            "origin": Origin(**fields["origin"]),
-            "recipe": Recipe(**{**recipe, **shapes}),
-            "machine": Machine(**fields["machine"]),
-            "check": Check(**fields["check"]),
-        }
-    )
+    record: Record = _typed(Record, fields, "it")
+    if not re.fullmatch(r"[0-9a-f]{64}", record.plan_sha256):
+        raise ValueError(f"plan_sha256 is {record.plan_sha256!r}")
+    if record.plan != f"{record.plan_sha256[:16]}.plan":  # never a path out of the folder
+        raise ValueError(f"plan is {record.plan!r}")
+    return record
+
+
+def _typed(kind: Any, value: Any, name: str) -> Any:
+    """What JSON has for a type of the dataclasses above, as that type; name: for messages."""
+    if isinstance(kind, type) and is_dataclass(kind):
+        kinds = get_type_hints(kind)
+        if not isinstance(value, dict) or value.keys() != kinds.keys():
+            raise ValueError(f"{name} has not the fields {', '.join(kinds)}")
+        return kind(**{key: _typed(kinds[key], value[key], key) for key in kinds})
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_typed(*each, name) for each in zip(get_args(kind), value, strict=True))
+    if get_origin(kind) is Literal and value in get_args(kind):
+        return value
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if kind is not float and type(value) in (get_args(kind) or (kind,)):
+        return value
+    raise ValueError(f"{name} is {value!r}")
 
 
 def _sum(text: bytes) -> str:
@@ -520,21 +560,30 @@ def _write(path: Path, data: bytes) -> None:
 
 def _sync(folder: Path) -> None:
     """Puts a folder's list of files on the disk; some network file systems refuse that."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
             os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _remove(path: Path) -> None:
-    """A file, or a folder: its record first, so that there is never one without its plan."""
-    if path.is_dir():
-        (path / _RECORD).unlink(missing_ok=True)
-        shutil.rmtree(path)
-    else:
+    """A file, or a folder of files.
+
+    Its record first, so that there is never one without its plan; its lock last, since whoever
+    wants the engine then takes a new one, and writes beside it.
+    """
+    if path.is_symlink() or not path.is_dir():
         path.unlink()
+        return
+    for file in sorted(path.iterdir(), key=lambda file: (file.name == _LOCK, file.name != _RECORD)):
+        shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
+    try:
+        path.rmdir()
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
 
 
 def _serves(recipe: Recipe, made: str, here: str) -> bool:
