@@ -383,8 +383,8 @@ def last_seconds(root: Path, name: str, recipe: Recipe, machine: Machine) -> flo
 
 def prune(
     root: Path, machine: Machine | None, everything: bool = False, dry_run: bool = False
-) -> list[tuple[Path, str]]:
-    """Removes what is of no use any more, and returns it with the reason.
+) -> list[tuple[Path, str, int]]:
+    """Removes what is of no use any more, and returns it with the reason and its bytes.
 
     That is what is damaged, what killed builds left behind, and engines for the GPU of `machine`
     that were built with another TensorRT, CUDA, driver or version of this package. None: of a GPU
@@ -401,9 +401,10 @@ def prune(
         try:
             with filelock.FileLock(folder / _LOCK).acquire(timeout=0):
                 for path, why in _useless(folder, machine, everything):
+                    size = _size(path)
                     if not dry_run:
                         _remove(path)
-                    removed.append((path, why))
+                    removed.append((path, why, size))
         except (filelock.Timeout, FileNotFoundError):  # is being built, or was removed just now
             continue
         except (OSError, NotImplementedError) as error:
@@ -441,7 +442,7 @@ def _look(folder: Path) -> Engine | None:
         raise Damaged(path, "is damaged: its SHA-256 is not the one in it")
     try:
         return Engine(folder, _record(json.loads(text)))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise Damaged(path, f"is of another version of sketchify-rt ({error})") from error
 
 
@@ -527,13 +528,16 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
         if not isinstance(value, dict) or value.keys() != kinds.keys():
             raise ValueError(f"{name} has not the fields {', '.join(kinds)}")
         return kind(**{key: _typed(kinds[key], value[key], key) for key in kinds})
-    if get_origin(kind) is tuple and isinstance(value, list):
-        return tuple(_typed(*each, name) for each in zip(get_args(kind), value, strict=True))
-    if get_origin(kind) is Literal and value in get_args(kind):
-        return value
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
-        return float(value)
-    if kind is not float and type(value) in (get_args(kind) or (kind,)):
+    if get_origin(kind) is tuple:
+        if isinstance(value, list):
+            return tuple(_typed(*each, name) for each in zip(get_args(kind), value, strict=True))
+    elif get_origin(kind) is Literal:
+        if value in get_args(kind):
+            return value
+    elif kind is float:
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+    elif type(value) in (get_args(kind) or (kind,)):
         return value
     raise ValueError(f"{name} is {value!r}")
 
@@ -566,6 +570,12 @@ def _sync(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = (file for file in (path, *path.rglob("*")) if file.is_symlink() or not file.is_dir())
+    return sum(file.lstat().st_size for file in files)
 
 
 def _remove(path: Path) -> None:

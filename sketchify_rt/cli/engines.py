@@ -1,0 +1,213 @@
+"""`sketchify-rt engines`: the TensorRT engines in the cache, and whether they can be used here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sketchify_rt.errors import BackendUnavailable, EngineError, SketchifyError
+from sketchify_rt.runtime import engine_cache
+from sketchify_rt.runtime.engine_cache import Damaged, Engine, Machine
+
+_HEADER = (
+    "name",
+    "precision",
+    "tile",
+    "batch",
+    "GPU",
+    "TensorRT",
+    "size",
+    "built",
+    "megapixels/s",
+    "difference",
+    "usable here",
+)
+
+_EPILOG = """\b
+tile and batch: least, best and largest. megapixels/s: when it was built.
+difference: largest and mean, in levels of 255, from the model in float32.
+
+\b
+The cache is in SKETCHIFY_CACHE, else in the user's cache folder. An engine elsewhere, made
+with `build-engine --output`, is not listed; `verify FOLDER` reads it.
+"""
+
+
+@click.group(invoke_without_command=True, epilog=_EPILOG)
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """List, verify and prune the TensorRT engines in the cache; list unless told otherwise."""
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(list_)
+
+
+@command.command("list", epilog=_EPILOG)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def list_(as_json: bool = False) -> None:
+    """Tell which engines there are, and whether or why not they can be used here."""
+    root, found = _found()
+    machine, unseen = _machine() if found or as_json else (None, "")
+    if as_json:
+        click.echo(json.dumps(_document(root, found, machine, unseen), indent=2))
+    else:
+        click.echo(_text(root, found, machine, unseen))
+
+
+@command.command()
+@click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=click.Path(path_type=Path))
+@click.pass_context
+def verify(ctx: click.Context, folders: tuple[Path, ...]) -> None:
+    """Read every byte of all engines in the cache again, or of those in folders.
+
+    Each is compared with the SHA-256 that was written with it.
+
+    \b
+    Exit code: 0 all are whole; 1 some are damaged, and how to build them anew is told.
+    """
+    if not folders:
+        root, found = _found()
+        folders = tuple(engine.folder for engine in found)
+        if not folders:
+            click.echo(_empty(root))
+    damaged = False
+    for folder in folders:
+        try:
+            size = len(engine_cache.read(folder).plan())
+            click.echo(f"{click.format_filename(folder)}: whole, {_megabytes(size)}")
+        except EngineError as error:
+            damaged = True
+            click.echo(str(error), err=True)
+    ctx.exit(1 if damaged else 0)
+
+
+@command.command()
+@click.option("--all", "everything", is_flag=True, help="All engines, also those of use.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would be removed.")
+def prune(everything: bool, dry_run: bool) -> None:
+    """Remove engines that are of no use.
+
+    These are damaged ones, what killed builds left behind, and those for this GPU that were built
+    with another TensorRT, CUDA, driver or sketchify-rt than there is now. Engines for other GPUs
+    stay. What is being built is not touched.
+    """
+    machine, unseen = (None, "") if everything else _machine()
+    root = engine_cache.root()
+    try:
+        removed = engine_cache.prune(root, machine, everything, dry_run)
+    except SketchifyError as error:
+        raise click.ClickException(str(error)) from error
+    verb = "would remove" if dry_run else "removed"
+    for path, why, size in removed:
+        click.echo(f"{verb} {click.format_filename(path)} ({_megabytes(size)}): {why}")
+    if removed:
+        click.echo(f"{verb} {_megabytes(sum(size for *_, size in removed))}")
+    else:
+        click.echo(f"{click.format_filename(root)}: nothing to remove")
+    if unseen and engine_cache.engines(root):
+        click.echo(f"which engines are out of date is unknown: {unseen}", err=True)
+
+
+def _found() -> tuple[Path, list[Engine | Damaged]]:
+    root = engine_cache.root()
+    try:
+        return root, engine_cache.engines(root)
+    except SketchifyError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _machine() -> tuple[Machine | None, str]:
+    """This computer with its first GPU, or None and why that is not known."""
+    try:
+        from sketchify_rt.runtime import engines
+
+        return engines.machine(), ""
+    except (BackendUnavailable, ImportError) as error:
+        return None, str(error)
+
+
+def _document(
+    root: Path, found: list[Engine | Damaged], machine: Machine | None, unseen: str
+) -> dict[str, Any]:
+    """usable: on this machine, whatever the model's weights; null where that is unknown."""
+    engines = []
+    for engine in found:
+        if isinstance(engine, Engine):
+            why = engine_cache.stale(engine.record, machine) if machine else unseen
+            engines.append(
+                {
+                    "folder": str(engine.folder),
+                    "usable": not why if machine else None,
+                    "why": why,
+                    **dataclasses.asdict(engine.record),
+                }
+            )
+    return {
+        "folder": str(root),
+        "machine": machine and dataclasses.asdict(machine),
+        "engines": engines,
+        "damaged": [
+            {"folder": str(error.folder), "error": str(error)}
+            for error in found
+            if isinstance(error, Damaged)
+        ],
+    }
+
+
+def _text(root: Path, found: list[Engine | Damaged], machine: Machine | None, unseen: str) -> str:
+    if not found:
+        return _empty(root)
+    lines = [f"engines in {click.format_filename(root)}"]
+    rows = [_row(engine, machine) for engine in found if isinstance(engine, Engine)]
+    if rows:
+        lines += _table([_HEADER, *rows])
+    lines += [str(error) for error in found if isinstance(error, Damaged)]
+    if unseen:
+        lines.append(f"which can be used here is unknown: {unseen}")
+    return "\n".join(lines)
+
+
+def _empty(root: Path) -> str:
+    return (
+        f"no engines in {click.format_filename(root)}; `sketchify-rt build-engine` builds one of "
+        "the shipped model"
+    )
+
+
+def _row(engine: Engine, machine: Machine | None) -> tuple[str, ...]:
+    record = engine.record
+    recipe, check = record.recipe, record.check
+    why = engine_cache.stale(record, machine) if machine else None
+    return (
+        record.origin.name,
+        recipe.precision,
+        _range(recipe.tile),
+        _range(recipe.batch),
+        record.machine.gpu,
+        record.machine.tensorrt,
+        _megabytes(record.plan_bytes),
+        record.built[:16].replace("T", " "),
+        f"{check.megapixels_s:.0f}",
+        f"{check.largest:.2f} {check.mean:.3f}",
+        f"no: {why}" if why else "yes" if machine else "unknown",
+    )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def _range(values: tuple[int, int, int]) -> str:
+    return " ".join(str(value) for value in dict.fromkeys(values))
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Columns as wide as they need to be."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

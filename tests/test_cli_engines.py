@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sketchify_rt import __version__
+from sketchify_rt.cli import engines, main
+from sketchify_rt.runtime import engine_cache
+from sketchify_rt.runtime.engine_cache import (
+    Check,
+    Engine,
+    Machine,
+    Origin,
+    Recipe,
+    folder_name,
+    locked,
+    store,
+)
+
+HERE = Machine("11.4.0.106", "13.0", "580.65.06", "NVIDIA H200", "9.0")
+A100 = Machine("11.4.0.106", "13.0", "580.65.06", "NVIDIA A100", "8.0")
+
+
+@pytest.fixture(autouse=True)
+def root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("SKETCHIFY_CACHE", str(tmp_path))
+    monkeypatch.setattr(engines, "_machine", lambda: (HERE, ""))
+    return tmp_path / "engines"
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_machine", lambda: (None, "no module named tensorrt"))
+
+
+def put(root: Path, recipe: Recipe | None = None, machine: Machine = HERE) -> Engine:
+    origin, recipe = Origin("lite", "ab" * 32, __version__), recipe or Recipe()
+    folder = root / folder_name(origin, recipe, machine)
+    with locked(folder):
+        check = Check(1.254, 0.0312, 812.5, 96)
+        return store(folder, b"p" * 4_200_000, origin, recipe, machine, 61.25, check)
+
+
+def damage(engine: Engine) -> Path:
+    path = engine.folder / engine.record.plan
+    path.write_bytes(b"q" + path.read_bytes()[1:])
+    return path
+
+
+def call(*arguments: str, exit_code: int = 0) -> Result:
+    result = CliRunner().invoke(main, ["engines", *arguments])
+    assert result.exit_code == exit_code, result.output
+    return result
+
+
+@pytest.mark.parametrize("arguments", [(), ("list",), ("verify",)])
+def test_an_empty_cache_tells_how_to_build_an_engine(root: Path, arguments: tuple[str]) -> None:
+    output = call(*arguments).stdout
+    assert output.startswith(f"no engines in {root}; `sketchify-rt build-engine` builds one")
+
+
+def test_engines_are_listed_with_what_they_are_for(root: Path) -> None:
+    engine = put(root)
+    put(root, Recipe("int8", (8, 512, 1024), (1, 2, 2)), A100)
+    title, header, other, own = call().stdout.splitlines()
+    assert title == f"engines in {root}"
+    starts = [header.index(name) for name in engines._HEADER]
+    cells = [own[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)]
+    built = engine.record.built[:16].replace("T", " ")
+    assert cells == [
+        *("lite", "fp16", "512", "1 16 32", "NVIDIA H200", "11.4.0.106", "4.2 MB"),
+        *(built, "812", "1.25 0.031", "yes"),
+    ]
+    assert other.startswith("lite  int8       8 512 1024  1 2      NVIDIA A100")
+    assert other.endswith(
+        "no: built for NVIDIA A100 (compute capability 8.0), this is NVIDIA H200 (compute "
+        "capability 9.0)"
+    )
+
+
+def test_one_that_an_older_driver_or_version_built_is_told(
+    monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
+    put(root, machine=dataclasses.replace(HERE, driver="570.1"))
+    assert call().stdout.endswith("no: built with driver 570.1, this is 580.65.06\n")
+    monkeypatch.setattr(engine_cache, "__version__", "99.0")
+    assert f"built with sketchify-rt {__version__}, this is 99.0" in call().stdout
+
+
+def test_without_a_gpu_all_is_listed(root: Path, no_gpu: None) -> None:
+    put(root)
+    lines = call("list").stdout.splitlines()
+    assert lines[2].endswith("  1.25 0.031  unknown")
+    assert lines[3] == "which can be used here is unknown: no module named tensorrt"
+    (engine,) = json.loads(call("list", "--json").stdout)["engines"]
+    assert (engine["usable"], engine["why"]) == (None, "no module named tensorrt")
+
+
+def test_a_damaged_record_is_listed_with_what_to_do(root: Path) -> None:
+    whole, damaged = put(root), put(root, Recipe("int8"))
+    path = damaged.folder / "engine.json"
+    path.write_text(path.read_text().replace("H200", "H100"))
+    lines = call().stdout.splitlines()
+    assert len(lines) == 4
+    assert lines[3] == (
+        f"{path}: is damaged: its SHA-256 is not the one in it; `sketchify-rt build-engine lite "
+        "--precision int8 --force` builds the engine anew"
+    )
+    path.unlink()
+    whole.folder.joinpath("engine.json").write_text("{}")
+    _, line = call().stdout.splitlines()
+    assert line.startswith(f"{whole.folder}/engine.json: is damaged")
+
+
+def test_the_list_as_json(root: Path) -> None:
+    own, other, damaged = put(root), put(root, machine=A100), put(root, Recipe("int8"))
+    (damaged.folder / "engine.json").write_text("{}")
+    found: dict[str, Any] = json.loads(call("list", "--json").stdout)
+    assert found["folder"] == str(root)
+    assert found["machine"] == dataclasses.asdict(HERE)
+    first, second = found["engines"]
+    assert first["folder"] == str(other.folder)
+    assert first["usable"] is False
+    assert first["why"].startswith("built for NVIDIA A100")
+    assert (second["usable"], second["why"]) == (True, None)
+    assert second["recipe"]["batch"] == [1, 16, 32]
+    assert second["check"] == dataclasses.asdict(own.record.check)
+    assert found["damaged"][0]["folder"] == str(damaged.folder)
+    assert "engine.json: is damaged" in found["damaged"][0]["error"]
+
+
+def test_the_list_as_json_of_nothing_without_a_gpu(root: Path, no_gpu: None) -> None:
+    expected = {"folder": str(root), "machine": None, "engines": [], "damaged": []}
+    assert json.loads(call("list", "--json").stdout) == expected
+
+
+def test_verify_reads_every_plan_and_record(root: Path) -> None:
+    whole, other = put(root), put(root, Recipe("fp32"))
+    assert call("verify").stdout.splitlines() == [
+        f"{other.folder}: whole, 4.2 MB",
+        f"{whole.folder}: whole, 4.2 MB",
+    ]
+    plan = damage(other)
+    third = put(root, machine=A100)
+    (third.folder / "engine.json").write_text("")
+    result = call("verify", exit_code=1)
+    assert result.stdout.splitlines() == [f"{whole.folder}: whole, 4.2 MB"]
+    assert result.stderr.splitlines() == [
+        f"{plan}: is damaged: its SHA-256 is not that of the record; `sketchify-rt build-engine "
+        "lite --precision fp32 --force` builds the engine anew",
+        f"{third.folder}/engine.json: is damaged: its SHA-256 is not the one in it; `sketchify-rt "
+        "build-engine lite --force` builds the engine anew",
+    ]
+
+
+def test_verify_reads_an_engine_elsewhere(root: Path, tmp_path: Path) -> None:
+    damage(put(root))  # not asked about
+    whole, damaged = tmp_path / "one", tmp_path / "two"
+    put(root, Recipe("fp32")).folder.rename(whole)
+    put(root, Recipe("int8")).folder.rename(damaged)
+    assert call("verify", str(whole)).stdout == f"{whole}: whole, 4.2 MB\n"
+    path = damaged / "engine.json"
+    path.write_text(path.read_text().replace("H200", "H100"))
+    result = call("verify", str(damaged), str(whole), str(tmp_path / "none"), exit_code=1)
+    assert result.stdout == f"{whole}: whole, 4.2 MB\n"
+    first, second = result.stderr.splitlines()
+    assert first.startswith(f"{path}: is damaged")
+    assert f"--output {damaged} --force` builds the engine anew" in first
+    assert second.startswith(f"{tmp_path / 'none'}: no engine is there")
+
+
+def test_prune_tells_what_it_removes_and_why(root: Path) -> None:
+    put(root)
+    stale = put(root, machine=dataclasses.replace(HERE, tensorrt="11.3.0.9")).folder
+    damaged = put(root, Recipe("fp32"))
+    plan = damage(damaged)
+    whys = {
+        f"{stale} (4.2 MB): built with TensorRT 11.3.0.9, this is 11.4.0.106",
+        f"{damaged.folder} (4.2 MB): {plan.name}: is damaged: its SHA-256 is not that of the "
+        "record",
+        "8.4 MB",
+    }
+    told = call("prune", "--dry-run").stdout.splitlines()
+    assert set(told) == {f"would remove {why}" for why in whys}
+    assert stale.exists() and plan.exists()
+    assert set(call("prune").stdout.splitlines()) == {f"removed {why}" for why in whys}
+    assert not stale.exists() and not damaged.folder.exists()
+    assert call("prune").stdout == f"{root}: nothing to remove\n"
+
+
+def test_prune_removes_all_where_asked_to(root: Path, no_gpu: None) -> None:
+    folders = {put(root).folder, put(root, machine=A100).folder}
+    result = call("prune", "--all")
+    assert set(result.stdout.splitlines()) == {
+        f"removed {folder} (4.2 MB): all are removed" for folder in folders
+    } | {"removed 8.4 MB"}
+    assert result.stderr == ""
+    assert list(root.iterdir()) == []
+
+
+def test_prune_without_a_gpu_says_what_it_cannot_know(root: Path, no_gpu: None) -> None:
+    damaged = put(root, machine=A100)
+    damage(damaged)
+    assert call("prune").stderr == ""
+    stale = put(root, machine=dataclasses.replace(HERE, driver="1"))
+    result = call("prune")
+    assert result.stdout == f"{root}: nothing to remove\n"
+    assert result.stderr == ("which engines are out of date is unknown: no module named tensorrt\n")
+    assert stale.plan()
+
+
+@pytest.mark.parametrize("verb", ["list", "verify", "prune"])
+def test_a_cache_that_cannot_be_read_is_told(
+    monkeypatch: pytest.MonkeyPatch, root: Path, verb: str
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    result = call(verb, exit_code=1)
+    assert result.stderr == f"Error: {root}: the cache cannot be read (Permission denied)\n"
+
+
+def test_it_works_without_torch_and_tensorrt(root: Path) -> None:
+    engine = put(root)
+    code = """
+import sys
+sys.modules["torch"] = sys.modules["tensorrt"] = None
+from sketchify_rt.cli import main
+main()
+"""
+    for verb, expected in {
+        "list": "which can be used here is unknown: import of torch halted",
+        "verify": f"{engine.folder}: whole, 4.2 MB",
+        "prune": "nothing to remove",
+    }.items():
+        result = subprocess.run(
+            [sys.executable, "-c", code, "engines", verb],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert expected in result.stdout
