@@ -73,6 +73,11 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+def files(folder: Path) -> set[str]:
+    """All but the lock, which some versions of filelock remove when it is released."""
+    return names(folder) - {".lock"}
+
+
 def whys(removed: list[tuple[Path, str, int]]) -> dict[Path, str]:
     return {path: why for path, why, _ in removed}
 
@@ -193,7 +198,7 @@ def test_what_is_stored_is_read_again(tmp_path: Path) -> None:
     assert again.record.plan_bytes == len(OLD)
     assert again.record.seconds == 61.0
     assert again.plan() == OLD
-    assert names(engine.folder) == {"engine.json", again.record.plan, ".lock"}
+    assert files(engine.folder) == {"engine.json", again.record.plan}
     text = (engine.folder / "engine.json").read_text()
     assert json.loads(text)["machine"]["gpu"] == "NVIDIA H200"
     assert '\n  "machine": {\n    "tensorrt": "11.4.0.106",' in text
@@ -205,7 +210,7 @@ def test_an_engine_is_replaced(tmp_path: Path) -> None:
     assert new.folder == old.folder
     assert new.record.built > old.record.built
     assert read(new.folder).plan() == NEW
-    assert names(new.folder) == {"engine.json", new.record.plan, ".lock"}
+    assert files(new.folder) == {"engine.json", new.record.plan}
     assert old.plan() == NEW  # the same engine, built anew after the record was read
 
 
@@ -442,7 +447,7 @@ def states(root: Path, start: str, action: str) -> None:
         found.append(left)
         again = put(cache, b"third")
         assert read(folder).plan() == b"third"
-        assert names(folder) == {"engine.json", again.record.plan, ".lock"}
+        assert files(folder) == {"engine.json", again.record.plan}
         assert prune(cache, HERE) == []
         shutil.rmtree(cache)
         if os.WIFEXITED(status):
@@ -505,7 +510,7 @@ def test_files_of_others_beside_an_engine_stay(tmp_path: Path) -> None:
     for plan in OLD, NEW:
         with locked(folder):
             engine = store(folder, plan, ORIGIN, RECIPE, HERE, 1, CHECK)
-    assert names(folder) == {*others, "engine.json", engine.record.plan, ".lock"}
+    assert files(folder) == {*others, "engine.json", engine.record.plan}
 
 
 # Processes that want the same.
@@ -861,7 +866,7 @@ def test_what_others_put_there_is_left_alone(tmp_path: Path) -> None:
     assert prune(root, HERE) == []
     assert whys(prune(root, HERE, everything=True)) == {engine.folder: "all are removed"}
     assert names(root) == foreign
-    assert names(outside) == {"engine.json", f"{engine.record.plan}", ".lock"}
+    assert files(outside) == {"engine.json", f"{engine.record.plan}"}
     assert (root / "mine" / "engine.json").exists()
 
 
@@ -929,7 +934,7 @@ def test_what_cannot_be_removed_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_prune_tells_the_bytes_and_writes_nothing_where_nothing_is_to_go(tmp_path: Path) -> None:
     engine = put(tmp_path)
-    (engine.folder / ".lock").unlink()
+    (engine.folder / ".lock").unlink(missing_ok=True)
     assert prune(tmp_path, HERE) == []
     assert not (engine.folder / ".lock").exists()
     (engine.folder / ".new-0").write_bytes(b"half")
