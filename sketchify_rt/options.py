@@ -42,11 +42,6 @@ class Options:
         levels, 0.05 on average. "int8" is the model's quantized form, where it has one: on a
         CPU 1.8 times as fast again, a tone moves by at most 26 levels, 0.2 on average; on a GPU
         a TensorRT engine.
-    runtime: what runs the U-Net: "openvino" on a CPU; "torch" or "tensorrt" on a GPU. "auto" takes
-        on a GPU a TensorRT engine that `sketchify-rt build-engine` made for this model and this
-        machine, and torch, with a note, where there is none; "tensorrt" builds what is missing or
-        outdated, which takes minutes.
-    engine: folder of a TensorRT engine to use, and no other; None for those in the cache.
     threads: processor threads used at most, 1..MAX_THREADS; None for all this process may run on.
     strength: line strength, 0..4. 1 leaves the model's tones; ink is multiplied by it.
         Applies to "sketch" and "dodge".
@@ -63,14 +58,17 @@ class Options:
         of what is free when it is opened.
     compile: on a GPU, let torch.compile fuse the U-Net: a minute at the start, faster from there.
         Only with precision "auto", since it keeps to no other, and not with TensorRT.
+    runtime: what runs the U-Net: "openvino" on a CPU; "torch" or "tensorrt" on a GPU. "auto" takes
+        on a GPU a TensorRT engine that `sketchify-rt build-engine` made for this model and this
+        machine, and torch, with a note, where there is none; "tensorrt" builds what is missing or
+        outdated, which takes minutes.
+    engine: folder of a TensorRT engine to use, and no other; None for those in the cache.
     """
 
     model: str = "lite"
     device: str = "auto"
     mode: Mode = "sketch"
     precision: Precision = "auto"
-    runtime: Runtime = "auto"
-    engine: str | None = None
     threads: int | None = None
     strength: float = 1.0
     max_side: int | None = None
@@ -80,6 +78,8 @@ class Options:
     batch: int = 16
     device_memory: int | None = None
     compile: bool = False
+    runtime: Runtime = "auto"
+    engine: str | None = None
 
     def __post_init__(self) -> None:
         """Raises OptionsError naming the option, its value and what it may be."""

@@ -53,7 +53,7 @@ def to_int8(model: onnx.ModelProto, pages: Pages, crops: int, seed: int) -> onnx
     """
     batches = Crops(pages, batch=1, seed=seed)
     data = nncf.Dataset(range(crops), lambda step: {"binary": batches[step][0].numpy()})
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # `set_log_level` changes handlers of others
     with contextlib.redirect_stdout(sys.stderr):  # its progress
         quantized: onnx.ModelProto = nncf.quantize(
             widen_weights(model),
