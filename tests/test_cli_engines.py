@@ -228,6 +228,13 @@ def test_a_cache_that_cannot_be_read_is_told(
     assert result.stderr == f"Error: {root}: the cache cannot be read (Permission denied)\n"
 
 
+@pytest.mark.parametrize("verb", ["list", "verify", "prune"])
+def test_a_cache_in_the_home_of_nobody_is_told(monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    monkeypatch.setenv("SKETCHIFY_CACHE", "~nobody at all/cache")
+    result = call(verb, exit_code=1)
+    assert result.stderr.startswith("Error: SKETCHIFY_CACHE is ~nobody at all/cache: ")
+
+
 def test_it_works_without_torch_and_tensorrt(root: Path) -> None:
     engine = put(root)
     code = """

@@ -95,8 +95,8 @@ def prune(everything: bool, dry_run: bool) -> None:
     stay. What is being built is not touched.
     """
     machine, unseen = (None, "") if everything else _machine()
-    root = engine_cache.root()
     try:
+        root = engine_cache.root()
         removed = engine_cache.prune(root, machine, everything, dry_run)
     except SketchifyError as error:
         raise click.ClickException(str(error)) from error
@@ -112,8 +112,8 @@ def prune(everything: bool, dry_run: bool) -> None:
 
 
 def _found() -> tuple[Path, list[Engine | Damaged]]:
-    root = engine_cache.root()
     try:
+        root = engine_cache.root()
         return root, engine_cache.engines(root)
     except SketchifyError as error:
         raise click.ClickException(str(error)) from error
