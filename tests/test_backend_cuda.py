@@ -224,9 +224,7 @@ def test_where_an_engine_cannot_be_used_auto_says_so_and_others_refuse(
         runtime(precision="int8")
     trt.fail = set()
     monkeypatch.setattr(trt, "_BYTES_PER_PIXEL", 10_000)
-    with pytest.raises(
-        DeviceMemoryError, match="it needs 1650 MiB of the GPU's memory"
-    ):
+    with pytest.raises(DeviceMemoryError, match="it needs 1650 MiB of the GPU's memory"):
         runtime(runtime="tensorrt", device_memory=1024)
     assert runtime(device_memory=1024) == "TorchRuntime"
     assert runtime(device_memory=4096) == "TensorRTRuntime"
