@@ -37,7 +37,7 @@ from sketchify_rt.backend import cuda
 from sketchify_rt.backend.cuda import LANES, CudaBackend
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import numba_cuda, reference, triton
-from sketchify_rt.runtime.engine_cache import Machine, Recipe
+from sketchify_rt.runtime.engine_record import Machine, Recipe
 
 RNG = np.random.default_rng(0)
 

@@ -16,8 +16,8 @@ import torch
 
 from sketchify_rt import BackendUnavailable, backend
 from sketchify_rt.cli import main
-from sketchify_rt.runtime import engine_cache
-from sketchify_rt.runtime.engine_cache import Machine
+from sketchify_rt.runtime import engine_cache, engine_record
+from sketchify_rt.runtime.engine_record import Machine
 
 HERE = Machine("11.4.0.106", "13.0", "580.65.06", "NVIDIA H200", "9.0")
 SMALL = ("--tile", "104", "--batch", "1", "1", "2")
@@ -69,7 +69,7 @@ def test_the_options_reach_the_build(trt: Any, tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     engine = engine_cache.read(folder)
-    assert engine.record.recipe == engine_cache.Recipe(
+    assert engine.record.recipe == engine_record.Recipe(
         "fp32", (104, 104, 104), (1, 1, 2), 5, 64, version_compatible=True, hardware_compatible=True
     )
     header = trt.header(engine.plan())

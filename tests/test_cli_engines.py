@@ -12,17 +12,9 @@ from click.testing import CliRunner, Result
 
 from sketchify_rt import __version__
 from sketchify_rt.cli import engines, main
-from sketchify_rt.runtime import engine_cache
-from sketchify_rt.runtime.engine_cache import (
-    Check,
-    Engine,
-    Machine,
-    Origin,
-    Recipe,
-    folder_name,
-    locked,
-    store,
-)
+from sketchify_rt.runtime import engine_cache, engine_record
+from sketchify_rt.runtime.engine_cache import Engine, folder_name, locked, store
+from sketchify_rt.runtime.engine_record import Check, Machine, Origin, Recipe
 
 HERE = Machine("11.4.0.106", "13.0", "580.65.06", "NVIDIA H200", "9.0")
 A100 = Machine("11.4.0.106", "13.0", "580.65.06", "NVIDIA A100", "8.0")
@@ -90,7 +82,7 @@ def test_one_that_an_older_driver_or_version_built_is_told(
 ) -> None:
     put(root, machine=dataclasses.replace(HERE, driver="570.1"))
     assert call().stdout.endswith("no: built with driver 570.1, this is 580.65.06\n")
-    monkeypatch.setattr(engine_cache, "__version__", "99.0")
+    monkeypatch.setattr(engine_record, "__version__", "99.0")
     assert f"built with sketchify-rt {__version__}, this is 99.0" in call().stdout
 
 

@@ -24,25 +24,19 @@ import pytest
 
 from sketchify_rt import __version__
 from sketchify_rt.errors import EngineError, OptionsError, OutputError
-from sketchify_rt.runtime import engine_cache
+from sketchify_rt.runtime import engine_cache, engine_record
 from sketchify_rt.runtime.engine_cache import (
-    Check,
     Damaged,
     Engine,
-    Machine,
-    Origin,
-    Recipe,
-    Record,
     find,
     folder_name,
-    key,
     last_seconds,
     locked,
     prune,
     read,
     store,
-    unfit,
 )
+from sketchify_rt.runtime.engine_record import Check, Machine, Origin, Recipe, Record, key, unfit
 
 ORIGIN = Origin("lite", "ab" * 32, __version__)
 RECIPE = Recipe()
@@ -330,7 +324,7 @@ def test_what_is_no_record_is_told(tmp_path: Path, text: bytes) -> None:
     engine = put(tmp_path)
     path = engine.folder / "engine.json"
     text += b'"record_sha256": ""'
-    total = engine_cache._sum(text).encode()
+    total = engine_record._sum(text).encode()
     path.write_bytes(text.replace(b'""', b'"%b"' % total))
     with pytest.raises(Damaged, match=r"engine\.json: is of another version of sketchify-rt"):
         read(engine.folder)
@@ -339,7 +333,7 @@ def test_what_is_no_record_is_told(tmp_path: Path, text: bytes) -> None:
 def sealed(path: Path, record: dict[str, Any]) -> None:
     """Writes a record with the sum that it must have."""
     text = json.dumps({**record, "record_sha256": ""}).encode()
-    total = engine_cache._sum(text).encode()
+    total = engine_record._sum(text).encode()
     path.write_bytes(text.replace(b'"record_sha256": ""', b'"record_sha256": "%b"' % total))
 
 

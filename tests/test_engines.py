@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from sketchify_rt import EngineError, Options, OptionsError, models
-from sketchify_rt.runtime import engine_cache
-from sketchify_rt.runtime.engine_cache import Machine, Recipe
+from sketchify_rt.runtime import engine_cache, engine_record
+from sketchify_rt.runtime.engine_record import Machine, Recipe
 
 LITE = models.load("lite")
 CPU = torch.device("cpu")
@@ -112,8 +112,8 @@ def test_a_failure_leaves_what_was_there(
     trt.fail = {step}
     first, another = tmp_path / "first", tmp_path / "another"
     timing = tmp_path / "timing"
-    origin = engine_cache.Origin("lite", "0" * 64, "0.0.1")
-    check = engine_cache.Check(0.0, 0.0, 1.0, 1)
+    origin = engine_record.Origin("lite", "0" * 64, "0.0.1")
+    check = engine_record.Check(0.0, 0.0, 1.0, 1)
     engine_cache.store(another, b"a plan", origin, SMALL, HERE, 1.0, check)
     timing.write_bytes(b"fake timing cache 11.4.0.106 7")
     before = files(tmp_path)
@@ -127,8 +127,8 @@ def test_a_failure_leaves_what_was_there(
 
 
 def test_an_engine_takes_the_place_of_another(engines: Any, tmp_path: Path) -> None:
-    origin = engine_cache.Origin("lite", "0" * 64, "0.0.1")
-    check = engine_cache.Check(0.0, 0.0, 1.0, 1)
+    origin = engine_record.Origin("lite", "0" * 64, "0.0.1")
+    check = engine_record.Check(0.0, 0.0, 1.0, 1)
     engine_cache.store(tmp_path, b"a plan", origin, SMALL, HERE, 1.0, check)
     engine = engines.make(LITE, SMALL, CPU, folder=tmp_path)
     assert engine_cache.read(tmp_path) == engine
@@ -146,7 +146,7 @@ def test_a_build_is_cancelled_and_leaves_nothing(engines: Any, trt: Any) -> None
 
 
 def test_who_waits_for_anothers_build_can_be_cancelled(engines: Any) -> None:
-    origin = engine_cache.Origin("lite", LITE.manifest.sha256, engines.__version__)
+    origin = engine_record.Origin("lite", LITE.manifest.sha256, engines.__version__)
     folder = engine_cache.root() / engine_cache.folder_name(origin, SMALL, HERE)
     cancelled = threading.Event()
     cancelled.set()

@@ -11,7 +11,7 @@ from conftest import skip
 from pictures import picture
 
 from sketchify_rt import BackendUnavailable, EngineError, Options, Sketchifier, models
-from sketchify_rt.runtime.engine_cache import Recipe
+from sketchify_rt.runtime.engine_record import Recipe
 
 pytestmark = pytest.mark.gpu
 

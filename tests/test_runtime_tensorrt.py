@@ -16,7 +16,7 @@ from pictures import picture
 from sketchify_rt import EngineError, models
 from sketchify_rt.kernels import reference
 from sketchify_rt.runtime import onnx_typed
-from sketchify_rt.runtime.engine_cache import Recipe
+from sketchify_rt.runtime.engine_record import Recipe
 from sketchify_rt.runtime.torch import TorchRuntime
 
 LITE = models.load("lite")

@@ -19,7 +19,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from sketchify_rt.errors import BackendUnavailable, EngineError
-from sketchify_rt.runtime.engine_cache import Recipe
+from sketchify_rt.runtime.engine_record import Recipe
 
 
 def scaled() -> bytes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from sketchify_rt.errors import OptionsError, SketchifyError
-from sketchify_rt.runtime.engine_cache import EnginePrecision, Recipe
+from sketchify_rt.runtime.engine_record import EnginePrecision, Recipe
 
 if TYPE_CHECKING:
     from sketchify_rt.runtime.engine_cache import Engine

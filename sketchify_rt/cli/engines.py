@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from sketchify_rt.errors import BackendUnavailable, EngineError, SketchifyError
-from sketchify_rt.runtime import engine_cache
-from sketchify_rt.runtime.engine_cache import Damaged, Engine, Machine
+from sketchify_rt.runtime import engine_cache, engine_record
+from sketchify_rt.runtime.engine_cache import Damaged, Engine
+from sketchify_rt.runtime.engine_record import Machine
 
 _HEADER = (
     "name",
@@ -136,7 +137,7 @@ def _document(
     engines = []
     for engine in found:
         if isinstance(engine, Engine):
-            why = engine_cache.stale(engine.record, machine) if machine else unseen
+            why = engine_record.stale(engine.record, machine) if machine else unseen
             engines.append(
                 {
                     "folder": str(engine.folder),
@@ -180,7 +181,7 @@ def _empty(root: Path) -> str:
 def _row(engine: Engine, machine: Machine | None) -> tuple[str, ...]:
     record = engine.record
     recipe, check = record.recipe, record.check
-    why = engine_cache.stale(record, machine) if machine else None
+    why = engine_record.stale(record, machine) if machine else None
     return (
         record.origin.name,
         recipe.precision,

@@ -19,9 +19,10 @@ from sketchify_rt import __version__, tiling
 from sketchify_rt.errors import BackendUnavailable, EngineError, OptionsError
 from sketchify_rt.models import Kind, Model
 from sketchify_rt.options import Options
-from sketchify_rt.runtime import engine_cache, onnx_files, onnx_typed
+from sketchify_rt.runtime import engine_cache, engine_record, onnx_files, onnx_typed
 from sketchify_rt.runtime.driver import driver
-from sketchify_rt.runtime.engine_cache import Engine, EnginePrecision, Machine, Origin, Recipe
+from sketchify_rt.runtime.engine_cache import Engine
+from sketchify_rt.runtime.engine_record import EnginePrecision, Machine, Origin, Recipe
 from sketchify_rt.runtime.tensorrt import TensorRTRuntime, on
 from sketchify_rt.runtime.tensorrt_builder import Progress, build
 from sketchify_rt.runtime.tensorrt_log import trt
@@ -166,7 +167,9 @@ def _given(folder: Path, model: Model, options: Options, device: torch.device) -
     made = engine.record.recipe.precision
     asked = {"auto": made}.get(options.precision, options.precision)
     origin = _origin(model, made)
-    why = engine_cache.unfit(engine.record, origin, asked, machine(device.index or 0), strict=False)
+    why = engine_record.unfit(
+        engine.record, origin, asked, machine(device.index or 0), strict=False
+    )
     if why:
         raise EngineError(
             f"{folder}: {why}; `sketchify-rt build-engine {options.model} --output {folder} "
@@ -187,7 +190,7 @@ def _there(folder: Path, origin: Origin, recipe: Recipe, where: Machine) -> Engi
         engine.plan()
     except EngineError:
         return None
-    return engine if engine.record.key == engine_cache.key(origin, recipe, where) else None
+    return engine if engine.record.key == engine_record.key(origin, recipe, where) else None
 
 
 def _origin(model: Model, precision: EnginePrecision) -> Origin:

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event
 
 from sketchify_rt.errors import BackendUnavailable, EngineError
-from sketchify_rt.runtime.engine_cache import Recipe
+from sketchify_rt.runtime.engine_record import Recipe
 from sketchify_rt.runtime.tensorrt_log import Log, checked, trt
 
 log = logging.getLogger("sketchify_rt")

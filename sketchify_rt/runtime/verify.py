@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sketchify_rt.models import Model
 from sketchify_rt.models.crops import crops
-from sketchify_rt.runtime.engine_cache import Check, EnginePrecision
+from sketchify_rt.runtime.engine_record import Check, EnginePrecision
 from sketchify_rt.runtime.tensorrt import Shape, TensorRTRuntime
 from sketchify_rt.runtime.torch import TorchRuntime
 
