@@ -276,6 +276,7 @@ class Sketchifier:
             runtime.static,
             runtime.most_pixels,
             runtime.fixed,
+            runtime.most_tiles,
         )
         sketches = self.backend.empty_like(binaries)
         for tiles in tiling.plan([tuple(binary.shape) for binary in binaries], rule):

@@ -61,6 +61,7 @@ class Rule:
     that prepares itself for each shape it meets should meet few. most_pixels: of the tiles that go
     together, unless one tile alone has more. fixed: tiles are `static` square, and no others are
     taken: all images are cut like that, and the tile of a shorter axis reaches into padding.
+    most_tiles: that go together; None for any number.
     """
 
     tile: int
@@ -69,6 +70,7 @@ class Rule:
     static: int | None = None
     most_pixels: int = 0
     fixed: bool = False
+    most_tiles: int | None = None
 
 
 _STATIC = 512  # pixels
@@ -92,6 +94,7 @@ def plan(shapes: Sequence[tuple[int, int]], rule: Rule) -> Iterator[list[Tile]]:
             groups[tile.shape].append(tile)
     for (height, width), tiles in groups.items():
         most = max(1, rule.most_pixels // (height * width))
+        most = min(most, rule.most_tiles or most)
         start = 0
         while start < len(tiles):
             count = 1 << (min(most, len(tiles) - start).bit_length() - 1)

@@ -32,7 +32,7 @@ from sketchify_rt import runtime
 __version__ = "11.4.0.106"
 
 # Steps that fail from now on: builder, runtime, network, config, parse, profile, set_shape,
-# add_profile, timing_cache, build, memory, deserialize, context, device_memory, set_profile,
+# add_profile, timing_cache, build, memory, deserialize, room, context, device_memory, set_profile,
 # set_input_shape, infer_shapes, address, consumed, enqueue; and what comes out wrong: nan, off.
 fail: set[str] = set()
 on_step: Callable[[], None] | None = None  # called in the build, after each step but the last
@@ -434,7 +434,9 @@ class Runtime(_Logs):
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         assert not self._broken, "this would have been a segmentation fault"
         plan = bytes(serialized_engine)
-        if self._fails("deserialize", "out of memory"):
+        if self._fails("deserialize", "Serialization: Version tag does not match"):
+            return None
+        if self._fails("room", "cudaMalloc: out of memory"):
             return None
         body, digest = plan[len(_MAGIC) : -32], plan[-32:]
         if not plan.startswith(_MAGIC) or hashlib.sha256(body).digest() != digest:

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from sketchify_rt import __version__
 from sketchify_rt.cli import engines, main
-from sketchify_rt.runtime import engine_cache, engine_record
+from sketchify_rt.runtime import engine_record
 from sketchify_rt.runtime.engine_cache import Engine, folder_name, locked, store
 from sketchify_rt.runtime.engine_record import Check, Machine, Origin, Recipe
 

@@ -99,7 +99,6 @@ def test_the_timing_cache_serves_the_next_build(engines: Any, trt: Any) -> None:
         ("timing_cache", "gives no timing cache"),
         ("build", "cannot build the engine: Could not find any implementation"),
         ("deserialize", "the new engine of lite: .*refuses it"),
-        ("context", "no execution context"),
         ("set_input_shape", "is not one it was built for"),
         ("enqueue", "did not run it"),
         ("nan", "gives NaN or infinite tones"),

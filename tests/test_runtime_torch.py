@@ -6,12 +6,14 @@ import logging
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Barrier
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import cv2
 import numpy as np
@@ -285,8 +287,11 @@ class Fake:
     def record(self) -> None:
         self.log.append("record")
 
+    def synchronize(self) -> None:
+        self.log.append("rest")
+
     def told(self) -> Iterator[str]:
-        yield from (entry for entry in self.log if entry not in ("wait", "stage", "record"))
+        yield from (entry for entry in self.log if entry not in ("wait", "stage", "record", "rest"))
         self.log.clear()
 
 
@@ -347,8 +352,10 @@ def test_the_graph_unused_for_long_makes_room_and_others_do_not() -> None:
     assert list(fake.told())[-2:] == ["run 3", "run 3"]
     for _ in range(cuda_graphs._RECENT):
         slot(pages(1))
+    assert "rest" not in fake.log
     for count in (3, 3, 1, 2):
         slot(pages(count))
+    assert fake.log.count("rest") == 1  # before the memory of one goes
     assert list(fake.told())[-5:] == ["run 3", "capture 3", "replay 3", "replay 1", "run 2"]
 
 
@@ -372,7 +379,7 @@ def test_a_slot_is_usable_after_a_failure(before: int) -> None:
     for _ in range(before):
         with pytest.raises(torch.OutOfMemoryError, match="full"):
             slot(pages(4))
-    assert fake.log[-1] == "record"
+    assert fake.log[-2:] == ["rest", "record"]
     list(fake.told())
     fake.failure = None
     slot(pages(1))  # its graph was let go of, for the room
@@ -400,6 +407,26 @@ def test_a_shape_that_cannot_be_captured_runs_as_it_is(caplog: pytest.LogCapture
 
 def broken(*_: object) -> Replay:
     raise RuntimeError("the device was waited for\nand more")
+
+
+def test_a_graph_keeps_what_it_works_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of a TensorRT context a graph has the addresses alone.
+    class Run:
+        def __call__(self, binary: Tensor) -> Tensor:
+            return binary.float()
+
+    nothing = MagicMock()
+    monkeypatch.setattr(cuda_graphs, "_streams", lambda device: (nothing, nothing))
+    monkeypatch.setattr(cuda_graphs, "_capture", lambda graph, pool: nothing)
+    for name in ("current_stream", "CUDAGraph", "Event", "stream", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, nothing)
+    run = Run()
+    alive = weakref.ref(run)
+    graph = cuda_graphs.CapturedModule(run, pages(1), None)
+    del run
+    assert alive() is not None
+    del graph
+    assert alive() is None
 
 
 def test_torchs_allocator_is_told_of_a_capture_that_broke(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,3 +111,9 @@ def test_where_one_shape_is_taken_all_tiles_have_it() -> None:
     assert {len(tiles) for tiles in groups} <= {1, 2, 4, 8}
     (small,) = (tile for tiles in groups for tile in tiles if tile.image == 4)
     assert (small.row.keep, small.column.keep) == (slice(0, 31), slice(0, 17))
+
+
+def test_no_more_tiles_go_together_than_are_taken() -> None:
+    rule = Rule(1536, 47, 8, static=256, most_pixels=2**24, most_tiles=6)
+    groups = list(plan([(1400, 992), (700, 530)], rule))
+    assert max(len(tiles) for tiles in groups) == 4  # the power of two below

@@ -29,8 +29,8 @@ class Runtime:
     """An opened U-Net.
 
     infer: tiles, uint8 (N, H, W), 0 or 255, multiples of the stride, to tones, floats (N, H, W) in
-    0..1. tile: the longest side that there is memory for, None for any. static, most_pixels, fixed:
-    how tiles should come, see `tiling.Rule`.
+    0..1. tile: the longest side that there is memory for, None for any. The rest: how tiles should
+    come, see `tiling.Rule`.
     """
 
     infer: Callable[[Any], Any]
@@ -38,6 +38,7 @@ class Runtime:
     static: int | None = None
     most_pixels: int = 0
     fixed: bool = False
+    most_tiles: int | None = None
 
 
 class Backend(Protocol):

@@ -10,7 +10,7 @@ import queue
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.utils.dlpack
@@ -35,9 +35,6 @@ from sketchify_rt.options import Encoding, Options
 from sketchify_rt.runtime.driver import driver
 from sketchify_rt.runtime.torch import TorchRuntime
 from sketchify_rt.tiling import Tile
-
-if TYPE_CHECKING:
-    from sketchify_rt.runtime.tensorrt import TensorRTRuntime
 
 log = logging.getLogger("sketchify_rt")
 
@@ -236,13 +233,9 @@ class CudaBackend:
             level = logging.INFO if isinstance(error, BackendUnavailable) else logging.WARNING
             log.log(level, "%s; torch runs the U-Net instead", error)
             return None
-        return self._cut_for(runtime, model)
-
-    def _cut_for(self, runtime: TensorRTRuntime, model: Model) -> Runtime:
-        count, *sides = runtime.most
-        tile, fixed = min(sides), runtime.least[1:] == runtime.most[1:]
-        static = tile if fixed else min(self._static(model), tile)
-        return Runtime(runtime, tile, static, count * tile**2, fixed)
+        count, tile, _ = runtime.most
+        fixed = runtime.least[1:] == runtime.most[1:]
+        return Runtime(runtime, tile, tile if fixed else None, count * tile**2, fixed, count)
 
     def _static(self, model: Model) -> int:
         """Side of the tile of images whose size is not common."""

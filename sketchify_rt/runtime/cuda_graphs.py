@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -47,6 +48,9 @@ class Mark(Protocol):
     def wait(self) -> None:
         """Makes the current stream wait for it."""
 
+    def synchronize(self) -> None:
+        """Waits for it."""
+
 
 G = TypeVar("G", bound=Graph)
 
@@ -87,11 +91,16 @@ class Slot(Generic[G]):
                 graph.stage(binary)
             self._done.wait()
             return graph() if graph else self._run(binary)
-        except torch.OutOfMemoryError:
-            self._graphs.clear()
+        except (torch.OutOfMemoryError, MemoryError):
+            self.close()
             raise
         finally:
             self._done.record()
+
+    def close(self) -> None:
+        """Lets go of the graphs, once they are at rest."""
+        self._done.synchronize()
+        self._graphs.clear()
 
     def _graph(self, binary: Tensor) -> G | None:
         shape = binary.shape
@@ -127,6 +136,7 @@ class Slot(Generic[G]):
         oldest = next(iter(self._graphs))
         if oldest in self._recent:
             return False
+        self._done.synchronize()  # its memory must outlive its work
         del self._graphs[oldest]
         return True
 
@@ -138,34 +148,36 @@ class CapturedModule:
         self,
         run: Callable[[Tensor], Tensor],
         like: Tensor,
-        stream: torch.cuda.Stream,
         beside: CapturedModule | None,
         read: torch.cuda.Event | None = None,
     ) -> None:
-        """Captures `run` on `stream`, for inputs of the shape of `like`.
+        """Captures `run` on the current device, for inputs of the shape of `like`.
 
-        Intermediate values of `beside`, a graph captured on the same stream, take the same memory:
-        never replay the two at the same time. Other threads may go on launching and allocating.
-        read: event that `run` records as soon as it has read its input; None: at its end.
+        Intermediate values of `beside`, another graph, take the same memory: never replay the two
+        at the same time. Other threads may go on launching and allocating. read: event that `run`
+        records as soon as it has read its input; None: at its end.
         """
         current = torch.cuda.current_stream()
-        side = torch.cuda.Stream(stream.device)  # type: ignore[no-untyped-call]
+        stream, side = _streams(current.device_index)
+        self._graph = torch.cuda.CUDAGraph()
         # External: recorded in a capture, it is recorded anew by each replay.
         self._read = torch.cuda.Event(external=True)  # type: ignore[no-untyped-call]
-        stream.wait_stream(current)
-        # The outer context puts the caller's stream back even where the inner one fails to.
-        with _capturing, torch.cuda.stream(stream):
-            self._input = like.clone(memory_format=torch.contiguous_format)
-            for _ in range(_WARM_UPS):
-                run(self._input)
-            # What the warm-up left to the allocator is of no use to the graph, whose memory is its
-            # own: it would be held twice.
-            torch.cuda.empty_cache()
-            self._graph = torch.cuda.CUDAGraph()
-            with _capture(self._graph, None if beside is None else beside._graph.pool()):
-                self._output = run(self._input)
-                self._records = read is not None and _replay(self._read, read, side, stream)
-        current.wait_stream(stream)
+        try:
+            # The outer context puts the caller's stream back even where the inner one fails to.
+            with _capturing, torch.cuda.stream(stream):
+                stream.wait_stream(current)
+                self._input = like.clone(memory_format=torch.contiguous_format)
+                for _ in range(_WARM_UPS):
+                    run(self._input)
+                # What the warm-up left to the allocator is of no use to the graph, whose memory is
+                # its own: it would be held twice.
+                torch.cuda.empty_cache()
+                with _capture(self._graph, None if beside is None else beside._graph.pool()):
+                    self._output = run(self._input)
+                    self._records = read is not None and _replay(self._read, read, side, stream)
+        finally:
+            current.wait_stream(stream)
+        self._run = run  # whose memory the graph works in: it goes last
 
     def stage(self, binary: Tensor) -> None:
         """See `Graph`."""
@@ -178,6 +190,16 @@ class CapturedModule:
         if not self._records:
             self._read.record()
         return self._output.clone()
+
+
+@functools.cache
+def _streams(device: int) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
+    """Two to capture on, that nothing else is queued on: it would become a part of the graph.
+
+    torch hands out the same 32 again and again, but others of another priority.
+    """
+    first, second = (torch.cuda.Stream(device, priority=-1) for _ in range(2))  # type: ignore[no-untyped-call]
+    return first, second
 
 
 def _replay(

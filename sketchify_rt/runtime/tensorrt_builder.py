@@ -13,7 +13,7 @@ from threading import Event
 
 from sketchify_rt.errors import BackendUnavailable, EngineError
 from sketchify_rt.runtime.engine_record import Recipe
-from sketchify_rt.runtime.tensorrt_log import Log, checked, trt
+from sketchify_rt.runtime.tensorrt_log import LOG, Log, checked, trt
 
 log = logging.getLogger("sketchify_rt")
 
@@ -59,7 +59,7 @@ def build(
             f"{trt.__name__} is the lean runtime, which cannot build engines: install TensorRT "
             "itself; see docs/engines.md"
         )
-    said = Log()
+    said = LOG
     builder = checked(lambda: trt.Builder(said), said)
     monitor = _Monitor(progress, cancelled or Event())
     # TensorRT 11 knows no other networks; 10 makes them so where asked to.
@@ -74,7 +74,7 @@ def build(
     if timing_cache is not None:
         _load(timing_cache, config, said)
     config.progress_monitor = monitor
-    said.words()  # of what has not failed
+    said.words(of_all=True)  # of what has not failed
     plan = builder.build_serialized_network(network, config)
     monitor.check()
     if plan is None:
@@ -135,7 +135,7 @@ def _parse(graph: bytes, network: trt.INetworkDefinition, said: Log) -> None:
     ]
     raise EngineError(
         "TensorRT cannot read the network; what it lacks may be in a newer version of TensorRT: "
-        + ("; ".join(told) or said.words() or "it does not say why")
+        + ("; ".join(told) or said.words(of_all=True) or "it does not say why")
     )
 
 
@@ -176,7 +176,7 @@ def _load(path: Path, config: trt.IBuilderConfig, said: Log) -> None:
     except OSError as error:
         raise EngineError(f"{path}: the timing cache cannot be read: {error}") from error
     if data and not _use(data, config):
-        log.warning("%s: this timing cache is begun anew: %s", path, said.words())
+        log.warning("%s: this timing cache is begun anew: %s", path, said.words(of_all=True))
         data = b""
     if not data and not _use(data, config):
         raise _failure("TensorRT gives no timing cache", said)
@@ -193,7 +193,9 @@ def _save(path: Path, config: trt.IBuilderConfig, said: Log) -> None:
     cache = config.get_timing_cache()
     data = None if cache is None else cache.serialize()
     if data is None:
-        log.warning("%s: TensorRT gives no timing cache to write: %s", path, said.words())
+        log.warning(
+            "%s: TensorRT gives no timing cache to write: %s", path, said.words(of_all=True)
+        )
         return
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -208,7 +210,7 @@ def _save(path: Path, config: trt.IBuilderConfig, said: Log) -> None:
 
 
 def _failure(what: str, said: Log) -> EngineError:
-    words = said.words() or "it does not say why"
+    words = said.words(of_all=True) or "it does not say why"
     if "memory" in words.lower():
         remedy = "free the GPU, or give a smaller --batch, --tile or --workspace"
     elif "implementation" in words:  # none of a layer: mostly for want of workspace

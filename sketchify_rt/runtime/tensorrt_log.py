@@ -11,6 +11,8 @@ import importlib
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from threading import get_ident
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,7 +21,7 @@ from sketchify_rt.errors import BackendUnavailable
 if TYPE_CHECKING:
     import tensorrt as trt
 
-__all__ = ["Log", "checked", "trt"]
+__all__ = ["LOG", "Log", "checked", "trt"]
 
 T = TypeVar("T")
 
@@ -27,14 +29,18 @@ log = logging.getLogger("sketchify_rt")
 
 # The last is the package of bindings alone, which the one before it wraps.
 _LIBRARIES = ("tensorrt", "tensorrt_lean", "tensorrt_lean_bindings")
-_KEPT = 4  # errors; TensorRT tells the cause first, and then once more at each level of calls
+_KEPT = 64  # errors
+_TOLD = 4  # TensorRT tells the cause first, and then once more at each level of calls
 
 
 def _library() -> ModuleType:
     reason: Exception | None = None
     for name in _LIBRARIES:
         try:
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
+            if hasattr(module, "IProgressMonitor"):
+                return module
+            raise ImportError(f"{name} is not TensorRT, or older than 10")
         except (ImportError, OSError) as error:  # OSError: its shared libraries cannot be loaded
             reason = reason or error
     raise BackendUnavailable(
@@ -61,23 +67,36 @@ class Log(trt.ILogger):  # type: ignore[misc]  # its types are not always there
 
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
-        self._errors: deque[str] = deque(maxlen=_KEPT)
+        self._errors: deque[tuple[int, str]] = deque(maxlen=_KEPT)
 
     def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
         """For TensorRT to call."""
         if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
-            self._errors.append(msg)
+            self._errors.append((get_ident(), msg))
         log.log(_LEVELS[severity], "TensorRT: %s", msg)
 
-    def words(self) -> str:
-        """The last errors since the last call, in TensorRT's words; empty where there are none."""
-        words = []
-        while self._errors:
-            words.append(self._errors.popleft())
-        return "; ".join(words)
+    def words(self, of_all: bool = False) -> str:
+        """The last errors since the last call, in TensorRT's words; empty where there are none.
+
+        of_all: of all threads, since a builder has its own; else of this one.
+        """
+        here, words = get_ident(), []
+        for error in list(self._errors):
+            thread, message = error
+            if of_all or thread == here:
+                words.append(message)
+                with suppress(ValueError):  # another thread took it
+                    self._errors.remove(error)
+        return "; ".join(words[-_TOLD:])
 
 
-def checked(make: Callable[[], T], log: Log) -> T:
+# TensorRT keeps the first logger that it is given, for all that is made while it is in use, and
+# forever: so there is one, which is never freed.
+LOG = Log()
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(LOG))
+
+
+def checked(make: Callable[[], T], log: Log = LOG) -> T:
     """What `make` returns, a Runtime or a Builder that writes to `log`, where it works.
 
     Without a driver, TensorRT 11.4 says so in its log only. What it returns ends the process with a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 from collections.abc import Callable
 from typing import Any
@@ -56,13 +57,14 @@ class TorchRuntime:
         module = onnx_graph.read(model, torch.float16 if half else torch.float32)
         self.bytes_per_pixel = _SAFETY * _peak(module, model.manifest.stride)
         self._device = device
-        self._module: Callable[[Tensor], Tensor] = module.to(device)
+        placed: Callable[[Tensor], Tensor] = module.to(device)
         if compile:
-            self._module = _compiled(module, str(model.path))
+            placed = _compiled(module, str(model.path))
+        self._run = functools.partial(_run, placed)
         # Last in, first out: few workers then keep to few slots, and graphs.
         self._slots: queue.LifoQueue[Callable[[Tensor], Tensor]] = queue.LifoQueue()
         for _ in range(workers):
-            self._slots.put(self._slot() if on_gpu else self._run)
+            self._slots.put(_slot(self._run) if on_gpu else self._run)
 
     def __call__(self, binary: Tensor) -> Tensor:
         """Paint tones.
@@ -87,24 +89,22 @@ class TorchRuntime:
         finally:
             self._slots.put(slot)
 
-    def _slot(self) -> Slot[CapturedModule]:
-        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
-        def capture(binary: Tensor, beside: CapturedModule | None) -> CapturedModule:
-            return CapturedModule(self._run, binary, stream, beside)
+def _slot(run: Callable[[Tensor], Tensor]) -> Slot[CapturedModule]:
+    # It knows nothing of the runtime that has it, so that the two go as soon as nobody needs them.
+    done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    return Slot(run, functools.partial(CapturedModule, run), done)
 
-        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        return Slot(self._run, capture, done)
 
-    def _run(self, binary: Tensor) -> Tensor:
-        try:
-            return self._module(binary)
-        except RuntimeError as error:
-            # cuDNN tries its algorithms one after the other, each with memory of its own, and
-            # says only that none was left.
-            if "unable to find an engine" in str(error):
-                raise torch.OutOfMemoryError(f"cuDNN found no room to work in: {error}") from error
-            raise
+def _run(module: Callable[[Tensor], Tensor], binary: Tensor) -> Tensor:
+    try:
+        return module(binary)
+    except RuntimeError as error:
+        # cuDNN tries its algorithms one after the other, each with memory of its own, and says only
+        # that none was left.
+        if "unable to find an engine" in str(error):
+            raise torch.OutOfMemoryError(f"cuDNN found no room to work in: {error}") from error
+        raise
 
 
 def _compiled(module: nn.Module, path: str) -> Callable[[Tensor], Tensor]:

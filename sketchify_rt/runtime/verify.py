@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sketchify_rt.errors import EngineError
 from sketchify_rt.models import Model
 from sketchify_rt.models.crops import crops
 from sketchify_rt.runtime.engine_record import Check, EnginePrecision
@@ -52,7 +53,7 @@ def verify(
         for tones, floats in zip(made, expected * 2, strict=True):
             levels = (tones.float() - floats).abs() * 255
             if not levels.isfinite().all():
-                raise runtime.error(f"a batch of {shape} gives NaN or infinite tones")
+                raise EngineError(f"{runtime.name}: a batch of {shape} gives NaN or infinite tones")
             largest = max(largest, float(levels.max()))
             total += float(levels.double().sum())
             pixels += levels.numel()
@@ -60,9 +61,10 @@ def verify(
     mean = total / pixels
     most_largest, most_mean = bounds or BOUNDS[precision]
     if largest > most_largest or mean > most_mean:
-        raise runtime.error(
-            f"its tones are up to {largest:.2f} levels of 255 from the float32 model's, {mean:.3f} "
-            f"on average; this {precision} engine may be {most_largest:g} and {most_mean:g} from it"
+        raise EngineError(
+            f"{runtime.name}: its tones are up to {largest:.2f} levels of 255 from the float32 "
+            f"model's, {mean:.3f} on average; this {precision} engine may be {most_largest:g} and "
+            f"{most_mean:g} from it"
         )
     speed = _megapixels_a_second(runtime, _tiles(runtime.best, 0, device))
     return Check(round(largest, 4), round(mean, 5), round(speed, 1), tiles)
