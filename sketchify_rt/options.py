@@ -110,6 +110,8 @@ class Options:
                 raise OptionsError(f"{name} is {value!r}; it may be {least} to {most}")
 
     def _check_runtime(self) -> None:
+        if self.engine == "":
+            raise OptionsError("engine is empty; give the folder of an engine")
         if self.engine is not None and self.runtime not in ("auto", "tensorrt"):
             raise OptionsError(f"engine is TensorRT's, runtime {self.runtime}; give one of them")
         if self.compile and (self.engine is not None or self.runtime not in ("auto", "torch")):

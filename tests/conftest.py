@@ -8,6 +8,7 @@ simulator, and torch on the processor.
 from __future__ import annotations
 
 import os
+import signal
 from typing import NoReturn
 
 import pytest
@@ -18,6 +19,7 @@ if not GPU:  # both are read when the libraries are imported
     os.environ["TRITON_INTERPRET"] = "1"
     os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs in the background
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime reads it when it starts
 
 from sketchify_rt.kernels import native  # noqa: E402

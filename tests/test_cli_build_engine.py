@@ -86,6 +86,9 @@ def test_an_engine_that_is_off_is_refused_and_the_bounds_can_be_set() -> None:
     assert refused.exit_code == 1
     assert "this fp16 engine may be 0.01 and 1 from it" in refused.stderr
     assert not engine_cache.engines(engine_cache.root())
+    mean = build(*SMALL, "--bounds", "9", "0.001")
+    assert mean.exit_code == 1
+    assert "this fp16 engine may be 9 and 0.001 from it" in mean.stderr
     assert build(*SMALL, "--bounds", "1", "1").exit_code == 0
 
 
@@ -105,6 +108,8 @@ def test_a_dynamic_engine_takes_all_sides_from_the_stride() -> None:
         (("--batch", "0", "1", "1"), 2, "0 is not in the range"),
         (("huge",), 1, "no model 'huge'; shipped are: lite"),
         (("--opt-level", "6"), 2, "6 is not in the range"),
+        (("--device", "cpu"), 2, "device is 'cpu'; an engine is built on cuda or cuda:N"),
+        (("--device", "cuda:x"), 2, "device is 'cuda:x'"),
     ],
 )
 def test_wrong_usage_is_told(arguments: tuple[str, ...], code: int, message: str) -> None:

@@ -19,6 +19,11 @@ from sketchify_rt.runtime.engine_record import Check, Machine, Origin, Recipe
 HERE = Machine("11.4.0.106", "13.0", "580.65.06", "NVIDIA H200", "9.0")
 A100 = Machine("11.4.0.106", "13.0", "580.65.06", "NVIDIA A100", "8.0")
 
+REMEDY = (
+    "`sketchify-rt engines prune` removes damaged engines from the cache, `sketchify-rt "
+    "build-engine` builds them anew, --force also over one that is elsewhere"
+)
+
 
 @pytest.fixture(autouse=True)
 def root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
@@ -67,10 +72,10 @@ def test_engines_are_listed_with_what_they_are_for(root: Path) -> None:
     cells = [own[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)]
     built = engine.record.built[:16].replace("T", " ")
     assert cells == [
-        *("lite", "fp16", "512", "1 16 32", "NVIDIA H200", "11.4.0.106", "4.2 MB"),
+        *("lite abababab", "fp16", "512", "1 16 32", "NVIDIA H200", "11.4.0.106", "4.2 MB"),
         *(built, "812", "1.25 0.031", "yes"),
     ]
-    assert other.startswith("lite  int8       8 512 1024  1 2      NVIDIA A100")
+    assert other.startswith("lite abababab  int8       8 512 1024  1 2      NVIDIA A100")
     assert other.endswith(
         "no: built for NVIDIA A100 (compute capability 8.0), this is NVIDIA H200 (compute "
         "capability 9.0)"
@@ -101,10 +106,7 @@ def test_a_damaged_record_is_listed_with_what_to_do(root: Path) -> None:
     path.write_text(path.read_text().replace("H200", "H100"))
     lines = call().stdout.splitlines()
     assert len(lines) == 4
-    assert lines[3] == (
-        f"{path}: is damaged: its SHA-256 is not the one in it; `sketchify-rt build-engine lite "
-        "--precision int8 --force` builds the engine anew"
-    )
+    assert lines[3] == (f"{path}: is damaged: its SHA-256 is not the one in it; {REMEDY}")
     path.unlink()
     whole.folder.joinpath("engine.json").write_text("{}")
     _, line = call().stdout.splitlines()
@@ -145,10 +147,8 @@ def test_verify_reads_every_plan_and_record(root: Path) -> None:
     result = call("verify", exit_code=1)
     assert result.stdout.splitlines() == [f"{whole.folder}: whole, 4.2 MB"]
     assert result.stderr.splitlines() == [
-        f"{plan}: is damaged: its SHA-256 is not that of the record; `sketchify-rt build-engine "
-        "lite --precision fp32 --force` builds the engine anew",
-        f"{third.folder}/engine.json: is damaged: its SHA-256 is not the one in it; `sketchify-rt "
-        "build-engine lite --force` builds the engine anew",
+        f"{plan}: is damaged: its SHA-256 is not that of the record; {REMEDY}",
+        f"{third.folder}/engine.json: is damaged: its SHA-256 is not the one in it; {REMEDY}",
     ]
 
 
@@ -164,7 +164,7 @@ def test_verify_reads_an_engine_elsewhere(root: Path, tmp_path: Path) -> None:
     assert result.stdout == f"{whole}: whole, 4.2 MB\n"
     first, second = result.stderr.splitlines()
     assert first.startswith(f"{path}: is damaged")
-    assert f"--output {damaged} --force` builds the engine anew" in first
+    assert REMEDY in first
     assert second.startswith(f"{tmp_path / 'none'}: no engine is there")
 
 
@@ -217,7 +217,10 @@ def test_a_cache_that_cannot_be_read_is_told(
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     result = call(verb, exit_code=1)
-    assert result.stderr == f"Error: {root}: the cache cannot be read (Permission denied)\n"
+    assert result.stderr == (
+        f"Error: {root}: the cache cannot be read (Permission denied); SKETCHIFY_CACHE sets "
+        "another\n"
+    )
 
 
 @pytest.mark.parametrize("verb", ["list", "verify", "prune"])

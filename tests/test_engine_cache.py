@@ -224,9 +224,7 @@ def test_each_flipped_bit_is_found(tmp_path: Path) -> None:
             data = bytearray(whole)
             data[bit // 8] ^= 1 << bit % 8
             path.write_bytes(data)
-            with pytest.raises(
-                Damaged, match=f"{path}: .*`sketchify-rt build-engine lite --force`"
-            ):
+            with pytest.raises(Damaged, match=f"{path}: .*`sketchify-rt engines prune` removes"):
                 read(engine.folder).plan()
         for cut in (b"", whole[:-1], whole + b"\n"):
             path.write_bytes(cut)
@@ -236,26 +234,14 @@ def test_each_flipped_bit_is_found(tmp_path: Path) -> None:
     assert read(engine.folder).plan() == b"the whole plan"
 
 
-@pytest.mark.parametrize(
-    ("recipe", "elsewhere", "command"),
-    [
-        (RECIPE, None, "build-engine lite --force"),
-        (Recipe(precision="int8"), None, "build-engine lite --precision int8 --force"),
-        (RECIPE, "my engine", "build-engine NAME --output '{}' --force"),
-    ],
-)
-def test_damage_is_told_with_file_and_remedy(
-    tmp_path: Path, recipe: Recipe, elsewhere: str | None, command: str
-) -> None:
-    engine = put(tmp_path, recipe=recipe)
-    if elsewhere:
-        engine = change(engine, folder=engine.folder.rename(tmp_path / elsewhere))
+def test_damage_is_told_with_file_and_remedy(tmp_path: Path) -> None:
+    engine = put(tmp_path)
     plan = engine.folder / engine.record.plan
     plan.unlink()
     with pytest.raises(Damaged) as caught:
         engine.plan()
-    expected = f"{plan}: cannot be read (No such file or directory); `sketchify-rt {command}`"
-    assert str(caught.value).startswith(expected.format(engine.folder))
+    expected = f"{plan}: cannot be read (No such file or directory); `sketchify-rt engines prune`"
+    assert str(caught.value).startswith(expected)
     assert caught.value.folder == engine.folder
     assert caught.value.reason == f"{plan.name}: cannot be read (No such file or directory)"
     again = pickle.loads(pickle.dumps(caught.value))
@@ -372,8 +358,25 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         put(tmp_path / "file" / "engines")
     with pytest.raises(OutputError, match="engine cannot be written"):
         put(Path("/proc/engines"))
-    assert engine_cache.engines(tmp_path / "file") == []
-    assert prune(tmp_path / "file", HERE) == []
+    for read_it in engine_cache.engines, lambda root: prune(root, HERE):
+        with pytest.raises(OutputError, match=r"the cache cannot be read .Not a directory"):
+            read_it(tmp_path / "file")
+
+
+def test_the_one_chosen_last_is_found_before_others(tmp_path: Path) -> None:
+    first, second = (put(tmp_path, recipe=Recipe(batch=(1, 1, most))) for most in (1, 2))
+    assert find(tmp_path, ORIGIN, "fp16", HERE) == (second, "")
+    engine_cache.choose(first)
+    assert find(tmp_path, ORIGIN, "fp16", HERE) == (first, "")
+
+
+def test_why_the_right_one_is_of_no_use_is_told_before_others(tmp_path: Path) -> None:
+    right = put(tmp_path)
+    put(tmp_path, recipe=Recipe(precision="fp32"))
+    flip(right.folder / right.record.plan)
+    found, why = find(tmp_path, ORIGIN, "fp16", HERE)
+    assert found is None
+    assert "is damaged" in why and "fp32" not in why
 
 
 def test_a_folder_without_rights_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -821,7 +824,8 @@ def test_the_estimate_is_of_the_last_build_of_the_kind(tmp_path: Path) -> None:
     put(tmp_path, seconds=30, machine=change(HERE, gpu="NVIDIA A100"))
     put(tmp_path, seconds=40, origin=change(ORIGIN, name="other"))
     assert last_seconds(tmp_path, "lite", RECIPE, HERE) == 10
-    assert last_seconds(tmp_path, "lite", Recipe(batch=(1, 1, 1)), HERE) == 20
+    assert last_seconds(tmp_path, "lite", Recipe(optimization_level=5), HERE) == 20
+    assert last_seconds(tmp_path, "lite", Recipe(batch=(1, 1, 1)), HERE) is None
     assert last_seconds(tmp_path, "lite", RECIPE, change(HERE, driver="590")) == 10
     put(tmp_path, seconds=50, machine=change(HERE, driver="590"))
     assert last_seconds(tmp_path, "lite", RECIPE, HERE) == 50

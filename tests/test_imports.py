@@ -147,6 +147,18 @@ print(*({"torch", "openvino", "cv2", "PIL"} & set(sys.modules)))
     assert run(code) == ""
 
 
+def test_help_of_all_verbs_loads_nothing_heavy() -> None:
+    code = """
+import sys
+import sketchify_rt.cli as cli
+for verb in cli._VERBS:
+    cli.main.get_command(None, verb)
+heavy = {"torch", "openvino", "cv2", "PIL", "numpy", "onnx", "filelock", "platformdirs", "tensorrt"}
+print(*(heavy & set(sys.modules)))
+"""
+    assert run(code) == ""
+
+
 def test_every_public_name_is_there() -> None:
     import sketchify_rt
 

@@ -228,7 +228,9 @@ class CudaBackend:
             if options.runtime == "tensorrt" or options.engine is not None:
                 raise
             if options.precision == "int8":
-                raise BackendUnavailable(f"int8 on a GPU needs TensorRT: {error}") from error
+                raise BackendUnavailable(
+                    f"int8 on a GPU needs TensorRT: {error}; or use --device cpu"
+                ) from error
             # Who has no TensorRT need not hear of it each time.
             level = logging.INFO if isinstance(error, BackendUnavailable) else logging.WARNING
             log.log(level, "%s; torch runs the U-Net instead", error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -136,6 +137,8 @@ def command(
     The engine is compared with the model in float32, and kept only if it does the same.
     """
     try:
+        if not re.fullmatch(r"cuda(:\d+)?", device):
+            raise OptionsError(f"device is {device!r}; an engine is built on cuda or cuda:N")
         asked = _recipe(model, dynamic, tile, batch, optimization_level=opt_level, **recipe)
         with _told(quiet) as tell:
             engine = _made(
@@ -164,18 +167,24 @@ def command(
 def _recipe(
     model: str, dynamic: bool, tile: int | None, batch: tuple[int, int, int] | None, **rest: Any
 ) -> Recipe:
+    """Checked before a GPU is asked for."""
     from sketchify_rt import models, tiling
+    from sketchify_rt.runtime import engine_record
 
-    manifest = models.load(model).manifest
+    opened = models.load(model)
+    manifest = opened.manifest
     if dynamic:
         stride = manifest.stride
         side = tile or 1536  # `Options.tile`: what a CPU takes in one piece
         # Pages are mostly shorter than the longest tile.
         sides = (stride, max(stride, side * 2 // 3 // stride * stride), side)
-        return Recipe(tile=sides, batch=batch or (1, 1, 4), **rest)
-    side = tile or tiling.static_side(manifest.halo, manifest.stride)
-    sides = (side, side, side)
-    return Recipe(tile=sides, batch=batch or Recipe.batch, **rest)
+        recipe = Recipe(tile=sides, batch=batch or (1, 1, 4), **rest)
+    else:
+        side = tile or tiling.static_side(manifest.halo, manifest.stride)
+        recipe = Recipe(tile=(side, side, side), batch=batch or Recipe.batch, **rest)
+    engine_record.check(recipe, manifest)
+    opened.read("int8" if recipe.precision == "int8" else "float")
+    return recipe
 
 
 def _made(
@@ -211,12 +220,13 @@ def _made(
                 tell(_clock(time.monotonic() - start, before, phase))
         except BaseException:
             cancelled.set()
+            tell("ending after this step")
             raise
     return work.result()
 
 
 def _clock(seconds: float, before: float | None, phase: str) -> str:
-    about = f" of about {before:.0f} s, as the last time" if before else ""
+    about = f" of about {before:.0f} s, as the last time" if before and seconds <= before else ""
     return f"building for {seconds:.0f} s{about}: {phase}"
 
 

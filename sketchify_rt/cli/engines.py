@@ -29,6 +29,7 @@ _HEADER = (
 )
 
 _EPILOG = """\b
+name: of the model, and how the SHA-256 of its weights begins.
 tile and batch: least, best and largest. megapixels/s: when it was built.
 difference: largest and mean, in levels of 255, from the model in float32.
 
@@ -183,7 +184,7 @@ def _row(engine: Engine, machine: Machine | None) -> tuple[str, ...]:
     recipe, check = record.recipe, record.check
     why = engine_record.stale(record, machine) if machine else None
     return (
-        record.origin.name,
+        f"{record.origin.name} {record.origin.sha256[:8]}",
         recipe.precision,
         _range(recipe.tile),
         _range(recipe.batch),

@@ -25,6 +25,7 @@ _PACKAGES = (
     "nvidia-dali-cuda130",
     "nvidia-nvimgcodec-cu13",
     "tensorrt-cu13",
+    "tensorrt-lean-cu13",
 )
 
 

@@ -13,17 +13,14 @@ import hashlib
 import logging
 import os
 import re
-import shlex
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
-
-import filelock
-import platformdirs
 
 from sketchify_rt.errors import EngineError, OutputError
 from sketchify_rt.runtime import engine_record
@@ -59,7 +56,11 @@ class Damaged(EngineError):
     """
 
     def __init__(self, path: Path, what: str) -> None:
-        super().__init__(f"{path}: {what}; {_rebuild(path.parent)} builds the engine anew")
+        # What it was built of is not known for sure any more.
+        super().__init__(
+            f"{path}: {what}; `sketchify-rt engines prune` removes damaged engines from the cache, "
+            "`sketchify-rt build-engine` builds them anew, --force also over one that is elsewhere"
+        )
         self.folder = path.parent
         self.reason = f"{path.name}: {what}"
         self._given = path, what
@@ -96,6 +97,8 @@ def root() -> Path:
 
     Raises OutputError where SKETCHIFY_CACHE is in the home of nobody.
     """
+    import platformdirs
+
     given = os.environ.get("SKETCHIFY_CACHE")
     try:
         cache = Path(given).expanduser() if given else platformdirs.user_cache_path("sketchify-rt")
@@ -124,10 +127,10 @@ def read(folder: Path) -> Engine:
 
 
 def engines(root: Path) -> list[Engine | Damaged]:
-    """All engines in a folder, the newest first; then what is wrong with each damaged one.
+    """All engines in a folder; then what is wrong with each damaged one.
 
-    A plan is not read. What others have put there is passed over. Raises OutputError where the
-    folder cannot be read.
+    First comes the one that was built or chosen last, see `choose`. A plan is not read. What others
+    have put there is passed over. Raises OutputError where the folder cannot be read.
     """
     whole: list[Engine] = []
     damaged: list[Damaged] = []
@@ -137,8 +140,14 @@ def engines(root: Path) -> list[Engine | Damaged]:
                 whole.append(engine)
         except Damaged as error:
             damaged.append(error)
-    whole.sort(key=lambda engine: engine.record.built, reverse=True)
+    whole.sort(key=_time, reverse=True)
     return [*whole, *damaged]
+
+
+def choose(engine: Engine) -> None:
+    """Makes an engine the one that `find` takes before others that fit as well."""
+    with suppress(OSError):  # a cache that is shared read-only
+        os.utime(engine.folder / _RECORD, ns=(time.time_ns(), time.time_ns()))
 
 
 @contextmanager
@@ -148,6 +157,8 @@ def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator
     waiting: called every second meanwhile; what it raises ends the wait. Raises OutputError where
     there is no writing.
     """
+    import filelock  # it and platformdirs, 30 ms, only where they are needed
+
     lock = filelock.FileLock(folder / _LOCK, thread_local=False)
     patience, races = 0.0, 0
     while not lock.is_locked:
@@ -221,12 +232,13 @@ def store(
 
 
 def find(root: Path, origin: Origin, precision: str, machine: Machine) -> tuple[Engine | None, str]:
-    """The newest engine that fits and is whole; or None, and why the nearest one is not it.
+    """The engine that fits and is whole; or None, and why the nearest one is not it.
 
-    Before all others come those that were built on just this machine: a hardware compatible one may
-    be slower. The reason is "" where none was ever built of a model of that name.
+    Of several the one that was built or chosen last; before all others those that were built on
+    just this machine, since a hardware compatible one may be slower. The reason is "" where none
+    was ever built of a model of that name.
     """
-    whys: list[tuple[str, list[str]]] = []
+    whys: list[tuple[str, bool, list[str]]] = []
     found = engines(root)
     whole = [engine for engine in found if isinstance(engine, Engine)]
     for engine in sorted(whole, key=lambda engine: engine.record.machine != machine):
@@ -239,26 +251,27 @@ def find(root: Path, origin: Origin, precision: str, machine: Machine) -> tuple[
             else:
                 return engine, ""
         if engine.record.origin.name == origin.name:
-            whys.append((engine.folder.name, reasons))
+            other = engine.record.recipe.precision != precision
+            whys.append((engine.folder.name, other, reasons))
     whys += [
-        (error.folder.name, [error.reason])
+        (error.folder.name, False, [error.reason])
         for error in found
         if isinstance(error, Damaged)
         and error.folder.name.startswith(f"{_safe(origin.name)}-{precision}-")
     ]
-    name, reasons = min(whys, key=lambda why: len(why[1]), default=("", []))
+    name, _, reasons = min(whys, key=lambda why: (why[1], len(why[2])), default=("", False, []))
     return None, f"{name}: {'; '.join(reasons)}" if reasons else ""
 
 
 def last_seconds(root: Path, name: str, recipe: Recipe, machine: Machine) -> float | None:
-    """What the last build of a model took on such a GPU, of that recipe if there was one."""
+    """What the last build of a model by that recipe took on such a GPU."""
     past = [
         engine.record
         for engine in engines(root)
         if isinstance(engine, Engine)
         and (engine.record.origin.name, engine.record.machine.gpu) == (name, machine.gpu)
+        and engine.record.recipe == recipe
     ]
-    past.sort(key=lambda record: record.recipe != recipe)  # stable: the newest first
     return past[0].seconds if past else None
 
 
@@ -274,6 +287,8 @@ def prune(
     built. dry_run: nothing is removed. Raises OutputError, after the rest, where something cannot
     be removed.
     """
+    import filelock
+
     removed = []
     refused: OutputError | None = None
     for folder in _folders(root):
@@ -295,6 +310,14 @@ def prune(
     return removed
 
 
+def _time(engine: Engine) -> tuple[int, str]:
+    """When it was built or chosen; the clock of files may stand still from one to the next."""
+    try:
+        return (engine.folder / _RECORD).stat().st_mtime_ns, engine.record.built
+    except OSError:  # it was removed just now
+        return 0, engine.record.built
+
+
 def _folders(root: Path) -> list[Path]:
     """Those with the name of an engine. Whatever else is there is not ours."""
     try:
@@ -303,10 +326,12 @@ def _folders(root: Path) -> list[Path]:
             for path in sorted(root.iterdir())
             if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
         ]
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return []
     except OSError as error:
-        raise OutputError(f"{root}: the cache cannot be read ({error.strerror})") from error
+        raise OutputError(
+            f"{root}: the cache cannot be read ({error.strerror}); SKETCHIFY_CACHE sets another"
+        ) from error
 
 
 def _look(folder: Path) -> Engine | None:
@@ -409,15 +434,6 @@ def _remove(path: Path) -> None:
 def _safe(name: str) -> str:
     """A model's name as a part of a file's."""
     return re.sub(r"[^\w.-]", "-", name)[:64]
-
-
-def _rebuild(folder: Path) -> str:
-    """The command that builds what is in a folder."""
-    found = _NAME.fullmatch(folder.name)
-    if found is None:
-        return f"`sketchify-rt build-engine NAME --output {shlex.quote(str(folder))} --force`"
-    how = "" if found["precision"] == Recipe.precision else f" --precision {found['precision']}"
-    return f"`sketchify-rt build-engine {found['model']}{how} --force`"
 
 
 def _refused(folder: Path, what: str, error: BaseException) -> OutputError:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from sketchify_rt import __version__
 from sketchify_rt.errors import OptionsError
+from sketchify_rt.models import Manifest
 
 EnginePrecision = Literal["fp16", "fp32", "int8"]
 
@@ -111,6 +112,21 @@ class Record:
     built: str
     seconds: float
     check: Check
+
+
+def check(recipe: Recipe, manifest: Manifest) -> None:
+    """Raises OptionsError where a model cannot work on tiles of these sides."""
+    from sketchify_rt import tiling  # NumPy, which --help does without
+
+    stride = manifest.stride
+    least = 2 * tiling.padded(manifest.halo, stride) + stride
+    smallest, _, longest = recipe.tile
+    if longest < least or any(side % stride for side in recipe.tile):
+        raise OptionsError(
+            f"tile is {longest}; {manifest.name} needs a multiple of {stride} from {least}"
+        )
+    if not recipe.static and smallest > stride:
+        raise OptionsError(f"the least tile is {smallest}; of a dynamic engine it is {stride}")
 
 
 def write(record: Record) -> bytes:

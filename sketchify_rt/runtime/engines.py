@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -16,7 +17,7 @@ from threading import Event
 import torch
 
 from sketchify_rt import __version__, tiling
-from sketchify_rt.errors import BackendUnavailable, EngineError, OptionsError
+from sketchify_rt.errors import BackendUnavailable, EngineError
 from sketchify_rt.models import Kind, Model
 from sketchify_rt.options import Options
 from sketchify_rt.runtime import engine_cache, engine_record, onnx_files, onnx_typed
@@ -75,13 +76,14 @@ def make(
     """
     where = machine(device.index or 0)
     origin = _origin(model, recipe.precision)
-    _check(recipe, model)
+    engine_record.check(recipe, model.manifest)
     root = engine_cache.root()
     if folder is None:
         folder = root / engine_cache.folder_name(origin, recipe, where)
     cancelled = cancelled or Event()
     with engine_cache.locked(folder, lambda: _go_on(cancelled)), on(device):
         if not force and (engine := _there(folder, origin, recipe, where)):
+            engine_cache.choose(engine)
             return engine
         start = time.monotonic()
         plan = build(
@@ -104,6 +106,7 @@ def make(
             recipe.precision,
             device,
             bounds,
+            lambda: _go_on(cancelled),
         )
         _go_on(cancelled)
         seconds = time.monotonic() - start
@@ -133,11 +136,9 @@ def open_runtime(
     )
     try:
         if found is None:
-            how = "" if precision == "fp16" else f" --precision {precision}"
             raise EngineError(
                 f"no TensorRT engine of {options.model} for this machine"
-                f"{f' ({why})' if why else ''}; `sketchify-rt build-engine {options.model}{how}` "
-                "builds one"
+                f"{f' ({why})' if why else ''}; {_command(options.model, precision)} builds one"
             )
         return _load(found, device, workers, memory)
     except EngineError as error:
@@ -171,9 +172,9 @@ def _given(folder: Path, model: Model, options: Options, device: torch.device) -
         engine.record, origin, asked, machine(device.index or 0), strict=False
     )
     if why:
+        how = f" --output {shlex.quote(str(folder))} --force"
         raise EngineError(
-            f"{folder}: {why}; `sketchify-rt build-engine {options.model} --output {folder} "
-            "--force` builds it for this machine"
+            f"{folder}: {why}; {_command(options.model, asked, how)} builds such a one"
         )
     return engine
 
@@ -193,6 +194,11 @@ def _there(folder: Path, origin: Origin, recipe: Recipe, where: Machine) -> Engi
     return engine if engine.record.key == engine_record.key(origin, recipe, where) else None
 
 
+def _command(model: str, precision: str, how: str = "") -> str:
+    form = "" if precision == "fp16" else f" --precision {precision}"
+    return f"`sketchify-rt build-engine {shlex.quote(model)}{form}{how}`"
+
+
 def _origin(model: Model, precision: EnginePrecision) -> Origin:
     kind = _kind(precision)
     digest = onnx_files.digest(model.file(kind), model.read(kind))
@@ -207,18 +213,6 @@ def _graph(model: Model, precision: EnginePrecision) -> bytes:
 
 def _kind(precision: EnginePrecision) -> Kind:
     return "int8" if precision == "int8" else "float"
-
-
-def _check(recipe: Recipe, model: Model) -> None:
-    """Raises OptionsError where the model cannot work on tiles of these sides."""
-    stride, halo = model.manifest.stride, model.manifest.halo
-    least = 2 * tiling.padded(halo, stride) + stride
-    smallest, _, longest = recipe.tile
-    if longest < least or any(side % stride for side in recipe.tile):
-        name = model.manifest.name
-        raise OptionsError(f"tile is {longest}; {name} needs a multiple of {stride} from {least}")
-    if not recipe.static and smallest > stride:
-        raise OptionsError(f"the least tile is {smallest}; of a dynamic engine it is {stride}")
 
 
 def _timing_name(where: Machine) -> str:

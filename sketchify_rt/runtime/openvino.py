@@ -65,9 +65,10 @@ class OpenVinoRuntime:
         """
         kind: Kind = "int8" if precision == "int8" else "float"
         streams = min(workers, threads)
+        data = model.read(kind)
         core = ov.Core()
         try:
-            network = core.read_model(model.read(kind))
+            network = core.read_model(data)
             processor = PrePostProcessor(network)
             processor.input().tensor().set_element_type(ov.Type.u8)
             processor.input().preprocess().convert_element_type(ov.Type.f32).scale(255.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,17 +37,19 @@ def verify(
     precision: EnginePrecision,
     device: torch.device,
     bounds: tuple[float, float] | None = None,
+    go_on: Callable[[], None] = lambda: None,
 ) -> Check:
     """How an engine does on crops of pictures; at its least, best and largest shape.
 
-    bounds: on the largest and the mean difference, None for those above. Raises EngineError where
-    it gives NaN, or tones that are further from those of the float32 model than that.
+    bounds: on the largest and the mean difference, None for those above. go_on: called now and
+    then; what it raises ends the verification. Raises EngineError where it gives NaN, or tones that
+    are further from those of the float32 model than that.
     """
     reference = TorchRuntime(model, device, precision="fp32")
     largest, total, pixels, tiles = 0.0, 0.0, 0, 0
     for shape in dict.fromkeys((runtime.least, runtime.best, runtime.most)):
         batches = [_tiles(shape, turn, device) for turn in range(_BATCHES)]
-        expected = [_by_parts(reference, binary) for binary in batches]
+        expected = [_by_parts(reference, binary, go_on) for binary in batches]
         # The first is run, the second captured, the rest replayed.
         made = _back_to_back(runtime, batches * 2, device)
         for tones, floats in zip(made, expected * 2, strict=True):
@@ -100,9 +102,13 @@ def _back_to_back(
     return tones
 
 
-def _by_parts(runtime: TorchRuntime, binary: Tensor) -> Tensor:
+def _by_parts(runtime: TorchRuntime, binary: Tensor, go_on: Callable[[], None]) -> Tensor:
     together = max(1, _REFERENCE // binary[0].numel())
-    return torch.cat([runtime(part) for part in torch.split(binary, together)])
+    tones = []
+    for part in torch.split(binary, together):
+        go_on()
+        tones.append(runtime(part))
+    return torch.cat(tones)
 
 
 def _megapixels_a_second(runtime: TensorRTRuntime, binary: Tensor) -> float:
