@@ -230,6 +230,28 @@ def test_where_an_engine_cannot_be_used_auto_says_so_and_others_refuse(
     assert runtime(device_memory=4096) == "TensorRTRuntime"
 
 
+@pytest.mark.usefixtures("trt")
+def test_a_dynamic_engine_gets_no_more_tiles_than_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sketchify_rt.runtime import engines, tensorrt
+
+    recipe = Recipe(tile=(8, 104, 160), batch=(1, 1, 2))
+    engine = engines.make(models.load("lite"), recipe, CPU)
+    seen: list[tuple[int, ...]] = []
+    call = tensorrt.TensorRTRuntime.__call__
+
+    def noted(runtime: Any, binary: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(binary.shape))
+        return call(runtime, binary)
+
+    monkeypatch.setattr(tensorrt.TensorRTRuntime, "__call__", noted)
+    sketchify = Sketchifier(device="cuda", engine=engine.folder)
+    sketches = list(sketchify.map([picture(40, 48)] * 8 + [picture(300, 210)]))
+    assert [sketch.shape for sketch in sketches] == [(40, 48)] * 8 + [(300, 210)]
+    assert seen[:4] == [(2, 40, 48)] * 4
+    assert {count for count, _, _ in seen} <= {1, 2}
+    assert all(max(sides) <= 160 for _, *sides in seen)
+
+
 def test_without_tensorrt_torch_runs_the_u_net(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

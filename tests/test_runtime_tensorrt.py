@@ -8,6 +8,7 @@ import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import MagicMock
 
 import fake_tensorrt
 import numpy as np
@@ -195,3 +196,18 @@ def test_where_memory_is_short_workers_are_fewer() -> None:
     assert opened(workers=3, memory=9 * workspace)._slots.qsize() == 3
     with pytest.raises(DeviceMemoryError, match="it needs 0 MiB of the GPU's memory to work in"):
         opened(workers=3, memory=workspace - 1)
+
+
+def test_an_event_that_is_refused_is_told(trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sketchify_rt.runtime import tensorrt
+
+    runtime = opened()
+    engine = runtime._slots.queue[0]._engine
+    context = engine._engine.create_execution_context()
+    for name in ("Stream", "Event"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    on_a_gpu = MagicMock(is_cuda=True)
+    tensorrt._Context(engine, context, on_a_gpu)
+    trt.fail = {"consumed"}
+    with pytest.raises(EngineError, match=r"lite: TensorRT takes no event .* \(bad event\)"):
+        tensorrt._Context(engine, context, on_a_gpu)
