@@ -66,13 +66,12 @@ def make(
     """The engine of that recipe for this machine, built and verified unless it is there.
 
     folder: where it is or will be, None for the cache. force: build also where it is there. bounds:
-    see `verify`.
-    timing_cache: TensorRT's measurements, read and written; None for a file in the cache. progress:
-    is told phase by phase. cancelled: set it to end the build.
+    see `verify`. timing_cache: TensorRT's measurements, read and written; None for a file in the
+    cache. progress: is told phase by phase. cancelled: set it to end the build.
 
     One process builds, others that want the same wait for it. What was there before stays until the
     new engine has passed its verification. Raises ModelError, OptionsError, BackendUnavailable,
-    EngineError, OutputError, and concurrent.futures.CancelledError.
+    EngineError, DeviceMemoryError, OutputError, and concurrent.futures.CancelledError.
     """
     where = machine(device.index or 0)
     origin = _origin(model, recipe.precision)
