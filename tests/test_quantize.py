@@ -21,8 +21,8 @@ from sketchify_rt import models
 from sketchify_rt.image import Gray
 from sketchify_rt.models import Manifest
 from sketchify_rt.runtime.openvino import OpenVinoRuntime
-from training.__main__ import main
-from training.data import INDEX, PIXELS
+from training.cli import main
+from training.pages import INDEX, PIXELS
 from training.export import halve_weights, inference_form, to_onnx
 from training.model import UNet, UNetConfig
 from training.quantize import unsign, widen_weights
@@ -174,7 +174,7 @@ def watch(event, arguments):
     if event.startswith("socket."):
         print(event, arguments)
 sys.addaudithook(watch)
-from training.__main__ import main
+from training.cli import main
 main(sys.argv[1:], standalone_mode=False)
 assert "nncf" in sys.modules and "openvino_telemetry" not in sys.modules
 """

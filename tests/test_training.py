@@ -14,13 +14,15 @@ from sketchify_rt import Sketchifier, models
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import native, reference
 from training import metrics
-from training.__main__ import main
-from training.data import Crops, Pages
+from training.checkpoint import load_model
+from training.cli import main
+from training.data import Crops
 from training.evaluate import blurred_binary, evaluate, predictor, white
 from training.export import inference_form
-from training.fit import FitOptions, fit, load_model
+from training.fit import FitOptions, fit
 from training.losses import sketch_loss, ssim_map
 from training.model import UNet, UNetConfig, flop_per_pixel
+from training.pages import Pages
 
 TINY = UNetConfig(width=4, depth=2, unshuffle=2)
 

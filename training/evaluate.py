@@ -17,9 +17,10 @@ from sketchify_rt.kernels import native
 from sketchify_rt.options import Precision
 from sketchify_rt.tiling import pad
 from training import metrics
-from training.data import Pages, as_tensor
-from training.fit import load_model
+from training.checkpoint import load_model
+from training.data import as_tensor
 from training.metrics import Metrics
+from training.pages import Pages
 
 Predict = Callable[[Gray], Gray]
 """From a gray page to its sketch, uint8 (H, W) both."""

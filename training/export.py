@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sketchify_rt.models import Manifest
-from training.fit import load_checkpoint
+from training.checkpoint import load
 from training.model import UNet, UNetConfig, flop_per_pixel
 
 OPSET = 20
@@ -26,7 +26,7 @@ def export(checkpoint: Path, output: Path, credit: str, data: str) -> Manifest:
 
     credit: the line that the licence of the training pages asks for. data: what they were.
     """
-    state = load_checkpoint(checkpoint)
+    state = load(checkpoint)
     config = UNetConfig(**state["config"])
     model = UNet(config)
     model.load_state_dict(state["model"])

@@ -6,14 +6,15 @@ import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from training.data import Crops, Pages
+from training import checkpoint
+from training.data import Crops
 from training.losses import sketch_loss
 from training.model import UNet, UNetConfig
+from training.pages import Pages
 
 LEARNING_RATE = 2e-3
 WARMUP = 200  # steps
@@ -37,27 +38,6 @@ class FitOptions:
     device: str = "cpu"
     checkpoint_every: int = 250
     compile: bool = False
-
-
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write atomically: an interrupted run keeps the checkpoint before."""
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)
-
-
-def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
-    """What `save_checkpoint` wrote: options, progress and the states of model and optimizer."""
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    return state
-
-
-def load_model(checkpoint: Path) -> UNet:
-    """The U-Net of a checkpoint, on the CPU in evaluation mode, float32."""
-    state = load_checkpoint(checkpoint)
-    model = UNet(UNetConfig(**state["config"]))
-    model.load_state_dict(state["model"])
-    return model.eval()
 
 
 def _forget_after(log: Path, step: int) -> None:
@@ -100,7 +80,7 @@ def fit(config: UNetConfig, options: FitOptions) -> Path:
     )
     first = 0
     if path.exists():
-        state = load_checkpoint(path, options.device)
+        state = checkpoint.load(path, options.device)
         differing = [name for name, value in run.items() if state[name] != value]
         if differing:
             raise ValueError(
@@ -133,7 +113,7 @@ def fit(config: UNetConfig, options: FitOptions) -> Path:
                 log.write(json.dumps(entry) + "\n")
                 log.flush()
             if done % options.checkpoint_every == 0 or done == options.steps:
-                save_checkpoint(
+                checkpoint.save(
                     path,
                     {
                         **run,

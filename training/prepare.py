@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from sketchify_rt.codec import cpu as codec
 from sketchify_rt.options import MAX_PIXELS
-from training.data import INDEX, PIXELS
+from training.pages import INDEX, PIXELS
 
 
 def prepare(source: Path, output: Path) -> int:

@@ -15,7 +15,8 @@ from onnx import numpy_helper
 
 from sketchify_rt.models import Model
 from sketchify_rt.runtime.openvino import without_telemetry
-from training.data import Crops, Pages
+from training.data import Crops
+from training.pages import Pages
 
 # NNCF measures with ONNX Runtime, which reports its use as well, unless told before it is loaded.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -1,0 +1,22 @@
+"""`python -m training export`: write a checkpoint as ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--data", required=True, help="What the training pages were, for the manifest.")
+@click.option("--credit", required=True, help="The credit line that their licence asks for.")
+def command(checkpoint: Path, output: Path, data: str, credit: str) -> None:
+    """Write CHECKPOINT as OUTPUT (.onnx) with its manifest (.json) beside it."""
+    from training.export import export as run
+
+    if output.suffix != ".onnx":
+        raise click.BadParameter(f"{output} does not end in .onnx", param_hint="OUTPUT")
+    run(checkpoint, output, credit=credit, data=data)
+    click.echo(output)

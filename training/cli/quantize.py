@@ -1,0 +1,21 @@
+"""`python -m training quantize`: make the INT8 form of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("model")
+@click.argument("pages", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--crops", type=click.IntRange(1), default=300, help="Crops to calibrate on.")
+@click.option("--seed", type=int, default=0, help="Chooses the crops.")
+def command(model: str, pages: Path, crops: int, seed: int) -> None:
+    """Write the INT8 form of MODEL (.onnx) beside it, calibrated on prepared PAGES."""
+    from sketchify_rt import models
+    from training.pages import Pages
+    from training.quantize import quantize as run
+
+    click.echo(run(models.load(model), Pages.load(pages), crops, seed).file("int8"))
