@@ -17,7 +17,8 @@ from sketchify_rt.kernels import native
 from sketchify_rt.models import Kind
 from training.evaluate import blurred_binary
 from training.metrics import measure
-from training.model import UNet, UNetConfig, flop_per_pixel
+from training.model import UNet, flop_per_pixel
+from training.recipe import UNetConfig
 
 
 def copied(folder: Path) -> Path:

@@ -22,10 +22,11 @@ from sketchify_rt.image import Gray
 from sketchify_rt.models import Manifest
 from sketchify_rt.runtime.openvino import OpenVinoRuntime
 from training.cli import main
-from training.pages import INDEX, PIXELS
 from training.export import halve_weights, inference_form, to_onnx
-from training.model import UNet, UNetConfig
+from training.model import UNet
+from training.pages import INDEX, PIXELS
 from training.quantize import unsign, widen_weights
+from training.recipe import UNetConfig
 
 TINY = UNetConfig(width=4, depth=1, unshuffle=2)
 

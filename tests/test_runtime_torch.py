@@ -33,7 +33,8 @@ from sketchify_rt.runtime.cuda_graphs import Slot
 from sketchify_rt.runtime.openvino import OpenVinoRuntime
 from sketchify_rt.runtime.torch import TorchRuntime
 from training.export import halve_weights, inference_form, to_onnx
-from training.model import UNet, UNetConfig
+from training.model import UNet
+from training.recipe import UNetConfig
 
 CPU = torch.device("cpu")
 LITE = models.load("lite")

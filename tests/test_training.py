@@ -21,8 +21,9 @@ from training.evaluate import blurred_binary, evaluate, predictor, white
 from training.export import inference_form
 from training.fit import FitOptions, fit
 from training.losses import sketch_loss, ssim_map
-from training.model import UNet, UNetConfig, flop_per_pixel
+from training.model import UNet, flop_per_pixel
 from training.pages import Pages
+from training.recipe import UNetConfig
 
 TINY = UNetConfig(width=4, depth=2, unshuffle=2)
 

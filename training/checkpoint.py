@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from training.model import UNet, UNetConfig
+from training.model import UNet
+from training.recipe import UNetConfig
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

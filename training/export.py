@@ -15,7 +15,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sketchify_rt.models import Manifest
 from training.checkpoint import load
-from training.model import UNet, UNetConfig, flop_per_pixel
+from training.model import UNet, flop_per_pixel
+from training.recipe import UNetConfig
 
 OPSET = 20
 _ConvNorm = tuple[nn.Conv2d, nn.BatchNorm2d]

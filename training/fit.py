@@ -13,8 +13,9 @@ from tqdm import tqdm
 from training import checkpoint
 from training.data import Crops
 from training.losses import sketch_loss
-from training.model import UNet, UNetConfig
+from training.model import UNet
 from training.pages import Pages
+from training.recipe import UNetConfig
 
 LEARNING_RATE = 2e-3
 WARMUP = 200  # steps

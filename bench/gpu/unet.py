@@ -36,7 +36,8 @@ from sketchify_rt.kernels import reference
 from sketchify_rt.models import Model
 from sketchify_rt.runtime import onnx_graph
 from sketchify_rt.runtime.torch import TorchRuntime
-from training.model import UNet, UNetConfig
+from training.model import UNet
+from training.recipe import UNetConfig
 
 _CALLS = 3  # before measuring: a shape's second use is captured, its third replayed
 

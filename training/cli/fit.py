@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from training.fit import FitOptions
-from training.model import UNetConfig
+from training.recipe import UNetConfig
 
 _FIT = {field.name: field.default for field in dataclasses.fields(FitOptions)}
 
