@@ -5,6 +5,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#ifdef SKETCHIFY_X86
+#include <cpuid.h>
+#endif
+
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -46,6 +50,17 @@ std::vector<std::string> isas() {
   for (const Isa& isa : all_isas())
     if (isa.supported) names.emplace_back(isa.name);
   return names;
+}
+
+bool vnni() {
+#ifdef SKETCHIFY_X86
+  // By number, since Clang before 19 does not know AVX-VNNI by name: leaf 7, 1, EAX, bit 4.
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  const bool avx_vnni = __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
+  return __builtin_cpu_supports("avx512vnni") || (__builtin_cpu_supports("avx2") && avx_vnni);
+#else
+  return false;
+#endif
 }
 
 const Isa& find(const std::string& name) {
@@ -118,6 +133,7 @@ PYBIND11_MODULE(_native, m) {
   using namespace pybind11::literals;
   m.doc() = "Kernels in C++; sketchify_rt.kernels.native is their door.";
   m.def("isas", &sketchify::isas, "Instruction sets this processor can run, the plainest first.");
+  m.def("vnni", &sketchify::vnni, "Whether the processor has AVX-512 VNNI or AVX-VNNI.");
   m.def("binarize", &sketchify::binarize, "gray"_a.noconvert(), "out"_a.noconvert(), "threads"_a,
         "isa"_a);
   m.def("dodge", &sketchify::dodge, "gray"_a.noconvert(), "out"_a.noconvert(), "strength"_a,

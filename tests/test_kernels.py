@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -241,6 +243,13 @@ def test_the_environment_forces_an_isa(isa: str) -> None:
     code = "from sketchify_rt.kernels import native; print(native.isa())"
     assert run_python(code, SKETCHIFY_ISA=isa).stdout == f"{isa}\n"
     assert run_python(code, SKETCHIFY_ISA="").stdout == f"{native.isas()[-1]}\n"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have no VNNI")
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="only Linux lists what there is")
+def test_vnni_is_what_the_system_says() -> None:
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    assert native.vnni() == bool({"avx512_vnni", "avx_vnni"} & set(text.split()))
 
 
 def test_an_isa_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

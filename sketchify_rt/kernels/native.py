@@ -94,6 +94,15 @@ def isa() -> str:
     return forced
 
 
+def vnni() -> bool:
+    """Whether this processor has dot products of 8-bit integers: AVX-512 VNNI or AVX-VNNI.
+
+    Whatever `isa()` is. False on ARM, whose own ones OpenVINO makes little of: convolutions of few
+    channels are slower in INT8 than in float32 there (ARM-software/ComputeLibrary, issue 1225).
+    """
+    return _native.vnni()
+
+
 def _source(array: NDArray[Any], dtype: type[np.generic], name: str) -> NDArray[Any]:
     if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 2:
         got = (
