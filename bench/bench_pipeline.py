@@ -6,7 +6,8 @@ page.
 Second table: the pipeline from files to files on all cores. core_ms is cores x wall time a page;
 waste is core_ms over the sum of the mode's stages alone, so 1 means that nothing waits, and nothing
 is in another's way. ratio is images/s against the OpenCV loop (imread, cvtColor, GaussianBlur,
-divide, imwrite, on the same cores). Stages, pipeline and loop take turns in the same rounds.
+divide, imwrite, on the same cores). Stages, pipeline and loop take turns in the same rounds. The
+U-Net computes in what --precision is on this processor, which the row tells.
 """
 
 from __future__ import annotations
@@ -28,8 +29,7 @@ from sketchify_rt.batch.sources import Job, Sources
 from sketchify_rt.codec import cpu as codec
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import native
-from sketchify_rt.options import MAX_PIXELS, Mode, Options
-from sketchify_rt.runtime.openvino import OpenVinoRuntime
+from sketchify_rt.options import MAX_PIXELS, PRECISIONS, Mode, Options, Precision
 
 T = TypeVar("T")
 
@@ -42,10 +42,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--pages", type=Path, default=Path("samples"), help="folder of pictures (default: samples)"
     )
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the U-Net")
     options = parser.parse_args(argv)
     jobs = list(Sources([str(options.pages)], Path("none")))
     with tempfile.TemporaryDirectory() as folder:
-        measured = {mode: measure(mode, jobs, Path(folder), options.seconds) for mode in MODES}
+        measured = {
+            mode: measure(mode, options.precision, jobs, Path(folder), options.seconds)
+            for mode in MODES
+        }
     alone = [
         {"mode": mode, "stage": stage, "alone_ms": ms}
         for mode, (stages, _) in measured.items()
@@ -58,7 +62,7 @@ def main(argv: list[str]) -> None:
 
 
 def measure(
-    mode: Mode, jobs: list[Job], folder: Path, seconds: float
+    mode: Mode, precision: Precision, jobs: list[Job], folder: Path, seconds: float
 ) -> tuple[dict[str, float], harness.Row]:
     """Milliseconds a page of each stage alone, and the row of the mode."""
     files = [job.source for job in jobs]
@@ -68,8 +72,8 @@ def measure(
     sink = Folder(folder / mode, "png", "overwrite")
     cores = Options().thread_count
     cv2.setNumThreads(cores)
-    works = stages(mode, files, folder / "page.png")
-    with Sketchifier(mode=mode) as engine:
+    with Sketchifier(mode=mode, precision=precision, device="cpu") as engine:
+        works = stages(engine, files, folder / "page.png")
         times = harness.medians_ms(
             {
                 **works,
@@ -85,6 +89,7 @@ def measure(
     core_ms = cores * page_ms["ours"]
     row = {
         "mode": mode,
+        "precision": engine.precision or "",
         "cores": cores,
         "images_s": 1e3 / page_ms["ours"],
         "opencv_images_s": 1e3 / page_ms["opencv"],
@@ -96,16 +101,16 @@ def measure(
     return alone, row
 
 
-def stages(mode: Mode, files: list[Path], output: Path) -> dict[str, Callable[[], object]]:
+def stages(engine: Sketchifier, files: list[Path], output: Path) -> dict[str, Callable[[], object]]:
     """The stages of a mode, each over all files on one thread, on inputs that are there already."""
     pages = [decode(path) for path in files]
     works: dict[str, Callable[[], object]] = {"read and decode": partial(each, decode, files)}
-    if mode == "dodge":
+    if engine.options.mode == "dodge":
         results = [native.dodge(page) for page in pages]
         works["dodge"] = partial(each, native.dodge, pages)
     else:
         model = models.load("lite")
-        infer = OpenVinoRuntime(model, threads=1)
+        infer = engine.backend.open_runtime(model, threads=1, workers=1).infer
         binaries = [native.binarize(page) for page in pages]
         tiles = [tiling.pad(binary, model.manifest.stride)[None] for binary in binaries]
         tones = [infer(tile)[0] for tile in tiles]

@@ -18,7 +18,7 @@ from sketchify_rt import models, tiling
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import native
 from sketchify_rt.models import Model
-from sketchify_rt.options import PRECISIONS, Options, Precision
+from sketchify_rt.options import ARITHMETICS, Arithmetic, Options
 from sketchify_rt.runtime.openvino import OpenVinoRuntime
 
 
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     threads = Options().thread_count
     rows = [
         measure(model, tile, precision, threads, workers, options.seconds)
-        for precision in PRECISIONS
+        for precision in ARITHMETICS
         if precision != "int8" or model.manifest.int8_sha256
         for workers in sorted({1, min(2, threads), threads})
     ]
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
 
 
 def measure(
-    model: Model, tile: Gray, precision: Precision, threads: int, workers: int, seconds: float
+    model: Model, tile: Gray, precision: Arithmetic, threads: int, workers: int, seconds: float
 ) -> dict[str, object]:
     """One row: `workers` images at a time on `threads` threads."""
     ours = OpenVinoRuntime(model, threads, workers, precision)
@@ -72,7 +72,7 @@ def measure(
 
 
 def _bare(
-    model: Model, tile: Gray, precision: Precision, threads: int, workers: int
+    model: Model, tile: Gray, precision: Arithmetic, threads: int, workers: int
 ) -> list[Callable[[], object]]:
     """`workers` requests of the model as it is, each ready to run on the tile."""
     import openvino as ov  # after our runtime, which keeps its telemetry out

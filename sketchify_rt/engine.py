@@ -22,7 +22,7 @@ from sketchify_rt.errors import (
     bare,
 )
 from sketchify_rt.image import Gray
-from sketchify_rt.options import Encoding, Options
+from sketchify_rt.options import Encoding, Options, Precision
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -70,6 +70,14 @@ class Sketchifier:
         self._runtime: backend.Runtime | None = None
         self._workers = 0
         self._lock = threading.Lock()
+
+    @property
+    def precision(self) -> Precision | None:
+        """Arithmetic of the U-Net, see `Options`: what "auto" is here; None in the other modes.
+
+        "auto" only where it is that of `engine`, which may be any.
+        """
+        return None if self._model is None else self.backend.precision(self._model)
 
     def __reduce__(self) -> tuple[Callable[[Options], Sketchifier], tuple[Options]]:
         # For worker processes: the options travel, the model is opened anew.

@@ -10,11 +10,13 @@ from typing import Literal, get_args
 from sketchify_rt.errors import OptionsError
 
 Mode = Literal["sketch", "dodge", "binary"]
-Precision = Literal["auto", "fp32", "int8"]
+Arithmetic = Literal["fp32", "half", "int8"]
+Precision = Literal["auto", Arithmetic]
 Runtime = Literal["auto", "openvino", "torch", "tensorrt"]
 Format = Literal["png", "jpg", "webp"]
 
 MODES: tuple[Mode, ...] = get_args(Mode)
+ARITHMETICS: tuple[Arithmetic, ...] = get_args(Arithmetic)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -36,12 +38,13 @@ class Options:
     model: name of a shipped model, or path of an ONNX file with its manifest beside it.
     device: "auto", "cpu", "cuda" or "cuda:N". Only "auto" falls back to another, and says so.
     mode: "sketch" paints tones with the U-Net; "dodge" and "binary" are the classic filters alone.
-    precision: arithmetic of the U-Net. "auto" is the fastest that the processor has instructions
-        for, bfloat16 or float32; "fp32" is float32 everywhere, equal up to the rounding of sums.
-        Measured on "lite": bfloat16 is 1.9 times as fast and moves a tone by at most 4 of 255
-        levels, 0.05 on average. "int8" is the model's quantized form, where it has one: on a
-        CPU 1.8 times as fast again, a tone moves by at most 26 levels, 0.2 on average; on a GPU
-        a TensorRT engine.
+    precision: arithmetic of the U-Net. "fp32" is float32 everywhere, equal up to the rounding of
+        sums. "half" is floats of 16 bits: FP16 on a GPU, bfloat16 on a CPU with instructions for
+        it, else float32. "int8" is the model's quantized form, if it has one; on a GPU by a
+        TensorRT engine. "auto" is "int8" where a CPU has dot products of 8-bit integers (VNNI) and
+        the model that form, the one of `engine` if given, else "half".
+        Measured on "lite", in levels of 255 from float32: bfloat16 is twice as fast, a tone moves
+        by at most 4, 0.05 on average; INT8 3.7 times, by at most 26, 0.2 on average.
     threads: processor threads used at most, 1..MAX_THREADS; None for all this process may run on.
     strength: line strength, 0..4. 1 leaves the model's tones; ink is multiplied by it.
         Applies to "sketch" and "dodge".
@@ -57,7 +60,7 @@ class Options:
     device_memory: MiB of a GPU's memory used at most, about, at least 512; None for three quarters
         of what is free when it is opened.
     compile: on a GPU, let torch.compile fuse the U-Net: a minute at the start, faster from there.
-        Only with precision "auto", since it keeps to no other, and not with TensorRT.
+        Only with precision "auto" or "half", since it keeps to no other, and not with TensorRT.
     runtime: what runs the U-Net: "openvino" on a CPU; "torch" or "tensorrt" on a GPU. "auto" takes
         on a GPU a TensorRT engine that `sketchify-rt build-engine` made for this model and this
         machine, and torch, with a note, where there is none; "tensorrt" builds what is missing or
@@ -99,8 +102,8 @@ class Options:
             raise OptionsError("square and max_side both set the size; give one of them")
         if not isinstance(self.compile, bool):
             raise OptionsError(f"compile is {self.compile!r}; it may be True or False")
-        if self.compile and self.precision != "auto":
-            raise OptionsError("compile rounds products as it likes; give precision auto with it")
+        if self.compile and self.precision not in ("auto", "half"):
+            raise OptionsError("compile rounds products as it likes; give precision auto or half")
         self._check_runtime()
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pictures import picture
 
-from sketchify_rt import BackendUnavailable, Options, Sketchifier, backend
+from sketchify_rt import BackendUnavailable, ModelError, Options, Sketchifier, backend, models
+from sketchify_rt.kernels import native
+from sketchify_rt.options import ARITHMETICS, Precision
 
 
 def test_cpu_and_auto_are_there() -> None:
@@ -51,6 +57,42 @@ def test_a_missing_library_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPat
     monkeypatch.delitem(sys.modules, "sketchify_rt.runtime.openvino", raising=False)
     with pytest.raises(BackendUnavailable, match="pip install openvino"):
         Sketchifier().prepare()
+
+
+@pytest.mark.parametrize(("vnni", "chosen"), [(True, "int8"), (False, "half")])
+def test_auto_is_int8_where_the_processor_is_made_for_it(
+    monkeypatch: pytest.MonkeyPatch, vnni: bool, chosen: Precision
+) -> None:
+    monkeypatch.setattr(native, "vnni", lambda: vnni)
+    gray = picture(64, 72)
+    sketchify = Sketchifier(device="cpu")
+    assert sketchify.precision == chosen
+    np.testing.assert_array_equal(sketchify(gray), Sketchifier(precision=chosen)(gray))
+    for precision in ARITHMETICS:
+        assert Sketchifier(precision=precision).precision == precision
+
+
+@pytest.mark.parametrize("lacks", ["file", "entry"])
+def test_auto_is_half_for_a_model_without_an_int8_form(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    lacks: str,
+) -> None:
+    monkeypatch.setattr(native, "vnni", lambda: True)
+    lite = models.load("lite")
+    bare = dataclasses.replace(lite.manifest, int8_sha256=None)
+    (lite.manifest if lacks == "file" else bare).write(tmp_path / "own.json")
+    shutil.copy(lite.path, tmp_path / "own.onnx")
+    if lacks == "entry":
+        shutil.copy(lite.file("int8"), tmp_path / "own.int8.onnx")
+    gray = picture(64, 72)
+    sketchify = Sketchifier(tmp_path / "own.onnx")
+    assert sketchify.precision == "half"
+    np.testing.assert_array_equal(sketchify(gray), Sketchifier(precision="half")(gray))
+    assert not caplog.records
+    with pytest.raises(ModelError, match=r"own\.(int8\.)?onnx: (it has no INT8|cannot be read)"):
+        Sketchifier(tmp_path / "own.onnx", precision="int8").prepare()
 
 
 def test_available_lists_every_backend() -> None:

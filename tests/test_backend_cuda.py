@@ -37,6 +37,7 @@ from sketchify_rt.backend import cuda
 from sketchify_rt.backend.cuda import LANES, CudaBackend
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import numba_cuda, reference, triton
+from sketchify_rt.options import ARITHMETICS
 from sketchify_rt.runtime.engine_record import Machine, Recipe
 
 RNG = np.random.default_rng(0)
@@ -202,6 +203,16 @@ def test_an_engine_in_the_cache_is_used_and_serves_every_size() -> None:
     assert runtime.most_pixels == 4 * 208**2
     small = picture(90, 33)  # near its border in all places, beyond which the tile goes on
     assert 0 < np.abs(by_engine(small).astype(int) - by_torch(small)).mean() < 2
+
+
+def test_precision_is_half_or_what_was_asked_for_or_the_engines() -> None:
+    def precision(**options: Any) -> str:
+        return made_up(Options(**options)).precision(models.load("lite"))
+
+    assert precision() == precision(runtime="torch") == "half"
+    assert [precision(precision=name) for name in ARITHMETICS] == [*ARITHMETICS]
+    assert precision(engine="folder") == "auto"
+    assert precision(engine="folder", precision="int8") == "int8"
 
 
 def test_where_an_engine_cannot_be_used_auto_says_so_and_others_refuse(

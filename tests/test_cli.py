@@ -22,6 +22,7 @@ from click.testing import CliRunner, Result
 
 from sketchify_rt.cli import convert, main
 from sketchify_rt.errors import BackendUnavailable, DecodeError
+from sketchify_rt.kernels import native
 from sketchify_rt.options import Encoding, Options
 
 
@@ -388,6 +389,18 @@ def test_info_tells_what_is_there_and_what_is_not() -> None:
         assert word in text.stdout
     assert [model["name"] for model in found["models"]] == ["lite"]
     assert found["models"][0]["credit"] in text.stdout
+
+
+@pytest.mark.parametrize(("vnni", "precision"), [(True, "int8"), (False, "half")])
+def test_info_tells_what_auto_is_here(
+    monkeypatch: pytest.MonkeyPatch, vnni: bool, precision: str
+) -> None:
+    monkeypatch.setattr(native, "vnni", lambda: vnni)
+    text = CliRunner().invoke(main, ["info"]).stdout
+    assert f"precision auto on this CPU: {precision}" in text
+    assert f"dot products      {'VNNI' if vnni else 'no VNNI'}\n" in text
+    found = json.loads(CliRunner().invoke(main, ["info", "--json"]).stdout)
+    assert (found["isa"]["vnni"], found["models"][0]["cpu_precision"]) == (vnni, precision)
 
 
 def draw(path: str) -> None:

@@ -28,6 +28,7 @@ from sketchify_rt import (
 )
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import reference
+from sketchify_rt.options import ARITHMETICS, PRECISIONS, Precision
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +44,15 @@ def decoded(data: bytes) -> Gray:
     return np.asarray(PIL.Image.open(io.BytesIO(data)))
 
 
-def test_the_sketch_is_the_model_applied_to_the_binary(sketchify: Sketchifier) -> None:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_sketch_is_the_model_applied_to_the_binary(precision: Precision) -> None:
     from sketchify_rt.runtime.openvino import OpenVinoRuntime
 
     gray = picture(96, 120)  # multiples of the stride: no padding
     binary = reference.binarize(gray)
-    tones = OpenVinoRuntime(models.load("lite"), 1)(binary[None])[0]
+    sketchify = Sketchifier(precision=precision)
+    assert sketchify.precision in ({precision} if precision != "auto" else {"int8", "half"})
+    tones = OpenVinoRuntime(models.load("lite"), 1, precision=sketchify.precision)(binary[None])[0]
     np.testing.assert_array_equal(sketchify(gray), reference.compose(tones))
 
 
@@ -56,6 +60,7 @@ def test_the_classic_filters() -> None:
     gray = picture()
     np.testing.assert_array_equal(Sketchifier(mode="binary")(gray), reference.binarize(gray))
     np.testing.assert_array_equal(Sketchifier(mode="dodge")(gray), reference.dodge(gray))
+    assert Sketchifier(mode="dodge").precision is None
 
 
 def test_every_kind_of_input_gives_the_same_sketch(sketchify: Sketchifier, tmp_path: Path) -> None:
@@ -85,9 +90,14 @@ def test_the_size_is_the_inputs(sketchify: Sketchifier, shape: tuple[int, int]) 
     assert sketchify(picture(*shape)).shape == shape
 
 
-def test_tiles_give_the_whole_image(sketchify: Sketchifier) -> None:
-    gray = picture(530, 401)
-    np.testing.assert_array_equal(Sketchifier(tile=256)(gray), sketchify(gray))
+@pytest.mark.parametrize("precision", ARITHMETICS)
+def test_tiles_and_threads_make_no_difference(precision: Precision) -> None:
+    gray = picture(531, 403)
+    whole = Sketchifier(precision=precision, threads=1)(gray)
+    for tile, threads in (256, 1), (304, 2), (2048, 2):
+        tiled = Sketchifier(precision=precision, tile=tile, threads=threads)
+        for sketch in [tiled(gray), *tiled.map([gray] * 3, workers=2)]:
+            np.testing.assert_array_equal(sketch, whole)
 
 
 def test_strength(sketchify: Sketchifier) -> None:

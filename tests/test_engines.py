@@ -282,8 +282,15 @@ def test_an_engine_keeps_its_precision(engines: Any) -> None:
     assert engines.open_runtime(LITE, Options(precision="fp32"), CPU, 1).dtype == torch.float32
     with pytest.raises(EngineError, match="built for fp32, not int8"):
         engines.open_runtime(LITE, Options(engine=folder, precision="int8"), CPU, 1)
-    with pytest.raises(EngineError, match="no TensorRT engine of lite"):
-        engines.open_runtime(LITE, Options(), CPU, 1)
+    with pytest.raises(EngineError, match=r"built for fp32, not fp16; .* --output .* builds such"):
+        engines.open_runtime(LITE, Options(engine=folder, precision="half"), CPU, 1)
+    for precision in ("auto", "half"):
+        options = Options(precision=precision)
+        with pytest.raises(EngineError, match=r"no TensorRT engine of lite.*build-engine lite` "):
+            engines.open_runtime(LITE, options, CPU, 1)
+    half = engines.make(LITE, SMALL, CPU)
+    for options in Options(precision="half"), Options(engine=str(half.folder), precision="half"):
+        assert engines.open_runtime(LITE, options, CPU, 1).dtype == torch.float16
 
 
 def test_int8_is_made_of_the_quantized_form(engines: Any) -> None:

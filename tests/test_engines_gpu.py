@@ -63,7 +63,7 @@ def test_an_engine_is_built_verified_and_paints_what_torch_does(name: str) -> No
     engine = engines.make(LITE, recipe, torch.device("cuda", 0))
     assert engine.record.check.largest < 32
     pages = [picture(700, 530, seed) for seed in range(5)]
-    precision = {"fp16": "auto"}.get(recipe.precision, recipe.precision)
+    precision = {"fp16": "half"}.get(recipe.precision, recipe.precision)
     by_engine = Sketchifier(device="cuda", engine=engine.folder, precision=precision)
     by_torch = Sketchifier(device="cuda", runtime="torch")
     for sketch, expected in zip(by_engine.map(pages), by_torch.map(pages), strict=True):

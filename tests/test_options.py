@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from sketchify_rt import Encoding, Options, OptionsError
+from sketchify_rt.options import Precision
 
 
 def test_the_defaults_are_valid() -> None:
@@ -22,11 +23,16 @@ def test_devices(device: str) -> None:
     assert Options(device=device).device == device
 
 
+@pytest.mark.parametrize("precision", ["auto", "half"])
+def test_compiling_is_for_half(precision: Precision) -> None:
+    assert Options(compile=True, precision=precision).compile
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"mode": "pencil"}, "mode is 'pencil'; it may be one of sketch, dodge, binary"),
-        ({"precision": "int3"}, "precision is 'int3'; it may be one of auto, fp32, int8"),
+        ({"precision": "int3"}, "precision is 'int3'; it may be one of auto, fp32, half, int8"),
         ({"device": "gpu"}, "device is 'gpu'"),
         ({"device": "cuda:x"}, "device is 'cuda:x'"),
         ({"device": "cpu "}, "device is 'cpu '"),
@@ -51,7 +57,8 @@ def test_devices(device: str) -> None:
         ({"batch": 0}, "batch is 0; it may be 1 to 1024"),
         ({"device_memory": 100}, "device_memory is 100; it may be 512 to"),
         ({"compile": 1}, "compile is 1"),
-        ({"compile": True, "precision": "fp32"}, "give precision auto"),
+        ({"compile": True, "precision": "fp32"}, "give precision auto or half"),
+        ({"compile": True, "precision": "int8"}, "give precision auto or half"),
         ({"runtime": "onnx"}, "runtime is 'onnx'; it may be one of auto, openvino, torch, ten"),
         ({"engine": 3}, "engine is 3; it must be a str"),
         ({"engine": "folder", "runtime": "torch"}, "engine is TensorRT's, runtime torch"),

@@ -514,7 +514,7 @@ def test_gpu_float32_is_that_of_the_cpu_whatever_the_flags(
 def test_gpu_half_precision_moves_a_tone_by_less_than_a_level(
     runtime: TorchRuntime, cuda: torch.device, compile_it: bool
 ) -> None:
-    half = TorchRuntime(LITE, cuda, compile=compile_it)
+    half = TorchRuntime(LITE, cuda, precision="half", compile=compile_it)
     page = binary(3, 256, 264)
     for _ in range(3):
         tones = half(page.to(cuda))

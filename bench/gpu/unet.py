@@ -112,7 +112,7 @@ def _batch(image: Tensor, most: int) -> Tensor:
 def _difference(setup: Setup, model: Model, binary: Tensor) -> Table:
     tones = [
         TorchRuntime(model, setup.device, precision=precision)(binary[None]).float()
-        for precision in ("auto", "fp32")
+        for precision in ("half", "fp32")
     ]
     levels = (tones[0] - tones[1]).abs() * 255
     row = {"largest_level": float(levels.max()), "mean_level": float(levels.mean())}

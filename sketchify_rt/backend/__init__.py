@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError
 from sketchify_rt.image import Gray
 from sketchify_rt.models import Model
-from sketchify_rt.options import Encoding, Options
+from sketchify_rt.options import Encoding, Options, Precision
 from sketchify_rt.tiling import Tile
 
 Image = Any
@@ -57,6 +57,9 @@ class Backend(Protocol):
     workers: int
     """Batches carried at the same time, unless told otherwise."""
     most_workers: int
+
+    def precision(self, model: Model) -> Precision:
+        """What the option is for the model: "auto" only where that is for an engine to say."""
 
     def lane(self, beside: bool) -> AbstractContextManager[None]:
         """Where the work of one batch is queued: beside that of other workers, or of the caller."""

@@ -15,7 +15,7 @@ from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, In
 from sketchify_rt.image import Gray, resize
 from sketchify_rt.kernels import native
 from sketchify_rt.models import Model
-from sketchify_rt.options import Encoding, Options
+from sketchify_rt.options import Arithmetic, Encoding, Options
 from sketchify_rt.tiling import Tile
 
 
@@ -35,6 +35,13 @@ class CpuBackend:
         self.workers = options.worker_count
         self.most_workers = options.thread_count
         self._precision = options.precision
+
+    def precision(self, model: Model) -> Arithmetic:
+        """INT8 where it is the fastest: the model has such a form, and the processor VNNI."""
+        if self._precision != "auto":
+            return self._precision
+        quantized = model.manifest.int8_sha256 is not None and model.file("int8").is_file()
+        return "int8" if quantized and native.vnni() else "half"
 
     def lane(self, beside: bool) -> AbstractContextManager[None]:
         """Nothing: each thread works beside the others."""
@@ -85,7 +92,7 @@ class CpuBackend:
             from sketchify_rt.runtime.openvino import OpenVinoRuntime
         except ImportError as error:
             raise BackendUnavailable(f"cpu: {error}; `pip install openvino` mends it") from error
-        return Runtime(OpenVinoRuntime(model, threads, workers, self._precision))
+        return Runtime(OpenVinoRuntime(model, threads, workers, self.precision(model)))
 
     def cut(self, images: Sequence[Gray], tiles: Sequence[Tile]) -> Gray:
         """A view of the image, where the one tile lies within it."""

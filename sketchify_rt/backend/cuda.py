@@ -31,7 +31,7 @@ from sketchify_rt.errors import (
 )
 from sketchify_rt.image import Gray
 from sketchify_rt.models import Model
-from sketchify_rt.options import Encoding, Options
+from sketchify_rt.options import Encoding, Options, Precision
 from sketchify_rt.runtime.driver import driver
 from sketchify_rt.runtime.torch import TorchRuntime
 from sketchify_rt.tiling import Tile
@@ -148,6 +148,12 @@ class CudaBackend:
                 f"`{INSTALL}` installs it"
             )
         self.note = "; ".join(notes) or None
+
+    def precision(self, model: Model) -> Precision:
+        """Half, unless told otherwise; a given engine has its own."""
+        options = self._options
+        half = options.precision == "auto" and options.engine is None
+        return "half" if half else options.precision
 
     @contextmanager
     def lane(self, beside: bool) -> Iterator[None]:

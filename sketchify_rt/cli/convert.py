@@ -120,8 +120,9 @@ class _Refusal(click.ClickException):
     type=click.Choice(PRECISIONS),
     default=Options.precision,
     show_default=True,
-    help="Arithmetic of the U-Net: auto is the fastest float of this processor, or FP16 on a GPU; "
-    "fp32 is float32 everywhere; int8 is the model's quantized form, with OpenVINO or TensorRT.",
+    help="Arithmetic of the U-Net: auto is int8 on a CPU with VNNI if the model has that form, and "
+    "else half; half is bfloat16 on a CPU that has it, FP16 on a GPU; fp32 is float32 everywhere; "
+    "int8 is the model's quantized form, with OpenVINO or TensorRT.",
 )
 @click.option(
     "--runtime",

@@ -28,14 +28,16 @@ _PACKAGES = (
     "tensorrt-lean-cu13",
 )
 
+_DOTS = {True: "VNNI", False: "no VNNI", None: "unknown"}
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(as_json: bool) -> None:
     """Tell versions, backends and models.
 
-    Also the instruction sets that the processor has, and of a backend that is missing why, and
-    what to do about it.
+    Also the instruction sets that the processor has, the arithmetic that each model has on it by
+    itself, and of a backend that is missing why, and what to do about it.
     """
     found = _gather()
     click.echo(json.dumps(found, indent=2) if as_json else _text(found))
@@ -69,22 +71,31 @@ def _versions() -> dict[str, str | None]:
 
 
 def _isa() -> dict[str, Any]:
-    """in_use: instruction set of the kernels, None without them; available: what could be used."""
+    """in_use: instruction set of the kernels, None without them; available: what could be used.
+
+    vnni: whether there are dot products of 8-bit integers, for the U-Net in INT8.
+    """
     try:
         from sketchify_rt.kernels import native
 
-        return {"in_use": native.isa(), "available": list(native.isas())}
+        return {"in_use": native.isa(), "available": list(native.isas()), "vnni": native.vnni()}
     except (ImportError, BackendUnavailable) as error:
-        return {"in_use": None, "available": [], "error": str(error)}
+        return {"in_use": None, "available": [], "vnni": None, "error": str(error)}
 
 
 def _model(name: str) -> dict[str, Any]:
-    from sketchify_rt import models
+    """The manifest; cpu_precision: what "auto" is on this CPU, None where that cannot be used."""
+    from sketchify_rt import backend, models
 
     try:
-        return dataclasses.asdict(models.load(name).manifest)
+        model = models.load(name)
     except ModelError as error:
         return {"name": name, "error": str(error)}
+    try:
+        precision = backend.select(Options(device="cpu")).precision(model)
+    except BackendUnavailable:  # which is told above
+        precision = None
+    return {**dataclasses.asdict(model.manifest), "cpu_precision": precision}
 
 
 def _text(found: dict[str, Any]) -> str:
@@ -94,7 +105,8 @@ def _text(found: dict[str, Any]) -> str:
     lines += ["processor", f"  {'threads':<24}{found['threads']}"]
     in_use = isa["in_use"] or f"none: {isa['error']}"
     lines += [f"  {'instruction set':<24}{in_use}"]
-    lines += [f"  {'available':<24}{', '.join(isa['available']) or 'none'}", "backends"]
+    lines += [f"  {'available':<24}{', '.join(isa['available']) or 'none'}"]
+    lines += [f"  {'8-bit dot products':<24}{_DOTS[isa['vnni']]}", "backends"]
     for info in found["backends"]:
         state = "" if info["available"] else "missing: "
         lines.append(f"  {info['name']:<24}{state}{info['detail']}")
@@ -115,5 +127,6 @@ def _model_text(model: dict[str, Any]) -> list[str]:
     return [
         f"  {model['name']:<24}{model['gflop_per_megapixel']:.1f} GFLOP per megapixel",
         f"  {'':<24}{metrics or 'not measured'}",
+        f"  {'':<24}precision auto on this CPU: {model['cpu_precision'] or 'unknown'}",
         f"  {'':<24}{model['credit']}",
     ]

@@ -19,7 +19,7 @@ import torch
 from sketchify_rt import __version__, tiling
 from sketchify_rt.errors import BackendUnavailable, EngineError
 from sketchify_rt.models import Kind, Model
-from sketchify_rt.options import Options
+from sketchify_rt.options import Options, Precision
 from sketchify_rt.runtime import engine_cache, engine_record, onnx_files, onnx_typed
 from sketchify_rt.runtime.driver import driver
 from sketchify_rt.runtime.engine_cache import Engine
@@ -128,7 +128,7 @@ def open_runtime(
     if options.engine is not None:
         engine = _given(Path(options.engine), model, options, device)
         return _load(engine, device, workers, memory)
-    precision: EnginePrecision = "fp16" if options.precision == "auto" else options.precision
+    precision = _asked(options.precision, "fp16")
     origin = _origin(model, precision)
     found, why = engine_cache.find(
         engine_cache.root(), origin, precision, machine(device.index or 0)
@@ -165,7 +165,7 @@ def _load(
 def _given(folder: Path, model: Model, options: Options, device: torch.device) -> Engine:
     engine = engine_cache.read(folder)
     made = engine.record.recipe.precision
-    asked = {"auto": made}.get(options.precision, options.precision)
+    asked = _asked(options.precision, made)
     origin = _origin(model, made)
     why = engine_record.unfit(
         engine.record, origin, asked, machine(device.index or 0), strict=False
@@ -176,6 +176,12 @@ def _given(folder: Path, model: Model, options: Options, device: torch.device) -
             f"{folder}: {why}; {_command(options.model, asked, how)} builds such a one"
         )
     return engine
+
+
+def _asked(precision: Precision, auto: EnginePrecision) -> EnginePrecision:
+    if precision == "auto":
+        return auto
+    return "fp16" if precision == "half" else precision
 
 
 def _go_on(cancelled: Event) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sketchify_rt.errors import ModelError
 from sketchify_rt.image import Gray
 from sketchify_rt.models import Kind, Model
-from sketchify_rt.options import Precision
+from sketchify_rt.options import Arithmetic
 
 
 @contextlib.contextmanager
@@ -54,11 +54,11 @@ class OpenVinoRuntime:
     """
 
     def __init__(
-        self, model: Model, threads: int, workers: int = 1, precision: Precision = "auto"
+        self, model: Model, threads: int, workers: int = 1, precision: Arithmetic = "half"
     ) -> None:
         """Compile `model` for `workers` concurrent calls that share `threads` threads.
 
-        precision: see `Options`; "auto" is what OpenVINO itself takes on this processor. "int8"
+        precision: see `Options`; "half" is what OpenVINO itself takes on this processor. "int8"
         runs the model's INT8 form: sums of 8-bit products up to the last convolution, floats after.
 
         Raises ModelError where OpenVINO cannot read the file, or there is no INT8 form.

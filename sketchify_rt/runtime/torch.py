@@ -46,14 +46,14 @@ class TorchRuntime:
     ) -> None:
         """Load `model` to `device`.
 
-        precision: see `Options`; "auto" is FP16 on a GPU and float32 on the CPU.
+        precision: see `Options`; "auto" and "half" are FP16 on a GPU and float32 on the CPU.
         compile: fuse with `torch.compile`, which takes up to a minute at the first call.
 
         Raises ModelError where the file cannot be read or has operators that are not known, and
         torch.OutOfMemoryError.
         """
         on_gpu = device.type == "cuda"
-        half = on_gpu and precision == "auto"
+        half = on_gpu and precision in ("auto", "half")
         module = onnx_graph.read(model, torch.float16 if half else torch.float32)
         self.bytes_per_pixel = _SAFETY * _peak(module, model.manifest.stride)
         self._device = device
