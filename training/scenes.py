@@ -99,8 +99,9 @@ def _fixed(points: Points) -> NDArray[np.int32]:
 
 def _fill(page: Gray, outlines: Array | Sequence[Array], tone: int = INK) -> None:
     """Each outline of (n, points, 2) for itself: where they overlap they do not cancel."""
-    for outline in outlines:
-        cv2.fillPoly(page, [_fixed(outline)], tone, cv2.LINE_AA, _SHIFT)
+    fixed = _fixed(outlines) if isinstance(outlines, np.ndarray) else map(_fixed, outlines)
+    for outline in fixed:
+        cv2.fillPoly(page, [outline], tone, cv2.LINE_AA, _SHIFT)
 
 
 def _lines(page: Gray, curves: Array, width: float, tone: int = INK) -> None:
@@ -359,23 +360,77 @@ def _ruled(page: Gray, rng: Rng) -> None:
     _lines(page, ends.astype(np.float32), float(rng.choice((0.5, 1, 1.5, 2, 3))))
 
 
+def _contour_lines(page: Gray, rng: Rng) -> None:
+    """Level lines of a smooth field: wood grain, ripples, folds, rock."""
+    stretch = int(rng.choice((1, 1, 3, 8)))
+    coarse = rng.random((4 + int(rng.integers(6)), 4 + 6 // stretch), np.float32)
+    coarse = coarse if rng.random() < 0.5 else np.ascontiguousarray(coarse.T)
+    field = cv2.resize(coarse, page.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    layer = page.copy()
+    for level in np.linspace(0.2, 0.9, int(rng.integers(4, 12))):
+        above = (field > level).astype(np.uint8)
+        rims, _ = cv2.findContours(above, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        # Every fourth point, for the staircase of the samples not to show.
+        smooth = [np.ascontiguousarray(rim[::4]) for rim in rims if len(rim) > 30]
+        cv2.polylines(layer, smooth, True, INK, int(rng.integers(1, 5)), cv2.LINE_AA)
+    # The contours run along the border, too.
+    layer[:4], layer[-4:], layer[:, :4], layer[:, -4:] = (
+        page[:4],
+        page[-4:],
+        page[:, :4],
+        page[:, -4:],
+    )
+    if rng.random() < 0.6:
+        side = _side(page)
+        outline = _blob(rng, None, rng.uniform(0.3, 0.6) * side, side)
+        _within(page, outline, layer)
+        _contour(page, outline, _pen(rng), rng)
+    else:
+        page[:] = layer
+
+
+def _foliage(page: Gray, rng: Rng) -> None:
+    """Tufts of grass or leaves: many short strokes, alike in direction."""
+    side, n = _side(page), int(rng.integers(25, 90))
+    root = rng.uniform(0, 1, (n, 1, 2)) * side * (1, rng.uniform(0.3, 1)) + (0, 0.2 * side)
+    angle = -np.pi / 2 + rng.normal(0, rng.uniform(0.2, 1.5), (n, 1))
+    length = rng.uniform(0.04, 0.16) * side * rng.uniform(0.5, 1.3, (n, 1))
+    t = np.linspace(0, 1, 9)
+    heading = angle + rng.normal(0, 0.7, (n, 1)) * t
+    curves = (
+        root
+        + np.cumsum(np.stack([np.cos(heading), np.sin(heading)], -1), 1)
+        * (length / len(t))[..., None]
+    )
+    if rng.random() < 0.5:  # leaves, paper or ink inside
+        leaf = length * rng.uniform(0.2, 0.5) * np.sin(3.14 * t)
+        inside = INK if rng.random() < 0.3 else PAPER
+        for outline in _ribbons(curves.astype(np.float32), leaf.astype(np.float32)):
+            _fill(page, [outline], inside)
+            _lines(page, np.concatenate([outline, outline[:1]])[None], 0.8)
+    else:
+        _strokes(page, curves.astype(np.float32), rng.uniform(0.8, 3.5), rng)
+
+
 _MOTIFS: tuple[tuple[Motif, float], ...] = (
-    (_long_strokes, 0.16),
-    (_shapes, 0.2),
-    (_hair, 0.16),
+    (_long_strokes, 0.13),
+    (_shapes, 0.18),
+    (_hair, 0.13),
     (_eye, 0.1),
     (_building, 0.1),
     (_speed_lines, 0.06),
     (_focus_lines, 0.04),
     (_feathering, 0.1),
-    (_ruled, 0.08),
+    (_ruled, 0.06),
+    (_contour_lines, 0.05),
+    (_foliage, 0.05),
 )
 
 
 def _line_art(page: Gray, rng: Rng) -> None:
-    """One to three motifs over each other."""
+    """One to four motifs over each other."""
     weights = np.array([weight for _, weight in _MOTIFS])
-    for i in rng.choice(len(_MOTIFS), int(rng.integers(1, 4)), replace=False, p=weights):
+    for i in rng.choice(len(_MOTIFS), int(rng.choice((1, 2, 2, 3, 4))), replace=False, p=weights):
         _MOTIFS[i][0](page, rng)
 
 
@@ -403,7 +458,7 @@ def _solid_blacks(page: Gray, rng: Rng) -> None:
 def _text(page: Gray, x: float, y: float, width: float, lines: int, rng: Rng) -> None:
     """Latin lettering of several lines, centred on (x, y)."""
     font = int(rng.choice(_FONTS))
-    size = rng.uniform(0.3, 0.75) * _SAMPLES
+    size = rng.uniform(0.35, 0.9) * _SAMPLES
     thick = int(rng.integers(1, 4))
     letters = string.ascii_uppercase if rng.random() < 0.7 else string.ascii_letters + "0123456789"
     pitch = 30 * size
@@ -419,36 +474,35 @@ def _text(page: Gray, x: float, y: float, width: float, lines: int, rng: Rng) ->
         cv2.putText(page, word, at, font, size, INK, thick, cv2.LINE_AA)
 
 
-def _glyphs(page: Gray, centres: Array, size: float, width: float, rng: Rng) -> None:
+def _glyphs(page: Gray, centres: Points, size: float, width: float, rng: Rng) -> None:
     """Signs made of a few strokes each, as kana and kanji are, centred on (n, 2)."""
     n = len(centres)
-    for stroke in range(int(rng.integers(4, 8))):
-        t = np.linspace(0, 1, 7)
-        start = rng.uniform(-0.45, 0.45, (n, 1, 2))
-        end = rng.uniform(-0.45, 0.45, (n, 1, 2))
-        upright = rng.integers(0, 3, n)
-        end[upright == 0, :, 1] = start[upright == 0, :, 1] - 0.03
-        end[upright == 1, :, 0] = start[upright == 1, :, 0]
-        bow = (rng.normal(0, 0.25, (n, 1, 2)) * (upright == 2)[:, None, None]) * np.sin(np.pi * t)[
-            :, None
-        ]
+    t = np.linspace(0, 1, 7)
+    for _ in range(int(rng.integers(4, 9))):
+        start, end = rng.uniform(-0.45, 0.45, (2, n, 1, 2))
+        form = rng.integers(0, 5, n)  # two in five level, one upright, two sweeps
+        level, upright, sweep = form < 2, form == 2, form > 2
+        reach = rng.uniform(0.15, 0.45, (n, 1))
+        start[level, :, 0], end[level, :, 0] = -reach[level], reach[level]
+        end[level, :, 1] = start[level, :, 1] - 0.04
+        start[upright, :, 1], end[upright, :, 1] = -reach[upright], reach[upright]
+        end[upright, :, 0] = start[upright, :, 0]
+        bow = rng.normal(0, 0.15, (n, 1, 2)) * sweep[:, None, None] * np.sin(np.pi * t)[:, None]
         curves = centres[:, None] + size * (start + (end - start) * t[:, None] + bow)
-        taper = width * (0.75 + 0.5 * (t < 0.2) - 0.4 * t * (stroke % 2))
-        outlines = _ribbons(
-            curves.astype(np.float32), np.broadcast_to(taper, curves.shape[:2]).astype(np.float32)
-        )
-        # Stroke k of all signs at once: signs keep apart, so nothing cancels.
-        cv2.fillPoly(page, list(_fixed(outlines)), INK, cv2.LINE_AA, _SHIFT)
+        # A brush leaves the paper slowly after a sweep, and rests at the end of the others.
+        widths = width * np.where(sweep[:, None], 1.1 - 0.7 * t, 0.75 + 0.4 * t**4)
+        _fill(page, _ribbons(curves.astype(np.float32), widths.astype(np.float32)))
 
 
 def _columns(page: Gray, x: float, y: float, rx: float, ry: float, rng: Rng) -> None:
     """Upright columns of signs that fill the ellipse at (x, y) of radii rx, ry."""
-    size = rng.uniform(8, 17)
-    offset = np.arange(-(rx // (1.25 * size)), rx // (1.25 * size) + 1) * 1.25 * size
+    size = rng.uniform(9, 18)
+    most = 0.85 * rx // (1.25 * size)
+    offset = np.arange(-most, most + 1) * 1.25 * size
     cells = [
-        (x + dx, y - ry * 0.8 + size * (k + 0.5))
-        for dx in offset
-        for k in range(int(1.6 * ry * np.sqrt(max(0, 1 - (dx / rx) ** 2)) / size))
+        (x + dx, y - high + size * (k + 0.5))
+        for dx, high in zip(offset, 0.8 * ry * np.sqrt(1 - (offset / rx) ** 2), strict=True)
+        for k in range(int(2 * high / size))
     ]
     if cells:
         _glyphs(page, np.array(cells, np.float32), size * 0.9, size * rng.uniform(0.07, 0.14), rng)
@@ -493,24 +547,20 @@ def _sound_effect(page: Gray, rng: Rng) -> None:
     """A few big signs or letters with an outline."""
     side, n = _side(page), int(rng.integers(1, 4))
     size = rng.uniform(0.25, 0.6) * side
-    outer, tones = rng.uniform(2, 5), (PAPER, INK) if rng.random() < 0.5 else (INK, PAPER)
+    layer = np.full_like(page, PAPER)
     if rng.random() < 0.5:
-        t = np.arange(n)[:, None]
         step = np.array([0.3, 0.9]) if rng.random() < 0.5 else np.array([0.9, 0.15])
-        at = rng.uniform(0.1, 0.6, 2) * side + t * step * size
-        seed = rng.integers(2**32)
-        width = size * rng.uniform(0.1, 0.2)
-        for tone, w in zip(tones, (width + 2 * outer, width), strict=True):
-            layer = np.full_like(page, PAPER)
-            _glyphs(layer, at.astype(np.float32), size, w, np.random.default_rng(seed))
-            page[layer < 128] = tone
-        return
-    word = "".join(rng.choice(list(string.ascii_uppercase + "!?"), n + 1))
-    at = (int(rng.uniform(0, 0.4) * page.shape[1]), int(rng.uniform(0.4, 0.95) * page.shape[0]))
-    thick = size * 0.12
-    for tone, w in zip(tones, (thick + 2 * outer, thick), strict=True):
-        thickness = max(1, round(w * _SAMPLES))
-        cv2.putText(page, word, at, 2, size * _SAMPLES / 22, tone, thickness, cv2.LINE_AA)
+        at = rng.uniform(0.2, 0.6, 2) * side + np.arange(n)[:, None] * step * size
+        _glyphs(layer, at, size, size * rng.uniform(0.08, 0.16), rng)
+    else:
+        word = "".join(rng.choice(list(string.ascii_uppercase + "!?"), n + 1))
+        corner = int(rng.uniform(0, 0.4) * len(page)), int(rng.uniform(0.4, 0.95) * len(page))
+        thick = round(0.12 * size * _SAMPLES)
+        cv2.putText(layer, word, corner, 2, size * _SAMPLES / 22, INK, max(1, thick), cv2.LINE_AA)
+    inner, outer = (PAPER, INK) if rng.random() < 0.5 else (INK, PAPER)
+    rims, _ = cv2.findContours(255 - layer, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    cv2.polylines(page, rims, True, outer, int(rng.integers(3, 14)), cv2.LINE_AA)
+    cv2.copyTo(np.full_like(page, inner), 255 - layer, page)
 
 
 def _lettering(page: Gray, rng: Rng) -> None:
@@ -627,7 +677,7 @@ def _wash(page: Gray, rng: Rng) -> None:
             cover *= 0.75 + rng.uniform(0.2, 0.6) * rim
         if rng.random() < 0.6:
             cells = int(rng.integers(side // 6, side // 2))
-            cover *= 1 - rng.uniform(0.1, 0.6) * _clouds(shape.shape, cells, rng)
+            cover *= 1 - rng.uniform(0.03, 0.5) * _clouds(shape.shape, cells, rng)
         light *= 1 - rng.uniform(0.1, 0.75) * cover
     if rng.random() < 0.4:
         light *= 1 - _dry_brush(side, rng)
@@ -647,10 +697,6 @@ def _dry_brush(side: int, rng: Rng) -> Array:
     turn = cv2.getRotationMatrix2D((streaks.shape[1] / 2, band / 2), rng.uniform(0, 360), 1)
     turn[:, 2] += rng.uniform(0.2, 0.8, 2) * side - (streaks.shape[1] / 2, band / 2)
     return np.asarray(cv2.warpAffine(streaks, turn, (side, side)), np.float32)
-
-
-def _screentone_base(page: Gray, rng: Rng) -> None:
-    _line_art(page, rng)
 
 
 def _tones(gray: Gray, rng: Rng) -> Gray:
@@ -680,5 +726,5 @@ _DRAW: dict[str, Motif] = {
     "lettering": _lettering,
     "wash": _wash,
     "flat tones": _flat_tones,
-    "screentone": _screentone_base,
+    "screentone": _line_art,  # `scene` lays the tones
 }
