@@ -1,47 +1,81 @@
-"""Measure a model on whole pages at their own size, against the dodge filter."""
+"""Measure a model against the dodge filter, whole pages or the squares of 2017."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from PIL.Image import Image
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from sketchify_rt import Sketchifier
-from sketchify_rt.image import Gray
+from sketchify_rt import Sketchifier, models
+from sketchify_rt.image import Gray, fit, resize
 from sketchify_rt.kernels import native
-from sketchify_rt.options import Precision
 from sketchify_rt.tiling import pad
-from training import metrics
-from training.checkpoint import load_model
+from training import checkpoint, metrics
 from training.data import as_tensor
+from training.errors import TrainingError
+from training.evaluation import Evaluation, Figures, Measured, Size
 from training.metrics import Metrics
+from training.model import UNet, flop_per_pixel
 from training.pages import Pages
+from training.sheet import Shown, best_median_worst, sheet
+
+_PACKAGES = ("sketchify-rt", "numpy", "opencv-python-headless", "torch", "openvino")
 
 Predict = Callable[[Gray], Gray]
 """From a gray page to its sketch, uint8 (H, W) both."""
 
 
-def evaluate(predict: Predict, pages: Pages) -> list[Metrics]:
+def evaluate(predict: Predict, pages: Pages, size: Size = "native") -> list[Metrics]:
     """The figures of each page."""
-    return [
-        metrics.measure(predict(np.ascontiguousarray(gray)), native.dodge(gray))
-        for gray in tqdm(pages.images, unit="page")
-    ]
+    grays = (
+        at_size(page, size) for page in tqdm(pages.images, unit="page", leave=False, disable=None)
+    )
+    return [metrics.measure(predict(gray), native.dodge(gray)) for gray in grays]
 
 
-def predictor(model: str, precision: Precision = "fp32") -> Predict:
-    """A checkpoint (.pt) run by PyTorch, or a model name or .onnx path by the engine itself.
+def at_size(page: Gray, size: Size) -> Gray:
+    """What is measured of a page: uint8 (H, W), contiguous."""
+    shape = (page.shape[0], page.shape[1])
+    rows, columns, height, width = fit(shape, None, 256 if size == "256" else None)
+    return resize(page[rows, columns], height, width)
 
-    In float32, or "int8", so that the figures do not depend on the machine.
+
+def predictor(model: str, int8: bool = False) -> Predict:
+    """A run or a checkpoint (.pt) by PyTorch, a model name or .onnx path by the engine itself.
+
+    In float32, or with the INT8 form, so that the figures do not depend on the machine. Raises
+    TrainingError, ModelError.
     """
-    if model.endswith(".pt") and precision == "fp32":
-        return _torch_predictor(Path(model))
-    return Sketchifier(model, precision=precision)
+    file = _checkpoint(model, int8)
+    if file is not None:
+        return painter(checkpoint.load_model(file))
+    return Sketchifier(model, precision="int8" if int8 else "fp32")
+
+
+def painter(model: nn.Module) -> Predict:
+    """A U-Net where it is, put into evaluation mode."""
+    unet = cast("UNet", model.eval())
+    stride = unet.config.stride
+    device = next(unet.parameters()).device
+
+    def predict(gray: Gray) -> Gray:
+        height, width = gray.shape
+        with torch.no_grad():
+            binary = as_tensor(pad(native.binarize(gray), stride)[None]).to(device)
+            tones: Tensor = unet(binary)
+        return native.compose(tones[0, 0, :height, :width].cpu().numpy())
+
+    return predict
 
 
 def white(gray: Gray) -> Gray:
@@ -55,14 +89,84 @@ def blurred_binary(gray: Gray) -> Gray:
     return np.asarray(np.rint(255 - 0.35 * ink), np.uint8)
 
 
-def _torch_predictor(checkpoint: Path) -> Predict:
-    model = load_model(checkpoint)
-    stride = model.config.stride
+BASELINES: dict[str, Predict] = {"white": white, "blurred": blurred_binary}
 
-    def predict(gray: Gray) -> Gray:
-        height, width = gray.shape
-        with torch.no_grad():
-            tones: Tensor = model(as_tensor(pad(native.binarize(gray), stride)[None]))
-        return native.compose(tones[0, 0, :height, :width].numpy())
 
-    return predict
+def describe(model: str, int8: bool = False) -> Measured:
+    """What `predictor` runs. Raises TrainingError, ModelError."""
+    file = _checkpoint(model, int8)
+    if file is not None:
+        state = checkpoint.load(file)
+        unet = checkpoint.load_model(file)
+        return Measured(
+            name=model,
+            kind="checkpoint",
+            sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+            step=state["step"],
+            minutes=round(state["seconds"] / 60, 1),
+            parameters=sum(p.numel() for p in unet.parameters()),
+            gflop_per_megapixel=round(flop_per_pixel(unet.config) / 1e3, 3),
+            recipe=state["recipe"],
+        )
+    found = models.load(model)
+    manifest = found.manifest
+    known = manifest.training
+    recipe = {name: value for name, value in known.items() if name not in ("step", "minutes")}
+    return Measured(
+        name=model,
+        kind="int8" if int8 else "onnx",
+        sha256=hashlib.sha256(found.read("int8" if int8 else "float")).hexdigest(),
+        step=known.get("step"),
+        minutes=known.get("minutes"),
+        parameters=manifest.parameters,
+        gflop_per_megapixel=manifest.gflop_per_megapixel,
+        recipe={"model": manifest.architecture, **recipe},
+    )
+
+
+def measure(
+    model: Measured, predict: Predict, pages: Pages, sizes: Sequence[Size], baselines: bool
+) -> Evaluation:
+    """Everything that is measured of a model, and of the baselines if asked for."""
+
+    def figures(predict: Predict) -> Figures:
+        return {
+            size: dict(zip(pages.names, evaluate(predict, pages, size), strict=True))
+            for size in sizes
+        }
+
+    others = BASELINES if baselines else {}
+    return Evaluation(
+        model,
+        pages.digest,
+        {package: version(package) for package in _PACKAGES},
+        figures(predict),
+        {name: figures(baseline) for name, baseline in others.items()},
+    )
+
+
+def sheet_of(evaluation: Evaluation, predict: Predict, pages: Pages) -> Image:
+    """The pages with the best, the median and the worst SSIM at the first size measured."""
+    size, figures = next(iter(evaluation.figures.items()))
+    rows = list(figures.values())
+    shown = []
+    for which, place in best_median_worst([row.ssim for row in rows]).items():
+        gray = at_size(pages.images[place], size)
+        values = "  ".join(f"{name} {value:.4g}" for name, value in asdict(rows[place]).items())
+        shown.append(Shown(f"{which}: {pages.names[place]}   {values}", gray, predict(gray)))
+    title = (
+        f"{evaluation.model.name}, {size}, {len(rows)} pages by SSIM; "
+        "differences doubled, orange where the sketch is too dark, blue where it is too pale"
+    )
+    return sheet(title, shown)
+
+
+def _checkpoint(model: str, int8: bool) -> Path | None:
+    """The file of a run or checkpoint; None where `model` must be an ONNX file."""
+    path = Path(model)
+    folder = path.is_dir() and model not in models.names()
+    if not folder and path.suffix != ".pt":
+        return None
+    if int8:
+        raise TrainingError(f"{model}: a checkpoint has no INT8 form; export and quantize it first")
+    return path / checkpoint.NAME if folder else path

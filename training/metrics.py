@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, astuple, dataclass
 from statistics import fmean
 
@@ -19,12 +20,11 @@ DARK = 200  # a target pixel darker than this is a dark one
 class Metrics:
     """Figures of one page, or their means over pages; levels are of 0..255.
 
-    mae: mean absolute error in levels. psnr: peak signal-to-noise ratio in dB. ssim: structural
-    similarity of Wang et al. 2004 (doi:10.1109/TIP.2003.819861; Gaussian 11, sigma 1.5, borders
-    mirrored). ink_f1: F1 of the ink pixels,
-    a pixel counting as found where the other image has ink at most one pixel away. dark_mae: mean
-    absolute error in levels over the dark pixels of the target. tone: 1-D Wasserstein distance of
-    the two tone histograms in levels.
+    mae: mean absolute error in levels. psnr: peak signal-to-noise ratio in dB, infinite where the
+    two images are equal. ssim: mean of `ssim_map`. ink_f1: F1 of the ink pixels, a pixel counting
+    as found where the other image has ink at most one pixel away. dark_mae: mean absolute error in
+    levels over the dark pixels of the target, 0 where there are none. tone: 1-D Wasserstein
+    distance of the two tone histograms in levels.
     """
 
     mae: float
@@ -43,24 +43,19 @@ def measure(sketch: Gray, target: Gray) -> Metrics:
     return Metrics(
         mae=float(difference.mean()),
         psnr=float(10 * np.log10(255**2 / squares)) if squares else float("inf"),
-        ssim=_ssim(sketch, target),
+        ssim=float(ssim_map(sketch, target).mean()),
         ink_f1=_ink_f1(sketch < INK, target < INK),
         dark_mae=float(difference[dark].mean()) if dark.any() else 0.0,
         tone=_tone_distance(sketch, target),
     )
 
 
-def mean(pages: list[Metrics]) -> Metrics:
-    """Mean of each figure over pages, at least one."""
-    return Metrics(*(fmean(values) for values in zip(*map(astuple, pages), strict=True)))
+def ssim_map(a: Gray, b: Gray) -> npt.NDArray[np.float64]:
+    """Structural similarity around each pixel of two uint8 (H, W) images: (H, W), -1..1.
 
+    Wang et al. 2004 (doi:10.1109/TIP.2003.819861); Gaussian 11, sigma 1.5, borders mirrored.
+    """
 
-def rounded(metrics: Metrics) -> dict[str, float]:
-    """The figures by name, to four digits after the point, as a manifest keeps them."""
-    return {name: round(value, 4) for name, value in asdict(metrics).items()}
-
-
-def _ssim(a: Gray, b: Gray) -> float:
     def blur(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.asarray(cv2.GaussianBlur(x, (11, 11), 1.5), np.float64)
 
@@ -70,7 +65,18 @@ def _ssim(a: Gray, b: Gray) -> float:
     variances = blur(x * x) - mean_x**2 + blur(y * y) - mean_y**2
     covariance = blur(x * y) - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return float(np.mean(luminance * (2 * covariance + c2) / (variances + c2)))
+    similarity: npt.NDArray[np.float64] = luminance * (2 * covariance + c2) / (variances + c2)
+    return similarity
+
+
+def mean(pages: Iterable[Metrics]) -> Metrics:
+    """Mean of each figure over pages, at least one."""
+    return Metrics(*(fmean(values) for values in zip(*map(astuple, pages), strict=True)))
+
+
+def rounded(metrics: Metrics) -> dict[str, float]:
+    """The figures by name, to four digits after the point, as a manifest keeps them."""
+    return {name: round(value, 4) for name, value in asdict(metrics).items()}
 
 
 def _ink_f1(found: npt.NDArray[np.bool_], wanted: npt.NDArray[np.bool_]) -> float:

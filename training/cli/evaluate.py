@@ -3,51 +3,108 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from training.errors import TrainingError
+from training.evaluation import NAME, SIZES
+from training.pages import SPLITS, Pages
+
+_SHEET = "sheet.jpg"  # in the folder of a run
+
+
+def _suffix(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    if path is not None and path.suffix.lower() not in (".jpg", ".png"):
+        raise click.BadParameter(f"{path} does not end in .jpg or .png")
+    return path
+
+
+def _load(folder: Path, split: str | None) -> Pages:
+    pages = Pages.load(folder, None if split == "all" else split or "val")
+    if not pages.names and split is None:
+        pages = Pages.load(folder)
+    if not pages.names:
+        raise TrainingError(f"{folder}: no pages to measure on in split {split or 'all'}")
+    return pages
+
 
 @click.command()
 @click.argument("model")
 @click.argument("pages", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--baselines", is_flag=True, help="Add a white page and the blurred binary.")
+@click.option(
+    "--split",
+    type=click.Choice([*SPLITS, "all"]),
+    help="Of PAGES.  [default: val, or all where that is empty]",
+)
+@click.option(
+    "--size",
+    type=click.Choice([*SIZES, "both"]),
+    default="both",
+    help="Whole pages as they are, or the squares of 256 pixels of the recipe of 2017.",
+)
+@click.option("--baselines", is_flag=True, help="Measure a white page and the blurred binary too.")
 @click.option(
     "--json",
     "json_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the figures of every page.",
+    help=f"Write the figures of every page, for compare.  [default for a run: its {NAME}]",
+)
+@click.option(
+    "--sheet",
+    "sheet_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_suffix,
+    help="Draw the best, the median and the worst page, .jpg or .png."
+    f"  [default for a run: its {_SHEET}]",
 )
 @click.option("--record", is_flag=True, help="Write the means into the manifest of MODEL (.onnx).")
 @click.option("--int8", is_flag=True, help="Measure the INT8 form of MODEL (.onnx).")
 def command(
-    model: str, pages: Path, baselines: bool, json_path: Path | None, record: bool, int8: bool
+    model: str,
+    pages: Path,
+    split: str | None,
+    size: str,
+    baselines: bool,
+    json_path: Path | None,
+    sheet_path: Path | None,
+    record: bool,
+    int8: bool,
 ) -> None:
-    """Measure MODEL (a checkpoint .pt, an .onnx file or a shipped name) on prepared PAGES."""
-    from sketchify_rt import models
-    from training import evaluate as evaluation
-    from training.metrics import mean, rounded
-    from training.pages import Pages
+    """Measure MODEL on prepared PAGES.
 
-    found = models.load(model) if record else None  # before minutes of measuring
-    loaded = Pages.load(pages)
-    predictors = {model: evaluation.predictor(model, "int8" if int8 else "fp32")}
-    if baselines:
-        predictors |= {"white": evaluation.white, "blurred": evaluation.blurred_binary}
-    figures = {name: evaluation.evaluate(run, loaded) for name, run in predictors.items()}
-    for name, rows in figures.items():
-        click.echo(f"{name}: " + "  ".join(f"{k} {v:.4g}" for k, v in rounded(mean(rows)).items()))
+    MODEL is a run, a checkpoint (.pt), an .onnx file or a shipped name. Intervals are of 95 %, by
+    bootstrap over pages.
+    """
+    from sketchify_rt import models
+    from training import evaluate as measuring
+    from training.compare import figures_table
+    from training.metrics import mean, rounded
+
+    sizes = SIZES if size == "both" else tuple(each for each in SIZES if each == size)
+    if record and "native" not in sizes:
+        raise click.UsageError("--record keeps the figures at native size; measure them as well")
+    # All that may be refused comes before minutes of measuring.
+    found = models.load(model) if record else None
+    predict, measured = measuring.predictor(model, int8), measuring.describe(model, int8)
+    loaded = _load(pages, split)
+    if measured.kind == "checkpoint" and Path(model).is_dir():
+        json_path = json_path or Path(model) / NAME
+        sheet_path = sheet_path or Path(model) / _SHEET
+    for path in (json_path, sheet_path):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise click.UsageError(f"{path}: there is no such folder")
+
+    evaluation = measuring.measure(measured, predict, loaded, sizes, baselines)
+    click.echo(figures_table(evaluation))
     if json_path is not None:
-        table = {
-            name: dict(zip(loaded.names, map(rounded, rows), strict=True))
-            for name, rows in figures.items()
-        }
-        json_path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+        evaluation.write(json_path)
+    if sheet_path is not None:
+        picture = measuring.sheet_of(evaluation, predict, loaded)
+        picture.save(sheet_path, quality=92)
     if found is not None:
-        means: dict[str, Any] = {
-            "int8_metrics" if int8 else "metrics": rounded(mean(figures[model]))
-        }
-        manifest = dataclasses.replace(found.manifest, **means)
+        means = rounded(mean(evaluation.figures["native"].values()))
+        changes: dict[str, Any] = {"int8_metrics" if int8 else "metrics": means}
+        manifest = dataclasses.replace(found.manifest, **changes)
         manifest.write(found.path.with_suffix(".json"))
