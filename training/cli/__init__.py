@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
+
+from sketchify_rt.errors import OptionsError, SketchifyError
 
 _VERBS = ("prepare", "fit", "evaluate", "compare", "export", "quantize")
 
@@ -19,6 +22,15 @@ class _Verbs(click.Group):
         command = import_module(f"training.cli.{cmd_name}").command
         assert isinstance(command, click.Command)  # noqa: S101
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Tell what a verb raises on purpose in a line; exit code 1, or 2 for wrong usage."""
+        try:
+            return super().invoke(ctx)
+        except OptionsError as error:
+            raise click.UsageError(str(error)) from error
+        except SketchifyError as error:
+            raise click.ClickException(str(error)) from error
 
 
 @click.group(cls=_Verbs, context_settings={"show_default": True})
