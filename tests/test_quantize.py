@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import onnx.reference
@@ -24,7 +25,7 @@ from sketchify_rt.runtime.openvino import OpenVinoRuntime
 from training.cli import main
 from training.export import halve_weights, inference_form, to_onnx
 from training.model import UNet
-from training.pages import INDEX, PIXELS
+from training.prepare import prepare
 from training.quantize import unsign, widen_weights
 from training.recipe import UNetConfig
 
@@ -33,11 +34,10 @@ TINY = UNetConfig(width=4, depth=1, unshuffle=2)
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pages")
+    source, folder = (tmp_path_factory.mktemp(name) for name in ("pictures", "pages"))
     blocks = np.random.default_rng(0).integers(0, 256, (34, 40), np.uint8).repeat(8, 0).repeat(8, 1)
-    (folder / PIXELS).write_bytes(blocks.tobytes())
-    height, width = blocks.shape
-    (folder / INDEX).write_text(f'[{{"name": "0", "height": {height}, "width": {width}}}]')
+    cv2.imwrite(str(source / "0.png"), blocks)
+    prepare(source, folder, val_share=0)
     return folder
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from pictures import picture
 from PIL import Image
 
 from sketchify_rt import Sketchifier, models
 from sketchify_rt.kernels import native
-from tests.pictures import picture
 from training import checkpoint
 from training.bootstrap import estimate
 from training.cli import main

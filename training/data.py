@@ -1,60 +1,131 @@
-"""Training pairs, made on the fly from gray pages."""
+"""Training pairs, made on the fly: what the engine's filters make of a crop."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from sketchify_rt.image import Gray
+from sketchify_rt.image import Gray, fit, resize
 from sketchify_rt.kernels import native
+from training import augment
+from training.errors import TrainingError
 from training.pages import Pages
+from training.recipe import Recipe
+from training.scenes import scene
+from training.screentone import screentone
 
-CROP = 256  # side in pixels of a training crop, the size of the 2017 recipe
-NATIVE_SHARE = 0.5  # share of crops taken at the page's own scale; the others are reduced to CROP
+Batch = NDArray[np.uint8]
+"""Inputs and targets, (2, N, 1, side, side), 0..255."""
 
 
-class Crops:
-    """Batches of (binary, dodge) pairs from random square crops.
+class Batches(Dataset[Any]):
+    """Batches of (binary, dodge) pairs, by the number of the step.
 
-    A batch depends on the seed and its number alone, so a resumed run sees what an uninterrupted
-    one would have seen.
+    A crop depends on the recipe's seed and its own number alone, so a resumed run sees what an
+    uninterrupted one would have seen, and so do several processes, of which each takes its share
+    of every batch.
     """
 
-    def __init__(self, pages: Pages, batch: int, seed: int) -> None:
-        self._images = [image for image in pages.images if min(image.shape) >= CROP]
+    def __init__(self, pages: Pages, recipe: Recipe, rank: int = 0, world: int = 1) -> None:
+        """`rank` of `world` processes. Raises TrainingError where no page is large enough."""
+        self._recipe = recipe
+        self._images = [image for image in pages.images if min(image.shape) >= recipe.crop]
         if not self._images:
-            raise ValueError(f"no page is at least {CROP} pixels high and wide")
+            raise TrainingError(
+                f"no page is at least {recipe.crop} pixels high and wide; prepare larger ones"
+            )
         areas = np.array([image.size for image in self._images], dtype=np.float64)
         self._weights = areas / areas.sum()
-        self._batch = batch
-        self._seed = seed
+        self._share = range(rank, recipe.batch, world)
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Batch number `step`: inputs and targets, float32 (N, 1, CROP, CROP) in 0..1."""
-        rng = np.random.default_rng((self._seed, step))
-        crops = [self._crop(rng) for _ in range(self._batch)]
-        inputs = np.stack([native.binarize(crop) for crop in crops])
-        targets = np.stack([native.dodge(crop) for crop in crops])
-        return as_tensor(inputs), as_tensor(targets)
+    def __len__(self) -> int:
+        return self._recipe.steps
 
-    def _crop(self, rng: np.random.Generator) -> Gray:
-        image = self._images[rng.choice(len(self._images), p=self._weights)]
-        height, width = image.shape
-        side = CROP
-        if rng.random() >= NATIVE_SHARE:  # log-uniform, as scales are
-            side = int(CROP * (min(height, width) / CROP) ** rng.random())
-        top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
-        crop = np.ascontiguousarray(image[top : top + side, left : left + side])
-        if side != CROP:
-            crop = np.asarray(
-                cv2.resize(crop, (CROP, CROP), interpolation=cv2.INTER_AREA), np.uint8
-            )
-        turned = np.rot90(crop, int(rng.integers(4)))
-        return np.ascontiguousarray(turned[:, ::-1] if rng.random() < 0.5 else turned)
+    def __getitem__(self, step: int) -> Batch:
+        """Batch number `step`."""
+        numbers = [step * self._recipe.batch + place for place in self._share]
+        pair = self._whole if self._recipe.data == "squares" else self._crop
+        return np.stack([np.stack(pair(n)) for n in numbers], axis=1)[:, :, None]
+
+    def _whole(self, number: int) -> tuple[Gray, Gray]:
+        """Each page once an epoch, as the 2017 recipe cut it."""
+        epoch, place = divmod(number, len(self._images))
+        order = np.random.default_rng((self._recipe.seed, epoch)).permutation(len(self._images))
+        image = self._images[order[place]]
+        rows, columns, height, width = fit(image.shape, None, self._recipe.crop)
+        gray = resize(image[rows, columns], height, width)
+        return native.binarize(gray), native.dodge(gray)
+
+    def _crop(self, number: int) -> tuple[Gray, Gray]:
+        rng = np.random.default_rng((self._recipe.seed, number))
+        augmented = self._recipe.data == "augmented"
+        if augmented and rng.random() < 0.1:
+            gray = scene(rng, self._recipe.crop)
+        else:
+            page = self._images[rng.choice(len(self._images), p=self._weights)]
+            gray = augment.crop(page, self._recipe.crop, rng)
+            if augmented:
+                gray = _one_of(_MEDIA, gray, rng)
+        if not augmented:
+            return native.binarize(gray), native.dodge(gray)
+        gray = _each_of(_EXPOSURES, gray, rng)
+        damaged = _each_of(_DAMAGES, gray, rng)  # to be mended: the target has none of it
+        binarize = augment.binarize if rng.random() < 0.1 else _engine
+        return binarize(damaged, rng), native.dodge(gray)
 
 
-def as_tensor(images: Gray) -> Tensor:
+Change = Callable[[Gray, np.random.Generator], Gray]
+
+# With the share of the crops that each is made to.
+_MEDIA = ((augment.ink, 0.15), (augment.pencil, 0.03), (screentone, 0.03))
+_EXPOSURES = ((augment.tone_curve, 0.3), (augment.soften, 0.1))
+_DAMAGES = ((augment.jpeg, 0.1), (augment.grain, 0.1))
+
+
+def _one_of(changes: Iterable[tuple[Change, float]], gray: Gray, rng: np.random.Generator) -> Gray:
+    chosen = rng.random()
+    for change, share in changes:
+        if chosen < share:
+            return change(gray, rng)
+        chosen -= share
+    return gray
+
+
+def _each_of(changes: Iterable[tuple[Change, float]], gray: Gray, rng: np.random.Generator) -> Gray:
+    for change, share in changes:
+        if rng.random() < share:
+            gray = change(gray, rng)
+    return gray
+
+
+def _engine(gray: Gray, rng: np.random.Generator) -> Gray:
+    return native.binarize(gray)
+
+
+def loader(batches: Batches, first: int, workers: int) -> DataLoader[Any]:
+    """The batches from number `first` on, in order, as uint8 tensors; `workers` processes."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(first, len(batches)),
+        num_workers=workers,
+        worker_init_fn=_alone if workers else None,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else each start takes a number from the run's own
+    )
+
+
+def _alone(_: int) -> None:
+    cv2.setNumThreads(1)  # the processes share the cores already
+
+
+def as_tensor(images: NDArray[np.uint8]) -> Tensor:
     """uint8 (N, H, W) as float32 (N, 1, H, W) in 0..1."""
     return torch.from_numpy(images).unsqueeze(1).float().div_(255)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import onnx
 import torch
@@ -14,9 +15,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sketchify_rt.models import Manifest
-from training.checkpoint import load
+from training import checkpoint as checkpoints
 from training.model import UNet, flop_per_pixel
-from training.recipe import UNetConfig
 
 OPSET = 20
 _ConvNorm = tuple[nn.Conv2d, nn.BatchNorm2d]
@@ -27,10 +27,16 @@ def export(checkpoint: Path, output: Path, credit: str, data: str) -> Manifest:
 
     credit: the line that the licence of the training pages asks for. data: what they were.
     """
-    state = load(checkpoint)
-    config = UNetConfig(**state["config"])
-    model = UNet(config)
-    model.load_state_dict(state["model"])
+    state = checkpoints.load(checkpoint)
+    recipe = {name: value for name, value in state["recipe"].items() if name != "model"}
+    minutes = round(state["seconds"] / 60)
+    training = {"data": data, "recipe": recipe, "step": state["step"], "minutes": minutes}
+    return write(checkpoints.load_model(checkpoint), output, credit, training)
+
+
+def write(model: UNet, output: Path, credit: str, training: dict[str, Any]) -> Manifest:
+    """Write a U-Net as `export` does; `training` and `credit` are the manifest's."""
+    config = model.config
     graph = halve_weights(to_onnx(inference_form(model)))
     onnx.checker.check_model(graph, full_check=True)
     content = graph.SerializeToString()
@@ -41,8 +47,8 @@ def export(checkpoint: Path, output: Path, credit: str, data: str) -> Manifest:
         halo=config.halo,
         gflop_per_megapixel=round(flop_per_pixel(config) / 1e3, 3),
         parameters=sum(p.numel() for p in model.parameters()),
-        architecture=state["config"],
-        training={"data": data, **{key: state[key] for key in ("step", "batch", "seed")}},
+        architecture=dataclasses.asdict(config),
+        training=training,
         credit=credit,
         metrics={},
     )

@@ -4,124 +4,166 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
-from training import checkpoint
-from training.data import Crops
-from training.losses import sketch_loss
-from training.model import UNet
+from sketchify_rt.image import Gray
+from sketchify_rt.kernels import native
+from training import checkpoint, distributed, metrics
+from training.data import Batches, loader
+from training.errors import TrainingError
+from training.evaluate import evaluate, painter
+from training.interrupt import deferred
+from training.losses import absolute, sketch_loss
+from training.model import UNet, flop_per_pixel
+from training.monitor import Monitor
 from training.pages import Pages
-from training.recipe import UNetConfig
+from training.recipe import Recipe
+from training.sheet import strip
+from training.state import State
 
-LEARNING_RATE = 2e-3
-WARMUP = 200  # steps
+LOG_EVERY = 10  # steps
+SHOWN, CROP = 6, 256  # validation pages shown, and how much of each in pixels
+RECIPE = "recipe.json"  # in the folder of a run
 
 
 @dataclasses.dataclass(frozen=True)
 class FitOptions:
-    """What `fit` is told.
+    """Where and how a recipe is run; the weights do not depend on it.
 
-    pages: folder written by `prepare`; output: folder for the checkpoint and the log;
-    steps: optimizer steps of the whole run; batch: crops per step; seed: of weights and crops;
-    device: a torch device; checkpoint_every: steps between checkpoints; compile: let torch.compile
-    fuse the U-Net (a fifth faster on a CPU after half a minute; needs a C++ compiler).
+    pages: folder written by `prepare`; output: folder of the run. device: a torch device, "auto"
+    for the GPU if there is one. workers: processes that make the batches; 0 makes them in between.
+    checkpoint_every, validate_every: steps; 0 never validates. compile: let torch.compile fuse the
+    U-Net (nothing is gained on a CPU; needs a C++ compiler).
     """
 
     pages: Path
     output: Path
-    steps: int
-    batch: int = 8
-    seed: int = 0
-    device: str = "cpu"
+    device: str = "auto"
+    workers: int = 1
     checkpoint_every: int = 250
+    validate_every: int = 2000
     compile: bool = False
 
 
-def _forget_after(log: Path, step: int) -> None:
-    """Leave out of a log what is about to be done again."""
-    if log.exists():
-        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-        log.write_text("".join(x for x in lines if json.loads(x)["step"] <= step), encoding="utf-8")
+def fit(recipe: Recipe, options: FitOptions) -> int:
+    """Train, or go on with the checkpoint in ``options.output``; returns the steps done.
 
+    They are fewer than the recipe's where SIGINT or SIGTERM asked to stop: the same call goes on
+    from there, to the same weights as if it had not stopped.
 
-def fit(config: UNetConfig, options: FitOptions) -> Path:
-    """Train, or go on with the checkpoint in ``options.output``; returns the checkpoint's path.
-
-    The arithmetic of the convolutions is bfloat16, about twice as fast as float32 on a CPU with
-    AVX-512 BF16; weights, BatchNorm statistics and the loss stay float32.
-
-    Raises ValueError where the checkpoint there belongs to another configuration or other pages.
+    Raises TrainingError where the checkpoint belongs to another recipe or other pages, where there
+    are no pages, and where the loss is no number any more.
     """
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "checkpoint.pt"
-    pages = Pages.load(options.pages)
-    crops = Crops(pages, options.batch, options.seed)
-    run = {
-        "config": dataclasses.asdict(config),
-        "pages": pages.digest,
-        "steps": options.steps,
-        "batch": options.batch,
-        "seed": options.seed,
-    }
-    torch.manual_seed(options.seed)
-    model = UNet(config).to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=1e-4)
-    warmup = min(WARMUP, options.steps // 2)
-    schedule = torch.optim.lr_scheduler.SequentialLR(
-        optimizer,
-        [
-            torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=max(1, warmup)),
-            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, options.steps - warmup)),
-        ],
-        milestones=[warmup],
-    )
-    first = 0
-    if path.exists():
-        state = checkpoint.load(path, options.device)
-        differing = [name for name, value in run.items() if state[name] != value]
-        if differing:
-            raise ValueError(
-                f"{path} was made with other {', '.join(differing)}; choose another output folder"
-            )
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        first = state["step"]
+    with distributed.group(options.device) as device:
+        return _fit(recipe, options, device)
 
-    model.train()
-    forward = torch.compile(model) if options.compile else model
-    started = time.monotonic()
-    log_path = options.output / "log.jsonl"
-    _forget_after(log_path, first)
-    with log_path.open("a", encoding="utf-8") as log:
-        for step in tqdm(range(first, options.steps), initial=first, total=options.steps):
-            inputs, targets = (t.to(options.device) for t in crops[step])
-            inputs = inputs.to(memory_format=torch.channels_last)
-            with torch.autocast(torch.device(options.device).type, dtype=torch.bfloat16):
-                tones = forward(inputs)
-            loss = sketch_loss(tones.float(), targets)
-            optimizer.zero_grad()
+
+def _fit(recipe: Recipe, options: FitOptions, device: torch.device) -> int:
+    main = distributed.RANK == 0  # the process that writes
+    path = options.output / checkpoint.NAME
+    pages = Pages.load(options.pages, "train")
+    batches = Batches(pages, recipe, distributed.RANK, distributed.WORLD)
+    state = State(recipe, pages.digest, device)
+    if path.exists():
+        state.restore(checkpoint.load(path), path)
+    if main:
+        options.output.mkdir(parents=True, exist_ok=True)
+        _describe(recipe, state.model, options.output / RECIPE)
+    teacher = checkpoint.load_model(Path(recipe.teacher)).to(device) if recipe.teacher else None
+    forward = distributed.parallel(state.model, device)
+    if options.compile:
+        forward = torch.compile(forward)  # type: ignore[assignment]
+    validation = Pages.load(options.pages, "val") if main and options.validate_every else None
+
+    bar = tqdm(
+        total=recipe.steps,
+        initial=state.step,
+        unit="step",
+        mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds; a file needs fewer lines
+        disable=not main,
+    )
+    begun, before, waited = time.monotonic(), state.seconds, 0.0
+    telling = Monitor(options.output, state.step) if main else nullcontext()
+    with bar, telling as monitor, deferred() as asked:
+        source = iter(loader(batches, state.step, options.workers))
+        stop = False
+        while state.step < recipe.steps and not stop:
+            waiting = time.monotonic()
+            binary, target = next(source).to(device, non_blocking=True).float().div_(255)
+            waited += time.monotonic() - waiting
+
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.mixed):
+                tones = forward(binary.contiguous(memory_format=torch.channels_last)).float()
+            terms = sketch_loss(tones, target, recipe.loss)
+            if state.adversary is not None:
+                terms["adversarial"] = recipe.loss.adversarial * state.adversary.loss(binary, tones)
+            if teacher is not None:
+                with torch.no_grad():
+                    taught = teacher(binary)
+                terms["teacher"] = recipe.loss.teacher * absolute(tones, taught)
+            loss = torch.stack(list(terms.values())).sum()
+
+            state.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            done = step + 1
-            if done % 10 == 0 or done == options.steps:
-                entry = {"step": done, "loss": loss.item(), "seconds": time.monotonic() - started}
-                log.write(json.dumps(entry) + "\n")
-                log.flush()
-            if done % options.checkpoint_every == 0 or done == options.steps:
-                checkpoint.save(
-                    path,
-                    {
-                        **run,
-                        "step": done,
-                        "model": model.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "schedule": schedule.state_dict(),
-                    },
-                )
-    return path
+            norm = nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip or torch.inf)
+            for group in state.optimizer.param_groups:
+                group["lr"] = recipe.learning_rate_at(state.step)
+            state.optimizer.step()
+            state.average.update_parameters(state.model)
+            if state.adversary is not None:
+                state.adversary.learn(binary, tones, target)
+
+            state.step += 1
+            passed = time.monotonic() - begun
+            state.seconds = before + passed
+            bar.update()
+            last = state.step == recipe.steps
+            stop = distributed.any_process(asked(), device)
+            if state.step % LOG_EVERY == 0 or last:
+                values = {"loss": float(loss.detach()), "norm": float(norm)}
+                values |= {f"loss/{name}": float(value.detach()) for name, value in terms.items()}
+                values |= {"seconds": state.seconds, "waiting": waited / passed}
+                if monitor:
+                    monitor.scalars(state.step, values)
+                if not np.isfinite(values["loss"]):
+                    raise TrainingError(
+                        f"the loss is {values['loss']} after step {state.step}; {path} is from "
+                        "before; try a lower learning_rate or a shorter clip in another folder"
+                    )
+            if monitor and validation and (state.step % options.validate_every == 0 or last):
+                _validate(state.average.module, validation, monitor, state.step)
+            if main and (state.step % options.checkpoint_every == 0 or last or stop):
+                checkpoint.save(path, state.snapshot())
+    return state.step
+
+
+def _describe(recipe: Recipe, model: UNet, path: Path) -> None:
+    shape = {
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "gflop_per_megapixel": round(flop_per_pixel(recipe.model) / 1e3, 3),
+    }
+    described = dataclasses.asdict(recipe) | shape
+    path.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def _validate(model: nn.Module, pages: Pages, monitor: Monitor, step: int) -> None:
+    """Measure the averaged weights on the validation pages, and show crops of the first ones."""
+    paint = painter(model)
+    figures = metrics.mean(evaluate(paint, pages))
+    monitor.scalars(step, {f"val/{k}": v for k, v in dataclasses.asdict(figures).items()})
+    grays = [_middle(image) for image in pages.images[:SHOWN]]
+    columns = [native.binarize(g) for g in grays], list(map(paint, grays)), map(native.dodge, grays)
+    monitor.picture(step, strip(*(np.stack(list(column)) for column in columns)))
+
+
+def _middle(image: Gray) -> Gray:
+    top, left = ((length - CROP) // 2 for length in image.shape)
+    return np.ascontiguousarray(image[top : top + CROP, left : left + CROP])

@@ -15,8 +15,9 @@ from onnx import numpy_helper
 
 from sketchify_rt.models import Model
 from sketchify_rt.runtime.openvino import without_telemetry
-from training.data import Crops
+from training.data import Batches
 from training.pages import Pages
+from training.recipe import Recipe
 
 # NNCF measures with ONNX Runtime, which reports its use as well, unless told before it is loaded.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -52,8 +53,10 @@ def to_int8(model: onnx.ModelProto, pages: Pages, crops: int, seed: int) -> onnx
     Weights are int8, symmetric for each output channel; activations uint8 of one scale, with zero
     point 0, or 128 where there are negative values. Both are what a symmetric int8 can hold.
     """
-    batches = Crops(pages, batch=1, seed=seed)
-    data = nncf.Dataset(range(crops), lambda step: {"binary": batches[step][0].numpy()})
+    batches = Batches(pages, Recipe(steps=crops, batch=1, seed=seed))
+    data = nncf.Dataset(
+        range(crops), lambda step: {"binary": batches[step][0].astype(np.float32) / 255}
+    )
     logging.getLogger("nncf").setLevel(logging.ERROR)  # `set_log_level` changes handlers of others
     with contextlib.redirect_stdout(sys.stderr):  # its progress
         quantized: onnx.ModelProto = nncf.quantize(

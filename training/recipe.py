@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, get_args
+
+Data = Literal["augmented", "plain", "squares"]
+Schedule = Literal["cosine", "constant"]
 
 
 @dataclass(frozen=True)
@@ -50,3 +56,144 @@ class UNetConfig:
             lo, hi = min(2 * lo, skip_lo), max(2 * hi + 1, skip_hi)  # pooling, and the skip
         lo, hi = self.unshuffle * (lo - 2), self.unshuffle * (hi + 3) - 1
         return max(pixel - lo, hi - pixel)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the terms of `training.losses`, each at least 0; 0 leaves a term out.
+
+    adversarial: of a PatchGAN discriminator (see `training.discriminator`). teacher: of the mean
+    absolute error to the tones of a teacher, where a run has one.
+    """
+
+    absolute: float = 1.0
+    dark: float = 6.0
+    similarity: float = 0.75
+    gradient: float = 0.0
+    tone: float = 1.0
+    adversarial: float = 0.0
+    teacher: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 0:
+                raise ValueError(f"loss.{name} must be at least 0, not {value}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that the weights depend on, but for the pages.
+
+    model: shape of the U-Net. loss: weights of the loss. steps: of the optimizer. batch: crops of a
+    step, over all processes. crop: their side in pixels, a multiple of the model's stride.
+    data: "augmented", all of `training.augment` and `training.scenes`; "plain", crops of the pages,
+    scaled, turned and mirrored; "squares", each page once an epoch, cut to its top or middle square
+    and reduced to `crop`. learning_rate: of AdamW, at its highest; `warmup` steps rise to it, then
+    a cosine falls to 0, or nothing where `schedule` is "constant". weight_decay: of AdamW.
+    clip: longest gradient, in the Euclidean norm; 0 for any. ema: share of the averaged weights
+    that a step keeps; 0 keeps no average. mixed: convolutions in bfloat16, about twice as fast as
+    float32 on a CPU with AVX-512 BF16; weights, BatchNorm statistics and loss stay float32.
+    seed: of weights and crops. teacher: run or checkpoint whose tones are learned as well.
+
+    Raises ValueError naming the field and what it may be.
+    """
+
+    model: UNetConfig = UNetConfig()
+    loss: LossWeights = LossWeights()
+    steps: int = 20_000
+    batch: int = 8
+    crop: int = 256
+    data: Data = "augmented"
+    learning_rate: float = 2e-3
+    warmup: int = 200
+    schedule: Schedule = "cosine"
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    ema: float = 0.999
+    mixed: bool = True
+    seed: int = 0
+    teacher: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "crop"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.crop % self.model.stride:
+            raise ValueError(f"crop must be a multiple of {self.model.stride}, not {self.crop}")
+        for name in ("learning_rate", "warmup", "weight_decay", "clip", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be at least 0 and under 1, not {self.ema}")
+        for name, known in ("data", get_args(Data)), ("schedule", get_args(Schedule)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}")
+        if bool(self.loss.teacher) != bool(self.teacher):
+            raise ValueError("teacher and loss.teacher go together; give both or none")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Of the step, counted from 0."""
+        warmup = min(self.warmup, self.steps // 2)
+        if step < warmup:
+            return self.learning_rate * (step + 1) / (warmup + 1)
+        if self.schedule == "constant":
+            return self.learning_rate
+        done = (step - warmup) / (self.steps - warmup)
+        return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+
+def lite(pages: int) -> Recipe:
+    """The shipped default: at most 50 GFLOP per megapixel."""
+    return Recipe()
+
+
+def full(pages: int) -> Recipe:
+    """The width of the U-Net paper behind a pixel-unshuffle stem, for a GPU."""
+    return Recipe(UNetConfig(width=64, depth=3, unshuffle=2), batch=16)
+
+
+def blog_2017(pages: int) -> Recipe:
+    """What the blog post of 2017 did: squares of 256, minibatch 16, 80 epochs, a plain U-Net."""
+    return Recipe(
+        UNetConfig(width=64, depth=4, unshuffle=1),
+        LossWeights(dark=0, similarity=0, gradient=0, tone=0),
+        steps=max(1, 80 * pages // 16),
+        batch=16,
+        data="squares",
+        learning_rate=1e-4,
+        warmup=0,
+        schedule="constant",
+        weight_decay=0,
+        clip=0,
+        ema=0,
+    )
+
+
+RECIPES: dict[str, Callable[[int], Recipe]] = {"lite": lite, "full": full, "2017": blog_2017}
+"""By name, for a number of pages."""
+
+
+def changed(recipe: Recipe, field: str, value: str) -> Recipe:
+    """`recipe` with `field` ("steps", "loss.dark", "model.width") as `value` says.
+
+    Raises ValueError where there is no such field or it may not have that value.
+    """
+    new: Recipe = _changed(recipe, field.split("."), value)
+    return new
+
+
+def _changed(owner: Any, path: list[str], value: str) -> Any:
+    name, *rest = path
+    old = getattr(owner, name, None)
+    if name not in {known.name for known in fields(owner)} or is_dataclass(old) != bool(rest):
+        raise ValueError(f"a recipe has no field {name}; they are told in training/recipe.py")
+    new: Any = value
+    if rest:
+        new = _changed(old, rest, value)
+    elif isinstance(old, bool):
+        if value not in ("true", "false"):
+            raise ValueError(f"{name} must be true or false, not {value}")
+        new = value == "true"
+    elif old is not None:
+        new = type(old)(value)
+    return replace(owner, **{name: new})

@@ -71,19 +71,10 @@ def untrained(config: UNetConfig) -> UNet:
 
 def random_model(setup: Setup, path: Path) -> Model:
     """An untrained U-Net at `path`, exported as a trained one is. Raises ImportError."""
-    from training.export import export  # needs onnx and onnxscript
+    from training.export import write  # needs onnx and onnxscript
 
     config = UNetConfig(setup.scale.large_width, setup.scale.large_depth, unshuffle=1)
-    checkpoint = path.with_suffix(".pt")
-    torch.save(
-        {
-            "config": vars(config),
-            "model": untrained(config).state_dict(),
-            **dict.fromkeys(("step", "batch", "seed"), 0),
-        },
-        checkpoint,
-    )
-    export(checkpoint, path, credit="nobody", data="none")
+    write(untrained(config), path, credit="nobody", training={})
     return models.load(str(path))
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sketchify_rt.errors import ModelError
 
@@ -29,9 +29,10 @@ class Manifest:
     multiples of this many pixels. halo: distance in pixels beyond which no input pixel changes an
     output pixel (half the receptive field, rounded up). gflop_per_megapixel: of the convolutions,
     a multiply-add being two. parameters: number of weights. architecture: width, depth and
-    unshuffle of the U-Net. training: step (of the optimizer, the last), batch, seed and what it was
-    trained on. credit: the line that the licence of the training pages asks for. metrics: means
-    over the validation pages, explained in ``training/metrics.py``; empty where they were not
+    unshuffle of the U-Net. training: what it was trained on (data), how (recipe, the fields of
+    ``training/recipe.py``), steps of the optimizer and minutes. credit: the line that the licence
+    of the training pages asks for. metrics: means over the validation pages, explained in
+    ``training/metrics.py``; empty where they were not
     measured. int8_sha256, int8_metrics: of the INT8 form; None where there is none.
     """
 
@@ -42,7 +43,7 @@ class Manifest:
     gflop_per_megapixel: float
     parameters: int
     architecture: dict[str, int]
-    training: dict[str, str | int]
+    training: dict[str, Any]
     credit: str
     metrics: dict[str, float]
     int8_sha256: str | None = None

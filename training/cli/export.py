@@ -8,12 +8,12 @@ import click
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--data", required=True, help="What the training pages were, for the manifest.")
 @click.option("--credit", required=True, help="The credit line that their licence asks for.")
 def command(checkpoint: Path, output: Path, data: str, credit: str) -> None:
-    """Write CHECKPOINT as OUTPUT (.onnx) with its manifest (.json) beside it."""
+    """Write CHECKPOINT, a run or its file, as OUTPUT (.onnx), its manifest (.json) beside it."""
     from training.export import export as run
 
     if output.suffix != ".onnx":

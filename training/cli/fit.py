@@ -7,32 +7,80 @@ from pathlib import Path
 
 import click
 
-from training.fit import FitOptions
-from training.recipe import UNetConfig
+from training.recipe import RECIPES, Recipe, changed
 
-_FIT = {field.name: field.default for field in dataclasses.fields(FitOptions)}
+_ADVERSARIAL = 0.01  # of the terms, about a tenth of the loss of a trained model
+_TEACHER = 0.5
 
 
 @click.command()
 @click.argument("pages", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("output", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--steps", type=click.IntRange(1), required=True, help="Optimizer steps in all.")
-@click.option("--batch", type=click.IntRange(1), default=_FIT["batch"], help="Crops per step.")
-@click.option("--seed", type=int, default=_FIT["seed"])
-@click.option("--device", default=_FIT["device"], help="A torch device.")
-@click.option("--compile/--no-compile", default=_FIT["compile"], help="Use torch.compile.")
-@click.option("--checkpoint-every", type=click.IntRange(1), default=_FIT["checkpoint_every"])
-@click.option("--width", type=click.IntRange(1), default=UNetConfig.width)
-@click.option("--depth", type=click.IntRange(1), default=UNetConfig.depth)
-@click.option("--unshuffle", type=click.IntRange(1), default=UNetConfig.unshuffle)
+@click.option("--recipe", "name", type=click.Choice(list(RECIPES)), default="lite")
+@click.option(
+    "--steps", type=click.IntRange(1), help="Optimizer steps in all.  [default: of the recipe]"
+)
+@click.option("--seed", type=click.IntRange(0), default=Recipe.seed, help="Of weights and crops.")
+@click.option("--adversarial", is_flag=True, help=f"Same as --set loss.adversarial={_ADVERSARIAL}.")
+@click.option(
+    "--teacher", help="A run whose tones are learned as well, with --set loss.teacher=0.5."
+)
+@click.option(
+    "changes",
+    "--set",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change the recipe: model.width=24, loss.dark=0, learning_rate=0.001 and so on.",
+)
+@click.option("--device", default="auto", help="A torch device, or auto: the GPU if there is one.")
+@click.option("--workers", type=click.IntRange(0), default=1, help="Processes that make batches.")
+@click.option("--checkpoint-every", type=click.IntRange(1), default=250, help="Steps.")
+@click.option("--validate-every", type=click.IntRange(0), default=2000, help="Steps; 0 for never.")
+@click.option("--compile/--no-compile", default=False, help="Use torch.compile (for GPUs).")
 def command(
-    pages: Path, output: Path, width: int, depth: int, unshuffle: int, **options: object
+    pages: Path,
+    output: Path,
+    name: str,
+    steps: int | None,
+    seed: int,
+    adversarial: bool,
+    teacher: str | None,
+    changes: tuple[str, ...],
+    **options: object,
 ) -> None:
-    """Train on prepared PAGES; the checkpoint and the log go to OUTPUT.
+    """Train on prepared PAGES; checkpoint, log and TensorBoard's curves go to the folder OUTPUT.
 
-    Run again with the same options, it goes on where it was stopped.
+    Run again with the same options, it goes on where it was stopped, by Ctrl-C or a crash, to the
+    same weights. With several GPUs: torchrun --nproc-per-node N -m training fit ...
     """
-    from training.fit import fit as run
+    from training.fit import FitOptions, fit
+    from training.pages import Pages
 
-    config = UNetConfig(width, depth, unshuffle)
-    click.echo(run(config, FitOptions(pages, output, **options)))  # type: ignore[arg-type]
+    recipe = RECIPES[name](len(Pages.load(pages, "train").names))
+    recipe = dataclasses.replace(recipe, steps=steps or recipe.steps, seed=seed)
+    try:
+        recipe = _chosen(recipe, adversarial, teacher, changes)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    done = fit(recipe, FitOptions(pages, output, **options))  # type: ignore[arg-type]
+    if done < recipe.steps:
+        click.echo(
+            f"stopped after step {done} of {recipe.steps}; the same command goes on", err=True
+        )
+        raise click.exceptions.Exit(130)
+    click.echo(output)
+
+
+def _chosen(
+    recipe: Recipe, adversarial: bool, teacher: str | None, changes: tuple[str, ...]
+) -> Recipe:
+    if adversarial:
+        loss = dataclasses.replace(recipe.loss, adversarial=_ADVERSARIAL)
+        recipe = dataclasses.replace(recipe, loss=loss)
+    if teacher is not None:
+        loss = dataclasses.replace(recipe.loss, teacher=_TEACHER)
+        recipe = dataclasses.replace(recipe, loss=loss, teacher=teacher)
+    for change in changes:
+        field, _, value = change.partition("=")
+        recipe = changed(recipe, field, value)
+    return recipe

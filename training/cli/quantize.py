@@ -13,9 +13,9 @@ import click
 @click.option("--crops", type=click.IntRange(1), default=300, help="Crops to calibrate on.")
 @click.option("--seed", type=int, default=0, help="Chooses the crops.")
 def command(model: str, pages: Path, crops: int, seed: int) -> None:
-    """Write the INT8 form of MODEL (.onnx) beside it, calibrated on prepared PAGES."""
+    """Write the INT8 form of MODEL (.onnx) beside it, calibrated on the training split of PAGES."""
     from sketchify_rt import models
     from training.pages import Pages
     from training.quantize import quantize as run
 
-    click.echo(run(models.load(model), Pages.load(pages), crops, seed).file("int8"))
+    click.echo(run(models.load(model), Pages.load(pages, "train"), crops, seed).file("int8"))

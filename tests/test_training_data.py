@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from pictures import picture
+
+from sketchify_rt.image import Gray
+from sketchify_rt.kernels import reference
+from training import augment
+from training.data import Batches, as_tensor, loader
+from training.errors import TrainingError
+from training.pages import Pages
+from training.recipe import Recipe
+from training.screentone import screentone
+
+PAGES = Pages(("a", "b"), (picture(300, 260, 1), picture(256, 400, 2)))
+RECIPE = Recipe(steps=6, batch=4, seed=7)
+PLAIN = dataclasses.replace(RECIPE, data="plain")
+
+
+def test_a_batch_is_pairs_of_the_filters() -> None:
+    only = Pages(("only",), (picture(256, 256, 5),))
+    turns = [
+        np.rot90(side, k) for side in (only.images[0], only.images[0][:, ::-1]) for k in range(4)
+    ]
+    whole = 0
+    for binary, target in np.swapaxes(Batches(only, PLAIN)[0], 0, 1)[:, :, 0]:
+        for gray in turns:  # where it is not enlarged
+            if np.array_equal(target, reference.dodge(np.ascontiguousarray(gray))):
+                np.testing.assert_array_equal(
+                    binary, reference.binarize(np.ascontiguousarray(gray))
+                )
+                whole += 1
+                break
+    assert whole
+
+
+@pytest.mark.parametrize("data", ["augmented", "plain", "squares"])
+def test_a_batch_depends_on_its_number_alone(data: str) -> None:
+    recipe = dataclasses.replace(RECIPE, data=data)  # type: ignore[arg-type]
+    batches = Batches(PAGES, recipe)
+    third = batches[3]
+    assert third.shape == (2, 4, 1, 256, 256)
+    assert third.dtype == np.uint8
+    assert set(np.unique(third[0])) <= {0, 255}
+    np.testing.assert_array_equal(Batches(PAGES, recipe)[3], third)
+    assert not np.array_equal(batches[4], third) or data == "squares"  # two pages, four places
+    if data != "squares":
+        assert not np.array_equal(Batches(PAGES, dataclasses.replace(recipe, seed=8))[3], third)
+
+
+def test_processes_share_a_batch() -> None:
+    whole = Batches(PAGES, RECIPE)[2]
+    parts = [Batches(PAGES, RECIPE, rank, 2)[2] for rank in range(2)]
+    for place in range(4):
+        np.testing.assert_array_equal(parts[place % 2][:, place // 2], whole[:, place])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_loader_keeps_the_order(workers: int) -> None:
+    batches = Batches(PAGES, RECIPE)
+    found = list(loader(batches, 2, workers))
+    assert len(found) == 4
+    for step, batch in enumerate(found, 2):
+        assert torch.equal(batch, torch.from_numpy(batches[step]))
+
+
+def test_squares_are_each_page_once_an_epoch_cut_as_in_2017() -> None:
+    recipe = dataclasses.replace(RECIPE, data="squares", batch=2, crop=64)
+    portrait, landscape = PAGES.images[0][:260], PAGES.images[1][:, 72 : 72 + 256]
+    wanted = {
+        reference.dodge(cv2.resize(square, (64, 64), interpolation=cv2.INTER_AREA)).tobytes()
+        for square in (portrait, landscape)
+    }
+    for step in range(3):
+        assert {target.tobytes() for target in Batches(PAGES, recipe)[step][1]} == wanted
+
+
+def test_pages_smaller_than_a_crop_are_refused() -> None:
+    with pytest.raises(TrainingError, match="at least 256"):
+        Batches(Pages(("small",), (picture(100, 300),)), RECIPE)
+
+
+def test_tensors_are_shares_of_white() -> None:
+    tensor = as_tensor(np.array([[[0, 51, 255]]], np.uint8))
+    assert tensor.tolist() == [[[[0.0, pytest.approx(0.2), 1.0]]]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        augment.ink,
+        augment.pencil,
+        screentone,
+        augment.tone_curve,
+        augment.soften,
+        augment.jpeg,
+        augment.grain,
+        augment.binarize,
+    ],
+)
+def test_a_change_is_a_picture_of_the_same_size_drawn_from_its_dice_alone(
+    change: Callable[[Gray, np.random.Generator], Gray],
+) -> None:
+    gray = picture(97, 131, 3)
+    before = gray.copy()
+    one, same, other = (change(gray, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert one.dtype == np.uint8
+    assert one.shape == gray.shape
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+    assert not np.array_equal(one, gray)
+    np.testing.assert_array_equal(gray, before)
+
+
+def test_crops_show_from_two_thirds_of_their_side_to_all_of_the_page() -> None:
+    across = np.tile(np.linspace(0, 255, 900).astype(np.uint8), (600, 1))
+    rng = np.random.default_rng(0)
+    shown = []
+    for _ in range(200):
+        crop = augment.crop(across, 128, rng)
+        assert crop.shape == (128, 128)
+        span = float(np.ptp(crop.astype(np.float64)))
+        shown.append(span / 255 * 900 / 128)  # pages pixels for each pixel of the crop
+    assert min(shown) == pytest.approx(1 / 1.5, rel=0.1)
+    assert max(shown) == pytest.approx(600 / 128, rel=0.15)
+    assert np.mean(np.abs(np.array(shown) - 1) < 0.05) == pytest.approx(0.5, abs=0.15)
+
+
+def test_ink_is_lines_on_paper() -> None:
+    gray = np.full((256, 256), 230, np.uint8)
+    cv2.circle(gray, (120, 130), 70, 110, cv2.FILLED)
+    drawings = [augment.ink(gray, np.random.default_rng(seed)) for seed in range(60)]
+    lines_alone = [d for d in drawings if (d > 250).mean() > 0.5]
+    assert len(lines_alone) > 5
+    blacks = [int(d.min()) for d in drawings]
+    assert 0.1 < np.mean(np.array(blacks) == 0) < 0.6  # of scans and of pages drawn on a screen
+
+
+def test_a_tone_curve_keeps_the_order_of_tones() -> None:
+    ramp = np.arange(256, dtype=np.uint8)[None]
+    for seed in range(20):
+        curve = augment.tone_curve(ramp, np.random.default_rng(seed))[0].astype(int)
+        assert (np.diff(curve) >= 0).all()
+        assert curve[0] <= 40
+        assert curve[-1] >= 225
+
+
+def test_grain_is_no_more_than_a_scanner_s() -> None:
+    flat = np.full((200, 200), 128, np.uint8)
+    for seed in range(10):
+        noisy = augment.grain(flat, np.random.default_rng(seed)).astype(float)
+        assert 0.4 < noisy.std() < 3.3
+        assert noisy.mean() == pytest.approx(128, abs=0.2)
+
+
+def test_another_threshold_draws_other_lines() -> None:
+    gray = picture(200, 200, 6)
+    ours = reference.binarize(gray)
+    others = [augment.binarize(gray, np.random.default_rng(seed)) for seed in range(20)]
+    assert all(set(np.unique(page)) <= {0, 255} for page in others)
+    shares = [float((page == 0).mean()) for page in others]
+    assert min(shares) < float((ours == 0).mean()) < max(shares)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from pictures import picture
+
+from sketchify_rt import Sketchifier, models
+from training.cli import main
+from training.evaluate import predictor
+from training.recipe import Recipe, UNetConfig
+
+
+def command(*words: object) -> str:
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_from_pages_to_a_model_that_the_engine_runs(tmp_path: Path) -> None:
+    source, ready, run = (tmp_path / name for name in ("pages", "ready", "run"))
+    source.mkdir()
+    cv2.imwrite(str(source / "1.png"), picture(280, 260, 1))
+    command("prepare", source, ready, "--val-share", 0)
+    words = ["--steps", "3", "--device", "cpu", "--workers", "0", "--validate-every", "0"]
+    sets = ["--set", "model.width=4", "--set", "batch=2", "--set", "crop=64"]
+    command("fit", ready, run, *words, *sets)
+    exported = tmp_path / "tiny.onnx"
+    command("export", run, exported, "--data", "blobs", "--credit", "nobody")
+
+    manifest = models.load(str(exported)).manifest
+    config = UNetConfig(width=4)
+    assert (manifest.name, manifest.credit) == ("tiny", "nobody")
+    assert (manifest.stride, manifest.halo) == (config.stride, config.halo)
+    assert manifest.architecture == dataclasses.asdict(config)
+    recipe = dataclasses.asdict(Recipe(config, steps=3, batch=2, crop=64))
+    del recipe["model"]
+    assert manifest.training == {"data": "blobs", "recipe": recipe, "step": 3, "minutes": 0}
+    assert exported.stat().st_size < 2.5 * manifest.parameters + 10_000  # two bytes a weight
+
+    gray = picture(100, 131, 9)  # no multiples of the stride
+    from_onnx, from_torch = predictor(str(exported))(gray), predictor(str(run))(gray)
+    assert np.ptp(from_torch) > 20  # a picture
+    assert np.abs(from_onnx.astype(int) - from_torch).max() <= 1  # FP16 weights
+    np.testing.assert_array_equal(from_onnx, Sketchifier(str(exported), precision="fp32")(gray))
+
+
+def test_an_export_has_the_name_of_an_onnx_file(tmp_path: Path) -> None:
+    words = ["export", str(tmp_path), "model.bin", "--data", "", "--credit", ""]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert "does not end in .onnx" in result.output

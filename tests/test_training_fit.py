@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from pictures import picture
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from training import checkpoint
+from training.cli import main
+from training.data import Batches
+from training.errors import TrainingError
+from training.fit import FitOptions, fit
+from training.prepare import prepare
+from training.recipe import LossWeights, Recipe, UNetConfig
+
+TINY = UNetConfig(width=4, depth=1, unshuffle=2)
+RECIPE = Recipe(TINY, steps=6, batch=2, crop=64, warmup=2)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three prepared pages, one of them for validation."""
+    import cv2
+
+    root = tmp_path_factory.mktemp("pages")
+    for name, seed in (("a/1", 1), ("a/2", 2), ("b/1", 3)):
+        path = root / "source" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), picture(300, 280, seed))
+    prepare(root / "source", root / "ready", val=["b/*"])
+    return root / "ready"
+
+
+def options(pages: Path, output: Path, **changes: Any) -> FitOptions:
+    return FitOptions(
+        pages, output, **{"device": "cpu", "workers": 0, "checkpoint_every": 2, **changes}
+    )
+
+
+def log(output: Path) -> list[dict[str, float]]:
+    lines = (output / "log.jsonl").read_text().splitlines()
+    times = ("seconds", "waiting")
+    return [{k: v for k, v in json.loads(line).items() if k not in times} for line in lines]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal to the last bit, whatever of tensors, dicts and lists they are made of."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def states(*outputs: Path) -> list[dict[str, Any]]:
+    found = [checkpoint.load(output) for output in outputs]
+    return [{k: v for k, v in state.items() if k != "seconds"} for state in found]
+
+
+@pytest.mark.parametrize("adversarial", [0, 0.01])
+def test_a_run_stopped_anywhere_goes_on_to_the_same_weights(
+    pages: Path, tmp_path: Path, adversarial: float
+) -> None:
+    recipe = dataclasses.replace(RECIPE, loss=LossWeights(adversarial=adversarial))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert fit(recipe, options(pages, whole, validate_every=3)) == 6
+
+    class Crash(Exception):
+        pass
+
+    taken = Batches.__getitem__
+    for crash_at in (3, 5):
+
+        def crash(batches: Batches, step: int, crash_at: int = crash_at) -> Any:
+            if step == crash_at:
+                raise Crash
+            return taken(batches, step)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Batches, "__getitem__", crash)
+            with pytest.raises(Crash):
+                fit(recipe, options(pages, parts, validate_every=3))
+        assert checkpoint.load(parts)["step"] == crash_at - 1  # one interval is lost at most
+    assert fit(recipe, options(pages, parts, validate_every=3)) == 6
+    assert same(*states(whole, parts))
+    assert log(parts) == log(whole)
+    assert fit(recipe, options(pages, parts)) == 6  # nothing is left to do
+
+
+def test_killed_in_the_middle_it_goes_on_to_the_same_weights(pages: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "training", "fit", str(pages)]
+    rest = ["--steps", "60", "--checkpoint-every", "7", "--validate-every", "0", "--device", "cpu"]
+    for change in ("model.width=4", "model.depth=1", "crop=64", "batch=2"):
+        rest += ["--set", change]
+    parts, whole = tmp_path / "parts", tmp_path / "whole"
+    with subprocess.Popen([*words, str(parts), *rest], stderr=subprocess.DEVNULL) as running:
+        until = time.monotonic() + 120
+        while not (parts / "log.jsonl").exists() or len(log(parts)) < 2:  # step 20
+            assert running.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        running.send_signal(signal.SIGKILL)
+    assert 0 < checkpoint.load(parts)["step"] < 60
+    for output in (parts, whole):
+        subprocess.run([*words, str(output), *rest], check=True, capture_output=True)
+    assert same(*states(whole, parts))
+    assert log(parts) == log(whole)
+    assert len(log(whole)) == 6
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_ends_after_the_step_and_says_how_to_go_on(
+    pages: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    taken = Batches.__getitem__
+
+    def ask(batches: Batches, step: int) -> Any:
+        if step == 2:
+            os.kill(os.getpid(), number)
+        return taken(batches, step)
+
+    words = ["fit", str(pages), str(tmp_path), "--steps", "5", "--device", "cpu", "--workers", "0"]
+    for change in ("model.width=4", "model.depth=1", "crop=64", "batch=2"):
+        words += ["--set", change]
+    before = signal.getsignal(number)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Batches, "__getitem__", ask)
+        result = CliRunner().invoke(main, words)
+    assert result.exit_code == 130
+    assert "stopped after step 3 of 5; the same command goes on" in result.output
+    assert checkpoint.load(tmp_path)["step"] == 3
+    assert signal.getsignal(number) is before
+    assert CliRunner().invoke(main, words).exit_code == 0
+    assert checkpoint.load(tmp_path)["step"] == 5
+
+
+def test_it_learns_one_batch_by_heart(pages: Path, tmp_path: Path) -> None:
+    recipe = Recipe(
+        UNetConfig(width=12, depth=2, unshuffle=2),
+        LossWeights(dark=0, similarity=0, gradient=0, tone=0),
+        steps=600,
+        batch=1,
+        crop=48,
+        data="plain",
+        learning_rate=1e-2,
+        mixed=False,
+        ema=0,
+    )
+    taken = Batches.__getitem__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Batches, "__getitem__", lambda batches, step: taken(batches, 0))
+        fit(recipe, options(pages, tmp_path, validate_every=0, checkpoint_every=600))
+    losses = [entry["loss"] for entry in log(tmp_path)]
+    assert losses[-1] * 255 < 1  # levels
+    assert losses[-1] < losses[0] / 20
+
+
+def test_the_loss_goes_down(pages: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, steps=150, data="plain", learning_rate=1e-2)
+    fit(recipe, options(pages, tmp_path, validate_every=0, checkpoint_every=150))
+    losses = [entry["loss/absolute"] for entry in log(tmp_path)]
+    assert np.mean(losses[-5:]) < 0.6 * losses[0]
+
+
+def test_the_folder_of_a_run_tells_all_of_it(pages: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, steps=20)
+    fit(recipe, options(pages, tmp_path, validate_every=10))
+    described = json.loads((tmp_path / "recipe.json").read_text())
+    assert described["loss"] == dataclasses.asdict(recipe.loss)
+    assert described["parameters"] == sum(
+        p.numel() for p in checkpoint.load_model(tmp_path).parameters()
+    )
+    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in logged] == [10, 10, 20, 20]
+    for entry in logged[::2]:
+        parts = [value for name, value in entry.items() if name.startswith("loss/")]
+        assert sum(parts) == pytest.approx(entry["loss"], rel=1e-5)
+        assert 0 <= entry["waiting"] <= 1
+    assert 0 < logged[1]["val/ssim"] < 1
+    board = EventAccumulator(str(tmp_path))
+    board.Reload()
+    curve = [(event.step, event.value) for event in board.Scalars("val/ssim")]
+    assert curve == [(e["step"], pytest.approx(e["val/ssim"])) for e in logged[1::2]]
+    assert board.Images("crops")[-1].step == 20
+    assert (tmp_path / "crops.png").stat().st_size > 1000
+
+
+def test_the_averaged_weights_are_the_ones_used(pages: Path, tmp_path: Path) -> None:
+    found = {}
+    for ema in (0.0, 0.99):
+        output = tmp_path / str(ema)
+        fit(dataclasses.replace(RECIPE, ema=ema), options(pages, output, validate_every=0))
+        state = checkpoint.load(output)
+        found[ema] = state
+        assert same(dict(checkpoint.load_model(output).state_dict()), dict(state["average"]))
+    assert same(dict(found[0.0]["average"]), dict(found[0.0]["model"]))
+    assert same(dict(found[0.0]["model"]), dict(found[0.99]["model"]))
+    assert not same(dict(found[0.99]["average"]), dict(found[0.99]["model"]))
+
+
+def test_a_teacher_is_followed(pages: Path, tmp_path: Path) -> None:
+    fit(RECIPE, options(pages, tmp_path / "teacher", validate_every=0))
+    loss = LossWeights(absolute=0, dark=0, similarity=0, gradient=0, tone=0, teacher=1)
+    teacher = str(tmp_path / "teacher")
+    recipe = dataclasses.replace(RECIPE, loss=loss, teacher=teacher, steps=120, learning_rate=1e-2)
+    fit(recipe, options(pages, tmp_path / "pupil", validate_every=0))
+    losses = [entry["loss/teacher"] for entry in log(tmp_path / "pupil")]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_what_cannot_go_on_is_refused(pages: Path, tmp_path: Path) -> None:
+    fit(RECIPE, options(pages, tmp_path, validate_every=0))
+    with pytest.raises(TrainingError, match=r"other steps, seed;"):
+        fit(dataclasses.replace(RECIPE, steps=9, seed=1), options(pages, tmp_path))
+    with pytest.raises(TrainingError, match=r"other model;"):
+        fit(dataclasses.replace(RECIPE, model=UNetConfig(5, 1, 2)), options(pages, tmp_path))
+    (tmp_path / "checkpoint.pt").write_bytes(b"half a file")
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt: no checkpoint, or"):
+        fit(RECIPE, options(pages, tmp_path))
+
+
+def test_a_loss_that_is_no_number_ends_the_run(pages: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, steps=40, learning_rate=1e30, clip=0, warmup=0)
+    with pytest.raises(TrainingError, match="the loss is nan after step"):
+        fit(recipe, options(pages, tmp_path, validate_every=0, checkpoint_every=100))
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_two_processes_end_with_the_same_weights(pages: Path, tmp_path: Path) -> None:
+    words = ["-m", "training", "fit", str(pages), str(tmp_path), "--steps", "6", "--device", "cpu"]
+    for change in ("model.width=4", "model.depth=1", "crop=64", "batch=4", "loss.adversarial=0.01"):
+        words += ["--set", change]
+    words += ["--workers", "0", "--validate-every", "3"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+    ]
+    subprocess.run([*launcher, *words], check=True, capture_output=True, timeout=200)
+    assert checkpoint.load(tmp_path)["step"] == 6
+    assert [entry["step"] for entry in log(tmp_path)] == [3, 6, 6]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("adversarial", [0, 0.01])
+def test_on_a_gpu(pages: Path, tmp_path: Path, adversarial: float) -> None:
+    recipe = dataclasses.replace(
+        RECIPE, steps=80, learning_rate=5e-3, loss=LossWeights(adversarial=adversarial)
+    )
+    where = options(pages, tmp_path, device="auto", workers=2, validate_every=40)
+    assert fit(dataclasses.replace(recipe), where) == 80
+    losses = [entry["loss/absolute"] for entry in log(tmp_path) if "loss" in entry]
+    assert np.mean(losses[-2:]) < 0.6 * losses[0]
+    weights = checkpoint.load(tmp_path)["average"]
+    assert all(weight.device.type == "cpu" for weight in weights.values())
+    assert fit(recipe, where) == 80

@@ -1,0 +1,55 @@
+"""What a run tells while it goes: a log, TensorBoard, a sheet of pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+from sketchify_rt.image import Gray
+
+LOG = "log.jsonl"
+
+
+class Monitor:
+    """Writes into the folder of a run. Steps after `first` of an earlier start are forgotten."""
+
+    def __init__(self, folder: Path, first: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._board = SummaryWriter(str(folder), purge_step=first + 1)
+        path = folder / LOG
+        lines = path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]  # the last may be cut off
+        kept = [line for line in whole if json.loads(line)["step"] <= first]
+        path.write_text("".join(kept), encoding="utf-8")
+        self._log = path.open("a", encoding="utf-8")
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._log.close()
+        self._board.close()
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """A line of the log, and a point of each curve."""
+        self._log.write(json.dumps({"step": step, **values}) + "\n")
+        self._log.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def picture(self, step: int, strip: Gray) -> None:
+        """A sheet of crops, uint8 (H, W); the latest lies in the folder as well."""
+        self._board.add_image("crops", strip, step, dataformats="HW")
+        _, data = cv2.imencode(".png", np.ascontiguousarray(strip))
+        (self._folder / "crops.png").write_bytes(data.tobytes())
