@@ -182,3 +182,45 @@ def test_a_missing_or_broken_manifest_is_named(tmp_path: Path) -> None:
     manifest.unlink()
     with pytest.raises(ModelError, match=r"lite\.json: the manifest .* cannot be read"):
         models.load(str(path))
+
+
+@pytest.fixture(scope="module")
+def painted() -> tuple[Sketchifier, list[np.ndarray]]:
+    """The shipped model, and grays of the project's own pictures."""
+    paths = sorted(Path("samples").glob("*.*g")) + sorted(Path("samples/pages").iterdir())
+    grays = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
+    return Sketchifier("lite", device="cpu", precision="fp32"), [g for g in grays if g is not None]
+
+
+def test_lite_leaves_no_pattern_of_its_strides(
+    painted: tuple[Sketchifier, list[np.ndarray]],
+) -> None:
+    # A checkerboard or a grid is an error that depends on where a pixel lies in its cell.
+    sketchify, grays = painted
+    stride = models.load("lite").manifest.stride
+    errors = np.zeros((stride, stride))
+    for gray in grays:
+        error = sketchify(gray).astype(np.float64) - native.dodge(gray)
+        rows, columns = (length // stride for length in gray.shape)
+        cells = error[: rows * stride, : columns * stride].reshape(rows, stride, columns, stride)
+        errors += cells.mean(axis=(0, 2)) / len(grays)
+    assert errors.std() < 0.5  # levels
+
+
+def test_lite_paints_no_halo_at_the_border_of_a_picture(
+    painted: tuple[Sketchifier, list[np.ndarray]],
+) -> None:
+    # The same pixels, once 16 from the border and once inside.
+    sketchify, grays = painted
+    cut, whole = [], []
+    for gray in grays:
+        inner = slice(64, gray.shape[0] - 64), slice(64, gray.shape[1] - 64)
+        piece = np.ascontiguousarray(gray[inner])
+        rim = np.ones(piece.shape, bool)
+        rim[16:-16, 16:-16] = False
+        for sketch, target, errors in (
+            (sketchify(piece), native.dodge(piece), cut),
+            (sketchify(gray)[inner], native.dodge(gray)[inner], whole),
+        ):
+            errors.append(np.abs(sketch.astype(int) - target)[rim].mean())
+    assert np.mean(cut) < 1.1 * np.mean(whole)
