@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from sketchify_rt.image import Gray
@@ -127,22 +127,28 @@ def _fit(recipe: Recipe, options: FitOptions, device: torch.device) -> int:
             bar.update()
             last = state.step == recipe.steps
             stop = distributed.any_process(asked(), device)
-            if state.step % LOG_EVERY == 0 or last:
+            saving = state.step % options.checkpoint_every == 0 or last or stop
+            if saving or state.step % LOG_EVERY == 0:
+                _check(loss, norm, state.step, path)
+            if monitor and (state.step % LOG_EVERY == 0 or last):
                 values = {"loss": float(loss.detach()), "norm": float(norm)}
                 values |= {f"loss/{name}": float(value.detach()) for name, value in terms.items()}
                 values |= {"seconds": state.seconds, "waiting": waited / passed}
-                if monitor:
-                    monitor.scalars(state.step, values)
-                if not np.isfinite(values["loss"]):
-                    raise TrainingError(
-                        f"the loss is {values['loss']} after step {state.step}; {path} is from "
-                        "before; try a lower learning_rate or a shorter clip in another folder"
-                    )
+                monitor.scalars(state.step, values)
             if monitor and validation and (state.step % options.validate_every == 0 or last):
                 _validate(state.average.module, validation, monitor, state.step)
-            if main and (state.step % options.checkpoint_every == 0 or last or stop):
+            if main and saving:
                 checkpoint.save(path, state.snapshot())
     return state.step
+
+
+def _check(loss: Tensor, norm: Tensor, step: int, path: Path) -> None:
+    """Raises TrainingError before numbers that are none get into a checkpoint."""
+    if not torch.isfinite(loss + norm):
+        raise TrainingError(
+            f"at step {step} the loss is {float(loss.detach())} and the gradient {float(norm)} "
+            f"long; {path} is from before; try a lower learning_rate or clip in another folder"
+        )
 
 
 def _describe(recipe: Recipe, model: UNet, path: Path) -> None:
