@@ -63,9 +63,12 @@ def test_processes_share_a_batch() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_loader_keeps_the_order(workers: int) -> None:
+    cv2.GaussianBlur(np.zeros((2000, 2000), np.uint8), (21, 21), 0)  # starts OpenCV's threads
+    threads = cv2.getNumThreads()
     batches = Batches(PAGES, RECIPE)
     found = list(loader(batches, 2, workers))
     assert len(found) == 4
+    assert cv2.getNumThreads() == threads
     for step, batch in enumerate(found, 2):
         assert torch.equal(batch, torch.from_numpy(batches[step]))
 

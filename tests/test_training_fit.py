@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from pictures import picture
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sketchify_rt.errors import OptionsError
 from training import checkpoint
 from training.cli import main
 from training.data import Batches
@@ -122,6 +123,45 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_weights(pages: Path, tmp_pa
     assert len(log(whole)) == 6
 
 
+def test_a_signal_to_all_processes_ends_the_run_with_a_checkpoint(
+    pages: Path, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-m", "training", "fit", str(pages), str(tmp_path), "--device", "cpu"]
+    words += ["--workers", "2", "--steps", "5000", "--validate-every", "0"]
+    for change in ("model.width=4", "model.depth=1", "crop=64", "batch=2"):
+        words += ["--set", change]
+    with subprocess.Popen(
+        words, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as running:
+        until = time.monotonic() + 120
+        while not (tmp_path / "log.jsonl").exists() or not log(tmp_path):
+            assert running.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        os.killpg(running.pid, signal.SIGTERM)
+        told = running.communicate()[1]
+    assert running.returncode == 130
+    assert "Traceback" not in told
+    assert f"stopped after step {checkpoint.load(tmp_path)['step']} of 5000" in told
+    with pytest.raises(ProcessLookupError):
+        os.killpg(running.pid, 0)  # nothing of it is left
+
+
+def test_a_worker_that_was_killed_is_told(pages: Path, tmp_path: Path) -> None:
+    taken = Batches.__getitem__
+
+    def die(batches: Batches, step: int) -> Any:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return taken(batches, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Batches, "__getitem__", die)
+        with pytest.raises(TrainingError, match="a process that makes batches ended"):
+            fit(RECIPE, options(pages, tmp_path, workers=1, validate_every=0))
+    assert fit(RECIPE, options(pages, tmp_path, validate_every=0)) == 6
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop_it_ends_after_the_step_and_says_how_to_go_on(
     pages: Path, tmp_path: Path, number: signal.Signals
@@ -199,6 +239,15 @@ def test_the_folder_of_a_run_tells_all_of_it(pages: Path, tmp_path: Path) -> Non
     assert (tmp_path / "crops.png").stat().st_size > 1000
 
 
+def test_a_log_that_was_damaged_hinders_nothing(pages: Path, tmp_path: Path) -> None:
+    fit(RECIPE, options(pages, tmp_path, validate_every=0))
+    before = log(tmp_path)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('garbage\n{"loss": 1}\n{"step": 99}\n{"step": 3, "lo')
+    fit(RECIPE, options(pages, tmp_path, validate_every=0))
+    assert log(tmp_path) == before
+
+
 def test_the_averaged_weights_are_the_ones_used(pages: Path, tmp_path: Path) -> None:
     found = {}
     for ema in (0.0, 0.99):
@@ -224,10 +273,19 @@ def test_a_teacher_is_followed(pages: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_go_on_is_refused(pages: Path, tmp_path: Path) -> None:
     fit(RECIPE, options(pages, tmp_path, validate_every=0))
-    with pytest.raises(TrainingError, match=r"other steps, seed;"):
+    with pytest.raises(TrainingError, match=r"with steps 6, not 9; seed 0, not 1; choose"):
         fit(dataclasses.replace(RECIPE, steps=9, seed=1), options(pages, tmp_path))
-    with pytest.raises(TrainingError, match=r"other model;"):
+    with pytest.raises(TrainingError, match=r"with model\.width 4, not 5; choose"):
         fit(dataclasses.replace(RECIPE, model=UNetConfig(5, 1, 2)), options(pages, tmp_path))
+    with pytest.raises(TrainingError, match="holds the pages"):
+        fit(RECIPE, options(pages, pages))
+    with pytest.raises(OptionsError, match="--device cuda:77: torch cannot use it"):
+        fit(RECIPE, options(pages, tmp_path, device="cuda:77"))
+    with pytest.raises(TrainingError, match="nowhere: there is no checkpoint"):
+        weights = LossWeights(teacher=1)
+        recipe = dataclasses.replace(RECIPE, teacher="nowhere", loss=weights)
+        fit(recipe, options(pages, tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
     (tmp_path / "checkpoint.pt").write_bytes(b"half a file")
     with pytest.raises(TrainingError, match=r"checkpoint\.pt: no checkpoint, or"):
         fit(RECIPE, options(pages, tmp_path))

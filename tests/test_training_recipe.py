@@ -70,7 +70,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
     ],
 )
 def test_one_field_is_changed(field: str, value: str, found: object) -> None:
-    recipe = changed(Recipe(), field, value)
+    recipe = changed(Recipe(), f"{field}={value}")
     old, new = dataclasses.asdict(Recipe()), dataclasses.asdict(recipe)
     name, _, inner = field.partition(".")
     got = new[name][inner] if inner else new[name]
@@ -82,11 +82,17 @@ def test_one_field_is_changed(field: str, value: str, found: object) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("stepz", "7", "no field stepz"),
-        ("loss", "7", "no field loss"),
-        ("loss.darkness", "7", "no field darkness"),
-        ("steps.dark", "7", "no field steps"),
-        ("steps", "many", "many"),
+        ("stepz", "7", "no field 'stepz'; there are model, loss, steps"),
+        ("", "7", "no field ''"),
+        ("loss", "7", "no field 'loss' to set; there is loss.absolute, loss.dark"),
+        ("loss.darkness", "7", "no field 'loss.darkness'; there are absolute"),
+        ("steps.dark", "7", "no field 'steps.dark' to set; there is steps"),
+        ("steps", "many", "steps must be a whole number, not 'many'"),
+        ("clip", "", "clip must be a number, not ''"),
+        ("clip", "nan", "clip must be at least 0, not nan"),
+        ("learning_rate", "inf", "learning_rate must be at least 0, not inf"),
+        ("loss.dark", "nan", "loss.dark must be at least 0, not nan"),
+        ("crop", "40", "at least 44"),
         ("mixed", "yes", "true or false"),
         ("steps", "0", "steps must be at least 1"),
         ("crop", "250", "multiple of 8"),
@@ -100,4 +106,9 @@ def test_one_field_is_changed(field: str, value: str, found: object) -> None:
 )
 def test_what_may_not_be_is_named(field: str, value: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        changed(Recipe(), field, value)
+        changed(Recipe(), f"{field}={value}")
+
+
+def test_a_change_has_a_value() -> None:
+    with pytest.raises(ValueError, match="'steps' must be FIELD=VALUE"):
+        changed(Recipe(), "steps")

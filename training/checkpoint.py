@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sketchify_rt.batch.sinks import write
 from training.errors import TrainingError
 from training.model import UNet
 from training.recipe import UNetConfig
@@ -17,10 +19,13 @@ NAME = "checkpoint.pt"  # in the folder of a run
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write atomically: an interrupted run keeps the checkpoint before."""
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)
+    """Write atomically: an interrupted run keeps the checkpoint before.
+
+    Raises OutputError where there is no room, or writing is not allowed.
+    """
+    content = io.BytesIO()
+    torch.save(state, content)
+    write(path, content.getvalue())
 
 
 def load(path: Path, device: str = "cpu") -> dict[str, Any]:
@@ -30,14 +35,17 @@ def load(path: Path, device: str = "cpu") -> dict[str, Any]:
     so on. Raises TrainingError where there is none that can be read.
     """
     file = path / NAME if path.is_dir() else path
-    if file.exists() and not zipfile.is_zipfile(file):
-        raise TrainingError(f"{file}: no checkpoint, or not all of one")
+    if not file.is_file():
+        raise TrainingError(f"{file}: there is no checkpoint; is {path} a run?")
+    remedy = "take another, or delete it and train anew"
+    if not zipfile.is_zipfile(file):
+        raise TrainingError(f"{file}: no checkpoint, or not all of one; {remedy}")
     try:
         state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{file}: no checkpoint that can be read ({error})") from error
-    if "average" not in state:
-        raise TrainingError(f"{file}: no checkpoint of this version; train it anew")
+        raise TrainingError(f"{file}: is damaged; {remedy}") from error
+    if not {"recipe", "average", "step"} <= state.keys():
+        raise TrainingError(f"{file}: no checkpoint of this version; {remedy}")
     return state
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import signal
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import cv2
@@ -37,6 +38,8 @@ class Batches(Dataset[Any]):
         """`rank` of `world` processes. Raises TrainingError where no page is large enough."""
         self._recipe = recipe
         self._images = [image for image in pages.images if min(image.shape) >= recipe.crop]
+        if not pages.images:
+            raise TrainingError("there is no page to train on; prepare with a smaller --val-share")
         if not self._images:
             raise TrainingError(
                 f"no page is at least {recipe.crop} pixels high and wide; prepare larger ones"
@@ -109,21 +112,30 @@ def _engine(gray: Gray, rng: np.random.Generator) -> Gray:
     return native.binarize(gray)
 
 
-def loader(batches: Batches, first: int, workers: int) -> DataLoader[Any]:
+def loader(batches: Batches, first: int, workers: int) -> Iterator[Tensor]:
     """The batches from number `first` on, in order, as uint8 tensors; `workers` processes."""
-    return DataLoader(
+    loading = DataLoader(
         batches,
         batch_size=None,
         sampler=range(first, len(batches)),
         num_workers=workers,
-        worker_init_fn=_alone if workers else None,
+        worker_init_fn=_leave_signals if workers else None,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else each start takes a number from the run's own
     )
+    # The processes share the cores already. Told here, since a process that was forked from one
+    # with a pool of threads waits for them for ever when it is told to end them.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        return iter(loading)
+    finally:
+        cv2.setNumThreads(threads)
 
 
-def _alone(_: int) -> None:
-    cv2.setNumThreads(1)  # the processes share the cores already
+def _leave_signals(_: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the run, which ends them itself
+        signal.signal(number, signal.SIG_IGN)
 
 
 def as_tensor(images: NDArray[np.uint8]) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sketchify_rt.errors import OptionsError
+
 RANK = int(os.environ.get("RANK", "0"))
 WORLD = int(os.environ.get("WORLD_SIZE", "1"))
 
@@ -18,11 +20,16 @@ WORLD = int(os.environ.get("WORLD_SIZE", "1"))
 def group(device: str) -> Iterator[torch.device]:
     """Join the processes of this run; gives the device of this one.
 
-    device: a torch device, or "auto" for the GPU if there is one.
+    device: a torch device, or "auto" for the GPU if there is one. Raises OptionsError where it
+    cannot be used.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    found = torch.device(device)
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found).item()
+    except (RuntimeError, AssertionError, AttributeError, NotImplementedError) as error:
+        raise OptionsError(f"--device {device}: torch cannot use it here ({error})") from error
     if found.type == "cuda" and found.index is None:
         found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(found)

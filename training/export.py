@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import hashlib
+import logging
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -84,16 +88,17 @@ def to_onnx(model: UNet) -> onnx.ModelProto:
     """An FP32 graph of dynamic batch, height and width."""
     stride = model.config.stride
     batch, rows, columns = (torch.export.Dim(name) for name in ("batch", "rows", "columns"))
-    program = torch.onnx.export(
-        model,
-        (torch.zeros(2, 1, 4 * stride, 4 * stride),),
-        dynamo=True,
-        input_names=["binary"],
-        output_names=["tones"],
-        dynamic_shapes=({0: batch, 2: stride * rows, 3: stride * columns},),
-        opset_version=OPSET,
-        verbose=False,
-    )
+    with _quietly():
+        program = torch.onnx.export(
+            model,
+            (torch.zeros(2, 1, 4 * stride, 4 * stride),),
+            dynamo=True,
+            input_names=["binary"],
+            output_names=["tones"],
+            dynamic_shapes=({0: batch, 2: stride * rows, 3: stride * columns},),
+            opset_version=OPSET,
+            verbose=False,
+        )
     if program is None:
         raise RuntimeError("torch.onnx.export gave no program")
     graph = program.model_proto
@@ -102,6 +107,20 @@ def to_onnx(model: UNet) -> onnx.ModelProto:
     del graph.graph.value_info[:]
     del graph.metadata_props[:]
     return graph
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what the exporter says of packages that it does not need, and torch about torch."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -62,12 +62,23 @@ def fit(recipe: Recipe, options: FitOptions) -> int:
     Raises TrainingError where the checkpoint belongs to another recipe or other pages, where there
     are no pages, and where the loss is no number any more.
     """
+    if options.output.resolve() == options.pages.resolve():
+        raise TrainingError(f"{options.output} holds the pages; choose another folder for the run")
     with distributed.group(options.device) as device:
-        return _fit(recipe, options, device)
+        try:
+            return _fit(recipe, options, device)
+        except RuntimeError as error:  # torch raises it anywhere in the loop
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(
+                f"a process that makes batches ended ({error}); out of memory? With fewer "
+                "--workers the same command goes on from the last checkpoint"
+            ) from error
 
 
 def _fit(recipe: Recipe, options: FitOptions, device: torch.device) -> int:
     main = distributed.RANK == 0  # the process that writes
+    teacher = checkpoint.load_model(Path(recipe.teacher)).to(device) if recipe.teacher else None
     path = options.output / checkpoint.NAME
     pages = Pages.load(options.pages, "train")
     batches = Batches(pages, recipe, distributed.RANK, distributed.WORLD)
@@ -77,11 +88,12 @@ def _fit(recipe: Recipe, options: FitOptions, device: torch.device) -> int:
     if main:
         options.output.mkdir(parents=True, exist_ok=True)
         _describe(recipe, state.model, options.output / RECIPE)
-    teacher = checkpoint.load_model(Path(recipe.teacher)).to(device) if recipe.teacher else None
     forward = distributed.parallel(state.model, device)
     if options.compile:
         forward = torch.compile(forward)  # type: ignore[assignment]
     validation = Pages.load(options.pages, "val") if main and options.validate_every else None
+    if main:
+        _greet(recipe, state, pages, validation, device)
 
     bar = tqdm(
         total=recipe.steps,
@@ -93,7 +105,7 @@ def _fit(recipe: Recipe, options: FitOptions, device: torch.device) -> int:
     begun, before, waited = time.monotonic(), state.seconds, 0.0
     telling = Monitor(options.output, state.step) if main else nullcontext()
     with bar, telling as monitor, deferred() as asked:
-        source = iter(loader(batches, state.step, options.workers))
+        source = loader(batches, state.step, options.workers)
         stop = False
         while state.step < recipe.steps and not stop:
             waiting = time.monotonic()
@@ -135,6 +147,7 @@ def _fit(recipe: Recipe, options: FitOptions, device: torch.device) -> int:
                 values |= {f"loss/{name}": float(value.detach()) for name, value in terms.items()}
                 values |= {"seconds": state.seconds, "waiting": waited / passed}
                 monitor.scalars(state.step, values)
+                bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
             if monitor and validation and (state.step % options.validate_every == 0 or last):
                 _validate(state.average.module, validation, monitor, state.step)
             if main and saving:
@@ -149,6 +162,19 @@ def _check(loss: Tensor, norm: Tensor, step: int, path: Path) -> None:
             f"at step {step} the loss is {float(loss.detach())} and the gradient {float(norm)} "
             f"long; {path} is from before; try a lower learning_rate or clip in another folder"
         )
+
+
+def _greet(
+    recipe: Recipe, state: State, pages: Pages, validation: Pages | None, device: torch.device
+) -> None:
+    weights = sum(weight.numel() for weight in state.model.parameters())
+    tqdm.write(
+        f"{weights / 1e6:.2f} million weights, {len(pages)} pages, {device}: "
+        f"{state.step} of {recipe.steps} steps are done",
+        sys.stderr,
+    )
+    if validation is not None and not len(validation):
+        tqdm.write("there is no page to validate on: no figures and no crops", sys.stderr)
 
 
 def _describe(recipe: Recipe, model: UNet, path: Path) -> None:

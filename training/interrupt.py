@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from tqdm import tqdm
 
 
 @contextmanager
@@ -21,6 +24,7 @@ def deferred() -> Iterator[Callable[[], bool]]:
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         asked = True
+        tqdm.write("stopping after this step", sys.stderr)
         signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():

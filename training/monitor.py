@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from sketchify_rt.batch.sinks import write
 from sketchify_rt.image import Gray
 
 LOG = "log.jsonl"
@@ -24,9 +25,8 @@ class Monitor:
         self._board = SummaryWriter(str(folder), purge_step=first + 1)
         path = folder / LOG
         lines = path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]  # the last may be cut off
-        kept = [line for line in whole if json.loads(line)["step"] <= first]
-        path.write_text("".join(kept), encoding="utf-8")
+        kept = [line for line in lines if 0 <= _step(line) <= first]
+        write(path, "".join(kept).encode())
         self._log = path.open("a", encoding="utf-8")
 
     def __enter__(self) -> Monitor:
@@ -53,3 +53,11 @@ class Monitor:
         self._board.add_image("crops", strip, step, dataformats="HW")
         _, data = cv2.imencode(".png", np.ascontiguousarray(strip))
         (self._folder / "crops.png").write_bytes(data.tobytes())
+
+
+def _step(line: str) -> int:
+    """The step that a line of the log tells of, -1 where it tells of none, being cut off."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return -1

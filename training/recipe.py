@@ -76,8 +76,10 @@ class LossWeights:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value < 0:
+            if not 0 <= value < math.inf:
                 raise ValueError(f"loss.{name} must be at least 0, not {value}")
+        if not any(asdict(self).values()):
+            raise ValueError("one weight of the loss must be more than 0")
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,10 @@ class Recipe:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.crop % self.model.stride:
             raise ValueError(f"crop must be a multiple of {self.model.stride}, not {self.crop}")
+        if self.loss.similarity and self.crop < 44:  # the window, at a quarter of the size
+            raise ValueError(f"crop must be at least 44 for loss.similarity, not {self.crop}")
         for name in ("learning_rate", "warmup", "weight_decay", "clip", "seed"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be at least 0 and under 1, not {self.ema}")
@@ -173,27 +177,40 @@ RECIPES: dict[str, Callable[[int], Recipe]] = {"lite": lite, "full": full, "2017
 """By name, for a number of pages."""
 
 
-def changed(recipe: Recipe, field: str, value: str) -> Recipe:
-    """`recipe` with `field` ("steps", "loss.dark", "model.width") as `value` says.
+def changed(recipe: Recipe, change: str) -> Recipe:
+    """`recipe` with one field as `change` says: "steps=1000", "loss.dark=0", "model.width=24".
 
     Raises ValueError where there is no such field or it may not have that value.
     """
-    new: Recipe = _changed(recipe, field.split("."), value)
+    field, equals, value = change.partition("=")
+    if not equals:
+        raise ValueError(f"{change!r} must be FIELD=VALUE, as in steps=1000 or loss.dark=0")
+    new: Recipe = _changed(recipe, field, field.split("."), value)
     return new
 
 
-def _changed(owner: Any, path: list[str], value: str) -> Any:
+def _changed(owner: Any, field: str, path: list[str], value: str) -> Any:
     name, *rest = path
-    old = getattr(owner, name, None)
-    if name not in {known.name for known in fields(owner)} or is_dataclass(old) != bool(rest):
-        raise ValueError(f"a recipe has no field {name}; they are told in training/recipe.py")
-    new: Any = value
-    if rest:
-        new = _changed(old, rest, value)
-    elif isinstance(old, bool):
-        if value not in ("true", "false"):
-            raise ValueError(f"{name} must be true or false, not {value}")
-        new = value == "true"
-    elif old is not None:
-        new = type(old)(value)
+    known = [one.name for one in fields(owner)]
+    if name not in known:
+        raise ValueError(f"there is no field {field!r}; there are {', '.join(known)}")
+    old = getattr(owner, name)
+    if is_dataclass(old) != bool(rest):
+        inner = [f"{name}.{one.name}" for one in fields(old)] if is_dataclass(old) else [name]
+        raise ValueError(f"there is no field {field!r} to set; there is {', '.join(inner)}")
+    new = _changed(old, field, rest, value) if rest else _converted(field, old, value)
     return replace(owner, **{name: new})
+
+
+def _converted(field: str, old: object, value: str) -> object:
+    if isinstance(old, bool):
+        if value.lower() not in ("true", "false"):
+            raise ValueError(f"{field} must be true or false, not {value!r}")
+        return value.lower() == "true"
+    if isinstance(old, int | float):
+        try:
+            return type(old)(value)
+        except ValueError as error:
+            kind = "whole number" if isinstance(old, int) else "number"
+            raise ValueError(f"{field} must be a {kind}, not {value!r}") from error
+    return value

@@ -62,12 +62,16 @@ class State:
 
         Raises TrainingError where it is of another recipe or other pages.
         """
-        ours, theirs = (x["recipe"] | {"pages": x["pages"]} for x in (self._run, state))
-        differing = [name for name, value in ours.items() if theirs.get(name) != value]
+        ours, theirs = (_flat({**x["recipe"], "pages": x["pages"]}) for x in (self._run, state))
+        differing = [
+            f"{name} {theirs.get(name)}, not {value}"
+            for name, value in ours.items()
+            if theirs.get(name) != value
+        ]
         if differing:
             raise TrainingError(
-                f"{path} was made with other {', '.join(differing)}; choose another folder for "
-                "this run, or give what it was made with"
+                f"{path} was made with {'; '.join(differing)}; choose another folder for this "
+                "run, or give what that one was made with"
             )
         self.model.load_state_dict(state["model"])
         self.average.module.load_state_dict(state["average"])
@@ -77,3 +81,12 @@ class State:
             self.adversary.load_state_dict(state["adversary"])
         torch.set_rng_state(state["random"])
         self.step, self.seconds = state["step"], state["seconds"]
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Those of inner dicts by names such as loss.dark."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = _flat(value) if isinstance(value, dict) else None
+        flat |= {name: value} if inner is None else {f"{name}.{k}": v for k, v in inner.items()}
+    return flat

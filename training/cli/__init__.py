@@ -31,6 +31,8 @@ class _Verbs(click.Group):
             raise click.UsageError(str(error)) from error
         except SketchifyError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:  # of an output, mostly: no room, or not allowed
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
 
 
 @click.group(cls=_Verbs, context_settings={"show_default": True})

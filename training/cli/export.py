@@ -18,5 +18,10 @@ def command(checkpoint: Path, output: Path, data: str, credit: str) -> None:
 
     if output.suffix != ".onnx":
         raise click.BadParameter(f"{output} does not end in .onnx", param_hint="OUTPUT")
-    run(checkpoint, output, credit=credit, data=data)
+    if not output.absolute().parent.is_dir():
+        raise click.BadParameter(f"{output}: there is no such folder", param_hint="OUTPUT")
+    training = run(checkpoint, output, credit=credit, data=data).training
+    done, steps = training["step"], training["recipe"]["steps"]
+    if done < steps:
+        click.echo(f"the run is not finished: step {done} of {steps}", err=True)
     click.echo(output)

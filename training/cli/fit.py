@@ -16,7 +16,9 @@ _TEACHER = 0.5
 @click.command()
 @click.argument("pages", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("output", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--recipe", "name", type=click.Choice(list(RECIPES)), default="lite")
+@click.option(
+    "--recipe", "name", type=click.Choice(list(RECIPES)), default="lite", help="What to begin with."
+)
 @click.option(
     "--steps", type=click.IntRange(1), help="Optimizer steps in all.  [default: of the recipe]"
 )
@@ -30,11 +32,14 @@ _TEACHER = 0.5
     "--set",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Change the recipe: model.width=24, loss.dark=0, learning_rate=0.001 and so on.",
+    help="Change the recipe: model.width=24, loss.dark=0, learning_rate=0.001, batch=16; the "
+    "fields stand in recipe.json of a run. Several times for several.",
 )
 @click.option("--device", default="auto", help="A torch device, or auto: the GPU if there is one.")
 @click.option("--workers", type=click.IntRange(0), default=1, help="Processes that make batches.")
-@click.option("--checkpoint-every", type=click.IntRange(1), default=250, help="Steps.")
+@click.option(
+    "--checkpoint-every", type=click.IntRange(1), default=250, help="Steps; more are never lost."
+)
 @click.option("--validate-every", type=click.IntRange(0), default=2000, help="Steps; 0 for never.")
 @click.option("--compile/--no-compile", default=False, help="Use torch.compile (for GPUs).")
 def command(
@@ -81,6 +86,5 @@ def _chosen(
         loss = dataclasses.replace(recipe.loss, teacher=_TEACHER)
         recipe = dataclasses.replace(recipe, loss=loss, teacher=teacher)
     for change in changes:
-        field, _, value = change.partition("=")
-        recipe = changed(recipe, field, value)
+        recipe = changed(recipe, change)
     return recipe
