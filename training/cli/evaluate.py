@@ -25,6 +25,11 @@ def _load(folder: Path, split: str | None) -> Pages:
     pages = Pages.load(folder, None if split == "all" else split or "val")
     if not pages.names and split is None:
         pages = Pages.load(folder)
+        click.echo(
+            f"{folder} has no pages to validate on: measured on all {len(pages)}, those that a "
+            "model was trained on among them",
+            err=True,
+        )
     if not pages.names:
         raise TrainingError(f"{folder}: no pages to measure on in split {split or 'all'}")
     return pages
