@@ -180,3 +180,24 @@ def test_one_thread_is_one_processor() -> None:
     for _ in range(5):
         runtime(page)
     assert time.process_time() - processor < 1.2 * (time.perf_counter() - wall)
+
+
+def test_signals_are_survived_after_a_model_was_let_go_in_another_thread() -> None:
+    code = """
+import os, signal, threading
+import numpy as np
+from sketchify_rt import models
+from sketchify_rt.runtime.openvino import OpenVinoRuntime
+
+heard = []
+signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+held = [OpenVinoRuntime(models.load("lite"), threads=1)]
+held[0](np.full((1, 64, 64), 255, np.uint8))
+other = threading.Thread(target=held.clear)
+other.start()
+other.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+assert heard
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, (done.returncode, done.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import sys
 from collections.abc import Iterator
@@ -46,6 +47,17 @@ Tones = npt.NDArray[np.float32]
 _CACHED_PRIMITIVES = 200
 
 
+@functools.cache
+def _core() -> ov.Core:
+    """The one of this process, for good.
+
+    Its CPU plugin gives the thread that loads it a stack for signals of its own, for AMX, and frees
+    it when the plugin ends, in whichever thread that is: let go of in another, the first would die
+    of its next signal with a handler (OpenVINO 2026.4, SigAltStackSetup in intel_cpu's plugin.cpp).
+    """
+    return ov.Core()
+
+
 class OpenVinoRuntime:
     """A compiled model. Any height and width that are multiples of the model's stride.
 
@@ -66,7 +78,7 @@ class OpenVinoRuntime:
         kind: Kind = "int8" if precision == "int8" else "float"
         streams = min(workers, threads)
         data = model.read(kind)
-        core = ov.Core()
+        core = _core()
         try:
             network = core.read_model(data)
             processor = PrePostProcessor(network)
