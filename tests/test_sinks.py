@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sketchify_rt.batch import sinks
-from sketchify_rt.batch.sinks import Folder, write
+from sketchify_rt.batch.sinks import Folder, whole, write
 from sketchify_rt.errors import OutputError
 
 
@@ -64,41 +64,63 @@ def test_a_write_cut_short_leaves_the_old_file_and_nothing_else(tmp_path: Path) 
     assert everything(tmp_path) == ["a.png"]
 
 
-def test_a_full_disk_is_named_with_a_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fill(path: Path, data: bytes) -> None:
-        path.write_bytes(data[:1])
+@pytest.fixture(params=[True, False], ids=["unnamed", "named"])
+def unnamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """File systems that know files without a name, and others."""
+    if not request.param:
+        opened = sinks._open
+
+        def refuse(path: Path, how: int) -> object:
+            if how == os.O_TMPFILE and path.exists():
+                raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+            return opened(path, how)
+
+        monkeypatch.setattr(sinks, "_open", refuse)
+    return bool(request.param)
+
+
+def test_until_it_is_whole_a_file_has_no_name(tmp_path: Path, unnamed: bool) -> None:
+    path = tmp_path / "new" / "a.png"
+    for data in (b"first", b"second"):
+        sealed: list[os.stat_result] = []
+        with whole(path, sealed.append) as file:
+            file.write(data)
+            file.flush()
+            hidden = [name for name in everything(path.parent) if name != "a.png"]
+            assert hidden == [] if unnamed else hidden[0].startswith(".")
+            assert path.exists() == (data == b"second")
+        assert path.read_bytes() == data
+        assert os.path.samestat(sealed[0], path.stat())
+        assert everything(tmp_path) == ["new", "new/a.png"]
+
+
+def test_a_full_disk_is_named_with_a_remedy(tmp_path: Path, unnamed: bool) -> None:
+    def fill(status: os.stat_result) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(sinks, "_write_new", fill)
     with pytest.raises(OutputError, match=r"a\.png: cannot be written: No space .*make room") as e:
-        write(tmp_path / "a.png", b"data")
+        write(tmp_path / "a.png", b"data", fill)
     assert e.value.errno == errno.ENOSPC
     assert everything(tmp_path) == []
 
 
-def test_an_interrupted_write_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(path: Path, data: bytes) -> None:
-        path.write_bytes(data[:1])
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path, unnamed: bool) -> None:
+    with pytest.raises(KeyboardInterrupt), whole(tmp_path / "a.png") as file:
+        file.write(b"data")
         raise KeyboardInterrupt
-
-    monkeypatch.setattr(sinks, "_write_new", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "a.png", b"data")
     assert everything(tmp_path) == []
 
 
-def test_names_too_long_and_names_as_long_as_can_be(tmp_path: Path) -> None:
+def test_names_too_long_and_names_as_long_as_can_be(tmp_path: Path, unnamed: bool) -> None:
     write(tmp_path / ("x" * 251 + ".png"), b"x")
     with pytest.raises(OutputError, match="shorter name"):
         write(tmp_path / ("x" * 252 + ".png"), b"x")
     assert len(everything(tmp_path)) == 1
 
 
-def test_a_file_in_the_way_of_a_folder_and_a_folder_in_the_way_of_a_file(tmp_path: Path) -> None:
+def test_a_file_in_the_way_of_a_folder_and_a_folder_in_the_way_of_a_file(
+    tmp_path: Path, unnamed: bool
+) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "a.png").mkdir()
     with pytest.raises(OutputError, match="a file stands where a folder is needed"):
@@ -128,11 +150,11 @@ def test_opening_makes_the_folder_and_leaves_no_trace_in_it(tmp_path: Path) -> N
 def test_opening_leaves_no_trace_when_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(path: Path, data: bytes) -> None:
-        path.write_bytes(data)
+    def interrupt(part: Path) -> None:
+        part.touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sinks, "_write_new", interrupt)
+    monkeypatch.setattr(sinks, "_create", interrupt)
     with pytest.raises(KeyboardInterrupt):
         Folder(tmp_path, "png").open()
     assert everything(tmp_path) == []

@@ -1,0 +1,204 @@
+"""What became of each input: one line of JSON each, appended as it happens.
+
+A run that was ended, in whatever way, goes on from it: an input is done where the journal has a
+line of it, as it is now, with the same settings, and the result still is the file that the line
+tells of. A line is written before its result gets its name, so a result without a line cannot be.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sketchify_rt import __version__
+from sketchify_rt.batch.sinks import explained
+
+NAME = ".sketchify-rt.jsonl"  # in the output folder; hidden, so never an input
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """An input as it was read.
+
+    name: its absolute path, and that of the page in it; size: bytes; modified: time of the last
+    change in ns.
+    """
+
+    name: str
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, path: Path, page: str = "") -> Origin:
+        """The file, or a page in it. Raises OSError."""
+        status = path.stat()
+        name = str(path.absolute()) + (f"/{page}" if page else "")
+        return cls(name, status.st_size, status.st_mtime_ns)
+
+
+class Journal:
+    """Lines of earlier runs, as what was done and what failed, and those of this one.
+
+    A million lines take some 200 MB. Thread-safe. Several processes may write to one file.
+    """
+
+    def __init__(self, path: Path | None, root: Path, settings: dict[str, Any]) -> None:
+        """Read what is there; lines cut short by a crash are passed over.
+
+        path: the file, None for memory alone; root: the output folder, which results are named
+        below; settings: all that the results depend on, JSON values. Raises OutputError where the
+        file cannot be read.
+        """
+        self._path, self._root = path, root
+        self._settings = settings
+        self._digest = _hash(json.dumps(settings, sort_keys=True)).hex()
+        self._done: set[bytes] = set()  # input, settings and result
+        self._made: set[bytes] = set()  # results
+        self._failed: dict[bytes, str] = {}  # input and settings
+        self._file = -1
+        if path is not None:
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
+        try:
+            with path.open("rb") as lines:
+                for line in lines:
+                    self._learn(line)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise explained(path, error, "cannot be read") from error
+
+    def _learn(self, line: bytes) -> None:
+        try:
+            told = json.loads(line)
+            if "source" not in told:
+                return
+            origin = Origin(told["source"], told["size"], told["modified"])
+            key = _input(origin, told["settings"])
+            if told["status"] == "converted":
+                made = _result(told["output"], told["bytes"], told["written"])
+                self._made.add(made)
+                self._done.add(key + made)
+                self._failed.pop(key, None)
+            elif told["lasting"]:
+                self._failed[key] = told["reason"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return
+
+    def done(self, origin: Origin, output: Path) -> bool:
+        """Whether the result of this input, with these settings, is there already."""
+        made = self._made_at(output)
+        return made is not None and _input(origin, self._digest) + made in self._done
+
+    def made(self, output: Path) -> bool:
+        """Whether the file was written by a run of this journal and not changed since."""
+        return self._made_at(output) in self._made
+
+    def failure(self, origin: Origin) -> str | None:
+        """Why this input, unchanged and with the same settings, failed for good before."""
+        return self._failed.get(_input(origin, self._digest))
+
+    def _made_at(self, output: Path) -> bytes | None:
+        try:
+            status = output.stat()
+        except OSError:
+            return None
+        return _result(self._below(output), status.st_size, status.st_mtime_ns)
+
+    def converted(
+        self, origin: Origin, output: Path, status: os.stat_result, seconds: float
+    ) -> None:
+        """Note a result. status: of the file that is about to get the name `output`.
+
+        Raises OutputError where the line cannot be written.
+        """
+        below = self._below(output)
+        self._append(
+            origin,
+            status="converted",
+            output=below,
+            bytes=status.st_size,
+            written=status.st_mtime_ns,
+            seconds=round(seconds, 4),
+        )
+        made = _result(below, status.st_size, status.st_mtime_ns)
+        key = _input(origin, self._digest)
+        self._made.add(made)
+        self._done.add(key + made)
+        self._failed.pop(key, None)
+
+    def failed(self, origin: Origin, reason: str, lasting: bool, seconds: float) -> None:
+        """Note a failure. lasting: the input is to blame, so that it would fail again.
+
+        Raises OutputError where the line cannot be written.
+        """
+        if lasting:
+            self._failed[_input(origin, self._digest)] = reason
+        self._append(
+            origin, status="failed", reason=reason, lasting=lasting, seconds=round(seconds, 4)
+        )
+
+    def _append(self, origin: Origin, **told: Any) -> None:
+        if self._path is None:
+            return
+        line = {
+            "source": origin.name,
+            "size": origin.size,
+            "modified": origin.modified,
+            "settings": self._digest,
+        }
+        try:
+            self._write(line | told)
+        except OSError as error:
+            raise explained(self._path, error) from error
+
+    def open(self) -> None:
+        """Begin to write, with a line on this run. Raises OutputError."""
+        if self._path is None:
+            return
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._path, flags, 0o666)
+            end = os.lseek(self._file, 0, os.SEEK_END)
+            if end and os.pread(self._file, 1, end - 1) != b"\n":
+                os.write(self._file, b"\n")  # ends a line that was cut short
+            started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            run = {"run": __version__, "started": started, "settings": self._digest}
+            self._write(run | {"with": self._settings})
+        except OSError as error:
+            raise explained(self._path, error) from error
+
+    def _write(self, told: dict[str, Any]) -> None:
+        # One call for one line: appended as a whole, also beside other threads and processes.
+        data = (json.dumps(told, separators=(",", ":")) + "\n").encode()
+        if os.write(self._file, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def close(self) -> None:
+        """End writing."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _below(self, output: Path) -> str:
+        return os.path.relpath(output, self._root)
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=12).digest()
+
+
+def _input(origin: Origin, settings: str) -> bytes:
+    return _hash(f"{origin.name}\0{origin.size}\0{origin.modified}\0{settings}")
+
+
+def _result(below: str, size: int, written: int) -> bytes:
+    return _hash(f"{below}\0{size}\0{written}")
