@@ -27,7 +27,8 @@ from sketchify_rt.options import Encoding, Options, Precision
 if TYPE_CHECKING:
     import PIL.Image
 
-    from sketchify_rt.inputs import ImageInput, SupportsDLPack
+    from sketchify_rt.codec.extras import Extras
+    from sketchify_rt.inputs import File, ImageInput, Picture, SupportsDLPack
 
 log = logging.getLogger("sketchify_rt")
 
@@ -40,8 +41,9 @@ class Sketchifier:
 
     An image is a path, the bytes of an image file, a NumPy array, uint8 (H, W) luma or (H, W, 3)
     RGB or (H, W, 4) RGBA, a PIL image, or a tensor of these shapes that speaks DLPack, such as one
-    of torch or CuPy. It can be pickled: the copy opens the model anew. Do not fork a process while
-    a conversion runs; forking before or after is safe, but not with a GPU in use.
+    of torch or CuPy; or an `inputs.File` or `inputs.Picture`. It can be pickled: the copy opens the
+    model anew. Do not fork a process while a conversion runs; forking before or after is safe, but
+    not with a GPU in use.
 
     options: what it was told; backend: the device in use; batch: images that go together, fewer
     after the device's memory was full.
@@ -103,7 +105,7 @@ class Sketchifier:
     @overload
     def __call__(self, source: PIL.Image.Image) -> PIL.Image.Image: ...
     @overload
-    def __call__(self, source: str | os.PathLike[str] | bytes | Gray) -> Gray: ...
+    def __call__(self, source: str | os.PathLike[str] | bytes | Gray | File | Picture) -> Gray: ...
     @overload
     def __call__(self, source: SupportsDLPack) -> Any: ...
     def __call__(self, source: ImageInput) -> Any:
@@ -200,7 +202,8 @@ class Sketchifier:
         self, sources: Sequence[ImageInput], encoding: Encoding | None, beside: bool = False
     ) -> list[Any]:
         """Files of the sketches, or images where `encoding` is None; an error where one failed."""
-        loaded = [_or_error(inputs.load, source) for source in sources]
+        load = functools.partial(inputs.load, encoding=encoding)
+        loaded = [_or_error(load, source) for source in sources]
         self._opened()  # what it raises is no image's fault
         results: list[Any] = []
         with self.backend.lane(beside):
@@ -234,10 +237,17 @@ class Sketchifier:
         good = [place for place, image in enumerate(results) if not isinstance(image, Exception)]
         if not good:
             return results
+        shapes = [tuple(results[place].shape) for place in good]
         sketches = self._convert([self._fit(results[place]) for place in good])
         finished: Sequence[Any]
-        if encoding is not None:
+        if encoding is not None and encoding.plain:
             finished = self.backend.encode(sketches, encoding, threads)
+        elif encoding is not None:
+            extras = [
+                self._extras(loaded[place], shape, encoding)
+                for place, shape in zip(good, shapes, strict=True)
+            ]
+            finished = self._encode(sketches, extras, encoding, threads)
         elif inputs.on_device(loaded[0]):
             finished = self.backend.hand_out(sketches)
         else:
@@ -250,11 +260,15 @@ class Sketchifier:
         """Images where the backend works, and an error in the place of each that is none."""
         results = list(loaded)
         files = [place for place, image in enumerate(loaded) if isinstance(image, inputs.File)]
-        grays = [place for place, image in enumerate(loaded) if isinstance(image, np.ndarray)]
+        grays = {
+            place: image.luma if isinstance(image, inputs.Picture) else image
+            for place, image in enumerate(loaded)
+            if isinstance(image, (inputs.Picture, np.ndarray))
+        }
         data = [loaded[place].data for place in files]
         names = [loaded[place].name for place in files]
         decoded = self.backend.decode(data, names, self.options.max_pixels, threads)
-        uploaded = self.backend.upload([loaded[place] for place in grays])
+        uploaded = self.backend.upload(list(grays.values()))
         for place, result in zip([*files, *grays], [*decoded, *uploaded], strict=True):
             results[place] = result
         return [
@@ -292,8 +306,38 @@ class Sketchifier:
             self.backend.compose(tones, tiles, self.options.strength, threads, sketches)
         return sketches
 
+    def _extras(self, loaded: Any, shape: tuple[int, int], encoding: Encoding) -> Extras:
+        """What is kept of an image besides its luma, cut and resized like that."""
+        from sketchify_rt.codec import extras
+
+        found = extras.Extras()
+        if isinstance(loaded, inputs.File):
+            found = extras.read(loaded.data, loaded.name, encoding)
+        elif isinstance(loaded, inputs.Picture) and loaded.extras is not None:
+            found = loaded.extras.wanted(encoding)
+        elif encoding.alpha == "keep" and (alpha := inputs.alpha_of(loaded)) is not None:
+            found = extras.Extras(alpha=self.backend.download([self.backend.adopt(alpha)])[0])
+        return found.fitted(shape, self.options.max_side, self.options.square)
+
+    def _encode(
+        self, sketches: backend.Images, extras: Sequence[Extras], encoding: Encoding, threads: int
+    ) -> list[bytes | Exception]:
+        """Files with what is kept; the host writes those with alpha."""
+        clear = [place for place, extra in enumerate(extras) if extra.alpha is not None]
+        opaque = [place for place, extra in enumerate(extras) if extra.alpha is None]
+        encoded = self.backend.encode([sketches[place] for place in opaque], encoding, threads)
+        files: dict[int, Any] = dict(zip(opaque, encoded, strict=True))
+        grays = self.backend.download([sketches[place] for place in clear])
+        for place, gray in zip(clear, grays, strict=True):
+            encode = functools.partial(extras[place].encode, encoding=encoding)
+            files[place] = _or_error(encode, gray)
+        return [
+            extra.attach(files[place], encoding, sketches[place].shape)
+            for place, extra in enumerate(extras)
+        ]
+
     def _too_large(self, loaded: Any, error: Exception) -> DeviceMemoryError:
-        name = loaded.name if isinstance(loaded, inputs.File) else "<image>"
+        name = loaded.name if isinstance(loaded, (inputs.File, inputs.Picture)) else "<image>"
         return DeviceMemoryError(
             f"{name}: does not fit into the memory of {self._name} ({error}); give a smaller tile, "
             "a max_side, or less to others that share it"

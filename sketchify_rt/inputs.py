@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sketchify_rt.errors import DecodeError, InputError, SketchifyError
 from sketchify_rt.image import Gray, to_luma
+from sketchify_rt.options import Encoding
 
 if TYPE_CHECKING:
     import PIL.Image
+
+    from sketchify_rt.codec.extras import Extras
 
 
 class SupportsDLPack(Protocol):
@@ -22,10 +26,6 @@ class SupportsDLPack(Protocol):
 
     def __dlpack__(self, *, stream: Any = None) -> Any: ...
     def __dlpack_device__(self) -> tuple[int, int]: ...
-
-
-if TYPE_CHECKING:
-    ImageInput = str | os.PathLike[str] | bytes | Gray | PIL.Image.Image | SupportsDLPack
 
 
 @dataclass(frozen=True)
@@ -36,28 +36,49 @@ class File:
     data: bytes
 
 
-Loaded = File | Gray | SupportsDLPack
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image that is decoded already, by another process for instance.
+
+    name: for messages; luma: uint8 (H, W), C-contiguous, upright; extras: what there is besides it,
+    see `codec.extras.read`, None for nothing.
+    """
+
+    name: str
+    luma: Gray
+    extras: Extras | None = None
+
+
+if TYPE_CHECKING:
+    Pixels = Gray | PIL.Image.Image | SupportsDLPack
+    ImageInput = str | os.PathLike[str] | bytes | Pixels | File | Picture
+
+Loaded = File | Picture | Gray | SupportsDLPack
 """A file, luma on the host, or a tensor of a device."""
 
 
-def load(source: ImageInput) -> Loaded:
+def load(source: ImageInput, encoding: Encoding | None = None) -> Loaded:
     """Reads a path, and turns pixels of the host into luma; decodes nothing.
 
+    encoding: of the result, None for pixels; where it keeps more than the picture, what pixels of
+    the host have of that is kept in a Picture.
     Raises InputError for what is no image, or cannot be read; DecodeError for a PIL image whose
     file is damaged.
     """
+    if isinstance(source, (File, Picture)):
+        return source
     if isinstance(source, (str, os.PathLike)):
         return _read(os.fsdecode(source))
     if isinstance(source, (bytes, bytearray, memoryview)):
         return File("<bytes>", bytes(source))
     if isinstance(source, np.ndarray):
-        return to_luma(source)
+        return _of_array(source, encoding)
     if is_pil(source):
-        return _luma_of_pil(source)
+        return _of_pil(source, encoding)
     if on_device(source):
         return source
     if hasattr(source, "__dlpack__"):
-        return _luma_of_tensor(source)
+        return _of_tensor(source, encoding)
     raise InputError(
         "an image is a path, bytes, a NumPy array, a PIL image or a DLPack tensor, not "
         f"{type(source).__name__}"
@@ -73,6 +94,12 @@ def on_device(source: object) -> TypeGuard[SupportsDLPack]:
         return source.__dlpack_device__()[0] not in (cpu, cuda_host)
     except Exception:  # of a library's own; `load` tells what is wrong with it
         return False
+
+
+def alpha_of(pixels: Any) -> Any:
+    """Alpha, (H, W), of an array or a tensor (H, W, 4); None of another."""
+    shape = tuple(getattr(pixels, "shape", ()))
+    return pixels[..., 3] if len(shape) == 3 and shape[2] == 4 else None
 
 
 def is_pil(source: object) -> TypeGuard[PIL.Image.Image]:
@@ -102,6 +129,8 @@ def _pixels(image: Loaded | SketchifyError) -> int:
         from sketchify_rt.codec import containers
 
         return containers.pixels(image.data)
+    if isinstance(image, Picture):
+        return image.luma.size
     return image.size if isinstance(image, np.ndarray) else 0
 
 
@@ -115,21 +144,36 @@ def _read(path: str) -> File:
         raise InputError(f"{path}: cannot be read ({why})") from error
 
 
-def _luma_of_tensor(source: Any) -> Gray:
+def _of_array(pixels: NDArray[Any], encoding: Encoding | None) -> Gray | Picture:
+    luma = to_luma(pixels)
+    alpha = alpha_of(pixels)
+    if alpha is None or encoding is None or encoding.alpha == "white":
+        return luma
+    from sketchify_rt.codec.extras import Extras
+
+    return Picture("<image>", luma, Extras(alpha=alpha))
+
+
+def _of_tensor(source: Any, encoding: Encoding | None) -> Gray | Picture:
     try:
         pixels = np.from_dlpack(source)
     except Exception as error:  # of a library's own
         raise InputError(f"the tensor cannot be shared as an array: {error}") from error
-    return to_luma(pixels)
+    return _of_array(pixels, encoding)
 
 
-def _luma_of_pil(source: PIL.Image.Image) -> Gray:
+def _of_pil(source: PIL.Image.Image, encoding: Encoding | None) -> Gray | Picture:
     from sketchify_rt.codec import cpu as codec
 
+    name = str(getattr(source, "filename", "") or "<PIL image>")
     try:
-        return codec.from_pil(source)
+        if encoding is None or encoding.plain:
+            return codec.from_pil(source)
+        from sketchify_rt.codec import extras
+
+        found = extras.from_pil(source, encoding)
+        return Picture(name, codec.from_pil(source), found)
     except SketchifyError:
         raise
     except Exception as error:  # Pillow reads files late, and broken ones raise anything
-        name = getattr(source, "filename", "") or "<PIL image>"
-        raise DecodeError(str(name), f"cannot be read: {error}") from error
+        raise DecodeError(name, f"cannot be read: {error}") from error

@@ -14,12 +14,14 @@ Arithmetic = Literal["fp32", "half", "int8"]
 Precision = Literal["auto", Arithmetic]
 Runtime = Literal["auto", "openvino", "torch", "tensorrt"]
 Format = Literal["png", "jpg", "webp"]
+Alpha = Literal["white", "keep"]
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 ARITHMETICS: tuple[Arithmetic, ...] = get_args(Arithmetic)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 FORMATS: tuple[Format, ...] = get_args(Format)
+ALPHAS: tuple[Alpha, ...] = get_args(Alpha)
 
 # Pillow's own bomb limit is 89 Mpx; pages scanned at 1200 dpi pass that, so ours is a little wider.
 MAX_PIXELS = 256 * 2**20
@@ -179,10 +181,17 @@ class Encoding:
 
     format: "png" and "webp" are lossless unless `quality` is given for "webp"; "jpg" is lossy.
     quality: 1..100 for "jpg" (95 where it is None) and lossy "webp"; None for lossless.
+    metadata: keep the source's EXIF, colour profile and resolution in dots per inch, made true of
+        the sketch: upright, in gray, at its size. What is broken is left out, and so are
+        thumbnails, maker's notes, XMP and comments.
+    alpha: "white" puts transparent pictures on white; "keep" gives their sketch the same
+        transparency, which "jpg" cannot hold. Opaque ones give plain gray files.
     """
 
     format: Format = "png"
     quality: int | None = None
+    metadata: bool = False
+    alpha: Alpha = "white"
 
     def __post_init__(self) -> None:
         """Raises OptionsError naming the option, its value and what it may be."""
@@ -193,3 +202,14 @@ class Encoding:
                 raise OptionsError("png is lossless and takes no quality; use jpg or webp")
             if not _is_integer(self.quality) or not 1 <= self.quality <= 100:
                 raise OptionsError(f"quality is {self.quality!r}; it may be 1 to 100")
+        if not isinstance(self.metadata, bool):
+            raise OptionsError(f"metadata is {self.metadata!r}; it may be True or False")
+        if self.alpha not in ALPHAS:
+            raise OptionsError(f"alpha is {self.alpha!r}; it may be one of {', '.join(ALPHAS)}")
+        if self.alpha == "keep" and self.format == "jpg":
+            raise OptionsError("jpg holds no alpha; use png or webp")
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing of a source but its picture is kept."""
+        return not self.metadata and self.alpha == "white"
