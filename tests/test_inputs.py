@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from sketchify_rt.errors import InputError
-from sketchify_rt.inputs import File, is_pil, load, on_device, within
+from sketchify_rt.inputs import File, Picture, alpha_of, is_pil, load, on_device, within
+from sketchify_rt.options import Encoding
 
 GRAY = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
 
@@ -35,6 +36,25 @@ def test_pixels_of_the_host_become_luma() -> None:
         load(torch.zeros(3, 3))
 
 
+def test_what_is_loaded_already_stays_as_it_is() -> None:
+    for source in (File("a", b"whatever"), Picture("b", GRAY)):
+        assert load(source) is source
+
+
+def test_pixels_bring_what_is_asked_for() -> None:
+    rgba = np.dstack((GRAY, GRAY, GRAY, GRAY))
+    keep = Encoding(alpha="keep")
+    for source in (rgba, torch.from_numpy(rgba), PIL.Image.fromarray(rgba)):
+        picture = load(source, keep)
+        assert isinstance(picture, Picture) and picture.extras is not None
+        np.testing.assert_array_equal(picture.luma, load(rgba))
+        np.testing.assert_array_equal(picture.extras.alpha, GRAY)
+        for plain in (None, Encoding()):
+            assert isinstance(load(source, plain), np.ndarray)
+    assert isinstance(load(rgba[..., :3], keep), np.ndarray)
+    assert alpha_of(rgba[..., :3]) is None and alpha_of(GRAY) is None and alpha_of(b"") is None
+
+
 def test_what_is_what() -> None:
     assert is_pil(PIL.Image.fromarray(GRAY)) and not is_pil(GRAY)
     assert not any(map(on_device, (GRAY, torch.from_numpy(GRAY), "page.png", b"", None)))
@@ -50,6 +70,7 @@ def test_a_tensor_of_a_gpu_is_left_as_it_is() -> None:
 def test_runs_are_within_the_bound_by_header() -> None:
     images = [file("png", 10, 10), file("jpg", 10, 10), file("webp", 10, 10), GRAY, InputError("x")]
     images += [file("png", 50, 50), File("broken", b"\xff\xd8\xff"), file("png", 1, 1)]
+    images += [Picture("decoded", GRAY)]
     runs = [(run.start, run.stop) for run in within(images, 200)]
-    assert runs == [(0, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 8)]
-    assert list(within(images, None)) == [slice(0, 8)]
+    assert runs == [(0, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 8), (8, 9)]
+    assert list(within(images, None)) == [slice(0, 9)]

@@ -83,6 +83,9 @@ def test_bad_options_are_named(changes: dict[str, Any], message: str) -> None:
         ({"format": "jpg", "quality": 0}, "quality is 0"),
         ({"format": "jpg", "quality": 50.5}, "quality is 50.5"),
         ({"format": "webp", "quality": 101}, "quality is 101"),
+        ({"metadata": 1}, "metadata is 1; it may be True or False"),
+        ({"alpha": "black"}, "alpha is 'black'; it may be one of white, keep"),
+        ({"format": "jpg", "alpha": "keep"}, "jpg holds no alpha; use png or webp"),
     ],
 )
 def test_bad_encodings_are_named(changes: dict[str, Any], message: str) -> None:
@@ -93,3 +96,6 @@ def test_bad_encodings_are_named(changes: dict[str, Any], message: str) -> None:
 def test_good_encodings() -> None:
     assert Encoding().format == "png"
     assert Encoding("webp", 80).quality == 80
+    assert Encoding().plain and Encoding("jpg", 80).plain
+    assert not Encoding("jpg", metadata=True).plain
+    assert not Encoding("webp", 80, alpha="keep").plain

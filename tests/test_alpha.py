@@ -1,0 +1,365 @@
+"""Alpha out of every format, cut, turned and resized like its picture, and into PNG and WebP."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from pictures import (
+    NOISE,
+    RGB,
+    luma_of,
+    on_white,
+    png_chunk,
+    png_file,
+    samples_of_16_bits,
+    saved,
+    tiff_file,
+    to_8_bits,
+)
+from PIL import Image
+
+from sketchify_rt import DecodeError, EncodeError, Encoding, InputError, Sketchifier, image
+from sketchify_rt.backend import cpu as backend
+from sketchify_rt.codec import alpha, cpu
+from sketchify_rt.codec.extras import Extras
+from sketchify_rt.inputs import File, Picture
+from sketchify_rt.kernels import reference
+from sketchify_rt.options import Format
+
+KEEP = Encoding(alpha="keep")
+ALPHA = NOISE[..., 3]
+HOLDING: tuple[Format, ...] = ("png", "webp")
+
+
+def with_alpha(form: str, **options: Any) -> bytes:
+    if form in ("WEBP", "AVIF"):
+        options |= {"lossless": True, "exact": True} if form == "WEBP" else {"quality": 100}
+    return saved(NOISE, form, **options)
+
+
+def planes(data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Gray and alpha of a result, the same by Pillow and OpenCV."""
+    image = Image.open(io.BytesIO(data))
+    assert image.mode == {"PNG": "LA", "WEBP": "RGBA"}[str(image.format)]
+    rgba = np.asarray(image.convert("RGBA"))
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert pixels is not None
+    np.testing.assert_array_equal(pixels, rgba)  # gray: no order of channels
+    np.testing.assert_array_equal(rgba[..., 0], rgba[..., 1])
+    return rgba[..., 0], rgba[..., 3]
+
+
+@pytest.fixture(scope="module")
+def sketchify() -> Sketchifier:
+    return Sketchifier(mode="dodge", device="cpu", threads=1)
+
+
+# Out of every format
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
+def test_rgba(form: str) -> None:
+    np.testing.assert_array_equal(alpha.read(with_alpha(form)), ALPHA)
+
+
+def test_avif() -> None:
+    smooth = np.dstack(
+        (RGB, cv2.resize(np.arange(12, dtype=np.uint8).reshape(3, 4) * 20, (40, 30)))
+    )
+    found = alpha.read(saved(smooth, "AVIF", quality=100))
+    assert found is not None
+    assert np.abs(found.astype(int) - plane).max() <= 2
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_gray_and_alpha(form: str) -> None:
+    both = Image.merge("LA", [Image.fromarray(NOISE[..., channel]) for channel in (0, 3)])
+    np.testing.assert_array_equal(alpha.read(saved(both, form)), ALPHA)
+
+
+def test_lossy_webp_keeps_alpha_without_loss() -> None:
+    np.testing.assert_array_equal(alpha.read(saved(NOISE, "WEBP", quality=50)), ALPHA)
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF"])
+def test_a_transparent_palette_entry(form: str) -> None:
+    image = Image.fromarray(RGB).quantize(16)
+    index = np.asarray(image)[7, 9]
+    data = saved(image, form, transparency=int(index))
+    np.testing.assert_array_equal(alpha.read(data), np.where(np.asarray(image) == index, 0, 255))
+
+
+def test_a_palette_with_alpha() -> None:
+    image = Image.fromarray(RGB).quantize(16)
+    alphas = bytes(range(0, 256, 17))
+    data = saved(image, "PNG", transparency=alphas)
+    expected = np.frombuffer(alphas, np.uint8)[np.asarray(image)]
+    np.testing.assert_array_equal(alpha.read(data), expected)
+
+
+def test_a_transparent_colour() -> None:
+    colour = tuple(int(value) for value in RGB[3, 4])
+    data = saved(RGB, "PNG", transparency=colour)
+    expected = np.where((RGB[3, 4] == RGB).all(axis=2), 0, 255)
+    np.testing.assert_array_equal(alpha.read(data), expected)
+
+
+@pytest.mark.parametrize(("bits", "values"), [(1, 2), (2, 4), (4, 16), (8, 256)])
+def test_a_transparent_gray(bits: int, values: int) -> None:
+    samples = np.arange(8).reshape(1, 8) % values
+    packed = np.packbits((samples[..., None] >> np.arange(bits - 1, -1, -1)) & 1, axis=None)
+    key = png_chunk(b"tRNS", struct.pack(">H", 1))
+    data = bytearray(png_file(packed.reshape(1, -1, 1), bits, 0, key))
+    data[16:33] = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0))[8:]
+    np.testing.assert_array_equal(alpha.read(bytes(data)), np.where(samples == 1, 0, 255))
+
+
+@pytest.mark.parametrize("colour", [4, 6])
+def test_png_of_16_bits(colour: int) -> None:
+    samples = samples_of_16_bits(9, 11, colour - 2)
+    samples[..., -1].flat[:6] = 0, 128, 129, 65406, 65407, 65535
+    found = alpha.read(png_file(samples, 16, colour))
+    np.testing.assert_array_equal(found, to_8_bits(samples[..., -1]))
+
+
+def test_transparent_values_of_16_bits() -> None:
+    samples = samples_of_16_bits(9, 11, 3)
+    samples[2, 3] = samples[4, 5]
+    key = png_chunk(b"tRNS", samples[4, 5].astype(">u2").tobytes())
+    expected = np.full((9, 11), 255)
+    expected[[2, 4], [3, 5]] = 0
+    np.testing.assert_array_equal(alpha.read(png_file(samples, 16, 2, key)), expected)
+    gray = samples[..., :1]
+    key = png_chunk(b"tRNS", gray[4, 5].astype(">u2").tobytes())
+    expected = np.where(gray[..., 0] == gray[4, 5], 0, 255)
+    np.testing.assert_array_equal(alpha.read(png_file(gray, 16, 0, key)), expected)
+
+
+@pytest.mark.parametrize("extra", [1, 2])  # premultiplied and straight
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiff_of_16_bits(order: str, extra: int) -> None:
+    samples = samples_of_16_bits(9, 11, 4)
+    found = alpha.read(tiff_file(samples, 2, order=order, extra=extra))
+    np.testing.assert_array_equal(found, to_8_bits(samples[..., 3]))
+
+
+def test_no_alpha_is_told_by_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError("decoded")
+
+    gray = Image.fromarray(NOISE[..., 0])
+    files = [saved(RGB, form) for form in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "BMP")]
+    files += [saved(RGB, "WEBP", lossless=True), saved(gray, "PNG"), saved(gray, "PPM")]
+    files += [png_file(samples_of_16_bits(9, 11, 3), 16, 2), tiff_file(NOISE, 2, extra=0)]
+    monkeypatch.setattr(Image.Image, "crop", never)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", never)
+    monkeypatch.setattr(cv2, "imdecode", never)
+    for data in files:
+        assert alpha.read(data) is None
+
+
+# Orientation
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "16-bit PNG", "16-bit TIFF"])
+def test_alpha_turns_with_the_picture(form: str, orientation: int) -> None:
+    # The picture is its own alpha, so that they can be compared.
+    both = np.dstack((ALPHA,) * 3 + (ALPHA,))
+    exif = Image.Exif()
+    exif[274] = orientation
+    if form == "16-bit TIFF":
+        data = tiff_file(both.astype(np.uint16) * 257, 2, extra=2, orientation=orientation)
+    elif form == "16-bit PNG":
+        tags = png_chunk(b"eXIf", exif.tobytes()[6:])
+        data = png_file(both.astype(np.uint16) * 257, 16, 6, tags)
+    else:
+        options = {"lossless": True, "exact": True} if form == "WEBP" else {}
+        data = saved(both, form, exif=exif, **options)
+    found = alpha.read(data)
+    assert found is not None
+    np.testing.assert_array_equal(found, image.orient(ALPHA, orientation))
+    np.testing.assert_array_equal(on_white(found, found), cpu.decode(data, "it", 10**6))
+
+
+# Into PNG and WebP
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (33, 50), (700, 900)])
+def test_png_and_lossless_webp_hold_both(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(shape)
+    gray, plane = rng.integers(0, 256, (2, *shape), np.uint8)
+    plane[0, 0] = 7
+    found = planes(alpha.encode(gray, plane, KEEP))
+    np.testing.assert_array_equal(found, (gray, plane))
+    seen, kept = planes(alpha.encode(gray, plane, Encoding("webp", alpha="keep")))
+    np.testing.assert_array_equal(kept, plane)
+    np.testing.assert_array_equal(seen[plane > 0], gray[plane > 0])
+
+
+def test_lossy_webp_with_alpha() -> None:
+    gray = luma_of(RGB)
+    data = alpha.encode(gray, ALPHA, Encoding("webp", 90, alpha="keep"))
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert pixels is not None and b"VP8 " in data
+    np.testing.assert_array_equal(pixels[..., 3], ALPHA)
+    assert np.abs(pixels[..., 0].astype(int) - gray)[ALPHA > 0].mean() < 4
+
+
+def test_what_webp_cannot_hold() -> None:
+    wide = np.zeros((1, 16_384), np.uint8)
+    with pytest.raises(EncodeError, match="holds at most 16383 a side; use png"):
+        alpha.encode(wide, wide, Encoding("webp", alpha="keep"))
+    np.testing.assert_array_equal(planes(alpha.encode(wide, wide, KEEP)), (wide, wide))
+
+
+# Through the engine
+
+
+@pytest.mark.parametrize("form", HOLDING)
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_the_sketch_is_that_of_the_picture_on_white(
+    sketchify: Sketchifier, kind: str, form: Format
+) -> None:
+    data = with_alpha(kind)
+    gray, plane = planes(sketchify.convert(data, Encoding(form, alpha="keep")))
+    np.testing.assert_array_equal(plane, ALPHA)
+    expected = reference.dodge(luma_of(on_white(NOISE[..., :3], ALPHA)))
+    seen = plane > 0 if form == "webp" else slice(None)
+    np.testing.assert_array_equal(gray[seen], expected[seen])
+    white = sketchify.convert(data, Encoding(form))
+    np.testing.assert_array_equal(cpu.decode(white, "it", 10**6), expected)
+
+
+@pytest.mark.parametrize("options", [{"max_side": 17}, {"max_side": 99}, {"square": 13}])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_alpha_is_cut_and_resized_like_the_picture(
+    options: dict[str, int], orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    data = with_alpha("PNG", exif=exif)
+    upright = image.orient(ALPHA, orientation)
+    rows, columns, height, width = image.fit(
+        upright.shape, options.get("max_side"), options.get("square")
+    )
+    sketchify = Sketchifier(mode="dodge", device="cpu", **options)
+    gray, plane = planes(sketchify.convert(data, KEEP))
+    assert gray.shape == (height, width)
+    np.testing.assert_array_equal(plane, image.resize(upright[rows, columns], height, width))
+
+
+def test_pixels_of_every_kind(sketchify: Sketchifier) -> None:
+    expected = sketchify.convert(with_alpha("PNG"), KEEP)
+    extras = Extras(alpha=ALPHA)
+    luma = luma_of(on_white(NOISE[..., :3], ALPHA))
+    sources = [
+        NOISE,
+        Image.fromarray(NOISE),
+        torch.from_numpy(NOISE),
+        Image.open(io.BytesIO(with_alpha("PNG"))),
+        File("it", with_alpha("PNG")),
+        Picture("it", luma, extras),
+    ]
+    for source in sources:
+        assert sketchify.convert(source, KEEP) == expected
+        plain = Image.open(io.BytesIO(sketchify.convert(source)))
+        assert plain.mode == "L"
+        result = sketchify(source)
+        assert np.asarray(result).ndim == 2
+    kept = [*sketchify.map(sources, encoding=KEEP)]
+    assert kept == [expected] * len(sources) == sketchify.convert_batch(sources, KEEP)
+    assert planes(sketchify.convert(Image.fromarray(NOISE).convert("RGBa"), KEEP))[1].any()
+
+
+def test_opaque_pictures_give_plain_gray_files() -> None:
+    opaque = NOISE.copy()
+    opaque[..., 3] = 255
+    corner = opaque.copy()
+    corner[29, 39, 3] = 0  # which the square does not take
+    whole = Sketchifier(mode="dodge", device="cpu")
+    for source in (opaque, saved(opaque, "PNG"), saved(RGB, "JPEG"), NOISE[..., 0]):
+        for form in HOLDING:
+            kept = whole.convert(source, Encoding(form, alpha="keep"))
+            assert kept == whole.convert(source, Encoding(form))
+    square = Sketchifier(mode="dodge", device="cpu", square=30)
+    assert square.convert(corner, KEEP) == square.convert(corner)
+    assert whole.convert(corner, KEEP) != whole.convert(corner)
+
+
+def test_alpha_and_metadata_together(sketchify: Sketchifier) -> None:
+    exif = Image.Exif()
+    exif[315] = "Artist"
+    data = with_alpha("PNG", exif=exif, dpi=(300, 300))
+    for form in HOLDING:
+        found = sketchify.convert(data, Encoding(form, metadata=True, alpha="keep"))
+        np.testing.assert_array_equal(planes(found)[1], ALPHA)
+        assert Image.open(io.BytesIO(found)).getexif()[315] == "Artist"
+    jpeg = Picture("it", NOISE[..., 0], Extras(alpha=ALPHA))
+    assert sketchify.convert(jpeg, Encoding("jpg", metadata=True)).startswith(b"\xff\xd8")
+
+
+def test_errors_stay_with_their_image(
+    sketchify: Sketchifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = np.zeros((1, 16_384, 4), np.uint8)
+    odd = Picture("odd", NOISE[..., 0], Extras(alpha=ALPHA[:5]))
+    form = Encoding("webp", alpha="keep")
+    results = sketchify.convert_batch([NOISE, wide, odd, b"", NOISE], form)
+    assert results[0] == results[4] == sketchify.convert(NOISE, form)
+    kinds = [type(result) for result in results[1:4]]
+    assert kinds == [EncodeError, InputError, DecodeError]
+    assert "shape (5, 40)" in str(results[2])
+
+    def broken(data: bytes) -> None:
+        raise OSError("no such luck")
+
+    monkeypatch.setattr(alpha, "read", broken)
+    with pytest.raises(DecodeError, match="page: its alpha cannot be read: no such luck"):
+        sketchify.convert(File("page", with_alpha("PNG")), KEEP)
+
+
+class Tensor:
+    """RGBA on a device of which the engine knows nothing."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.pixels = pixels
+        self.shape = pixels.shape
+
+    def __getitem__(self, place: Any) -> Tensor:
+        return Tensor(self.pixels[place])
+
+    def __dlpack__(self, *, stream: Any = None) -> Any:
+        raise BufferError("not for the host")
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0  # kDLCUDA
+
+
+def test_on_a_device_only_images_with_alpha_come_to_the_host(
+    sketchify: Sketchifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+
+    class Device(backend.CpuBackend):
+        def adopt(self, tensor: Any) -> np.ndarray:
+            return image.to_luma(tensor.pixels)
+
+        def download(self, images: Any) -> Any:
+            taken.append(len(images))
+            return images
+
+    device = Sketchifier(mode="dodge", device="cpu", threads=1)
+    device.backend = Device(device.options)
+    device.backend.batch = device.batch = 4
+    sources = [NOISE, saved(RGB, "JPEG"), with_alpha("WEBP"), NOISE[..., 0], with_alpha("PNG")]
+    assert device.convert_batch(sources, KEEP) == sketchify.convert_batch(sources, KEEP)
+    assert taken == [2, 1]
+    assert device.convert(Tensor(NOISE), KEEP) == sketchify.convert(NOISE, KEEP)
+    assert device.convert(Tensor(NOISE)) == sketchify.convert(NOISE)
