@@ -23,9 +23,12 @@ import numpy as np
 
 from bench import harness
 from sketchify_rt import Encoding, Sketchifier, models, tiling
+from sketchify_rt.batch.journal import Journal
+from sketchify_rt.batch.output import Output
 from sketchify_rt.batch.runner import run
 from sketchify_rt.batch.sinks import Folder, write
 from sketchify_rt.batch.sources import Job, Sources
+from sketchify_rt.batch.tasks import FileTask
 from sketchify_rt.codec import cpu as codec
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import native
@@ -68,8 +71,10 @@ def measure(
     files = [job.source for job in jobs]
     # Twice over all pages: at the end a core or two have nothing left to do, and of few pages that
     # is a large share.
-    twice = [Job(job.source, f"{again}/{job.stem}") for again in range(2) for job in jobs]
-    sink = Folder(folder / mode, "png", "overwrite")
+    root = folder / mode
+    to = Output(Folder(root, "png", "overwrite"), Journal(None, root, {}))
+    names = [(job.source, f"{again}/{job.stem}") for again in range(2) for job in jobs]
+    twice = [FileTask(i, source, stem, to) for i, (source, stem) in enumerate(names)]
     cores = Options().thread_count
     cv2.setNumThreads(cores)
     with Sketchifier(mode=mode, precision=precision, device="cpu") as engine:
@@ -77,7 +82,7 @@ def measure(
         times = harness.medians_ms(
             {
                 **works,
-                "ours": partial(run, engine, twice, sink, Encoding(), workers=cores),
+                "ours": partial(run, engine, twice, Encoding(), workers=cores),
                 "opencv": partial(opencv_loop, files, folder),
             },
             seconds=seconds,

@@ -22,6 +22,7 @@ from click.testing import CliRunner, Result
 
 from sketchify_rt.cli import convert, main
 from sketchify_rt.errors import BackendUnavailable, DecodeError
+from sketchify_rt.inputs import File
 from sketchify_rt.kernels import native
 from sketchify_rt.options import Encoding, Options
 
@@ -52,18 +53,17 @@ class Engine:
             raise BackendUnavailable("cuda: no such device; use --device cpu")
 
     def convert_batch(
-        self, images: Sequence[Path], encoding: Encoding
+        self, images: Sequence[File], encoding: Encoding
     ) -> Sequence[bytes | Exception]:
         try:
             return [self.convert(image, encoding) for image in images]
         except Exception as error:
             return [error]
 
-    def convert(self, image: Path, encoding: Encoding) -> bytes:
-        data = image.read_bytes()
-        if data.startswith(b"bad"):
-            raise DecodeError(str(image), "the file is cut short")
-        return f"{encoding.format} {encoding.quality} ".encode() + data
+    def convert(self, image: File, encoding: Encoding) -> bytes:
+        if image.data.startswith(b"bad"):
+            raise DecodeError(image.name, "the file is cut short")
+        return f"{encoding.format} {encoding.quality} ".encode() + image.data
 
 
 @pytest.fixture
@@ -87,8 +87,12 @@ def call(*arguments: str) -> Result:
 
 
 def results(folder: str = "out") -> dict[str, str]:
-    files = (path for path in Path(folder).rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_text() for path in files}
+    return {str(path.relative_to(folder)): path.read_text() for path in visible(folder)}
+
+
+def visible(folder: str) -> list[Path]:
+    """All files but the journal."""
+    return [path for path in Path(folder).rglob("[!.]*") if path.is_file()]
 
 
 def test_a_folder_becomes_a_folder(here: Path) -> None:
@@ -196,7 +200,7 @@ def test_options_reach_the_engine(here: Path) -> None:
     ("arguments", "told"),
     [
         ("a.jpg", "Missing option '-o'"),
-        ("-o out", "Missing argument 'INPUT...'"),
+        ("-o out", "nothing to convert; give INPUT or --from-file"),
         ("gone.jpg -o out", "gone.jpg: no such file or folder"),
         ("a.jpg -o a.jpg", "'a.jpg' is a file"),
         ("a.jpg -o a.jpg/out", "a file stands where a folder is needed"),
@@ -288,7 +292,10 @@ def test_an_interruption_ends_cleanly(here: Path, sent: signal.Signals) -> None:
     assert set(done.values()) == {"png None 1"}
     assert all(name.startswith("p") for name in done)  # no hidden part of a file
     assert stdout.startswith(f"converted {len(done)}, skipped 0, failed 0 in ")
-    assert stderr == f"stopped: interrupted; {100 - len(done)} images not begun\n"
+    assert (
+        stderr
+        == f"stopped: interrupted; {100 - len(done)} images not begun; the same command goes on from here\n"
+    )
 
 
 def test_a_reader_that_has_gone_is_no_traceback(here: Path) -> None:
@@ -350,7 +357,7 @@ def test_a_closed_stderr_stops_nothing(here: Path) -> None:
     program = [sys.executable, "-m", "sketchify_rt", "convert", "b.png", "-o", "out"]
     line = shlex.join([*program, "--mode", "binary"]) + " 2>&-"
     assert subprocess.run(line, shell=True, timeout=20, check=False).returncode == 0
-    assert list(Path("out").iterdir()) == [Path("out/b.png")]
+    assert visible("out") == [Path("out/b.png")]
 
 
 def test_a_wrong_instruction_set_is_told_once(here: Path) -> None:
@@ -418,7 +425,7 @@ def test_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) 
     result = call("in", "-o", "out", "--mode", mode, "--threads", "2")
     assert result.exit_code == 1
     assert result.stderr.startswith("in/broken.jpg: ")
-    assert [path.name for path in Path("out").iterdir()] == ["page.png"]
+    assert visible("out") == [Path("out/page.png")]
     sketch = cv2.imread("out/page.png", cv2.IMREAD_UNCHANGED)
     assert sketch is not None
     assert (sketch.shape, sketch.dtype) == ((64, 48), np.uint8)

@@ -7,13 +7,18 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from sketchify_rt.batch import runner
-from sketchify_rt.batch.runner import Outcome, Report, run
+from sketchify_rt.batch import tasks
+from sketchify_rt.batch.budget import MIB, Budget
+from sketchify_rt.batch.journal import Journal
+from sketchify_rt.batch.output import Output
+from sketchify_rt.batch.runner import Care, Outcome, Report, run
 from sketchify_rt.batch.sinks import Existing, Folder
-from sketchify_rt.batch.sources import Job
+from sketchify_rt.batch.tasks import FileTask
 from sketchify_rt.errors import BackendUnavailable, DecodeError, InputError, OutputError
+from sketchify_rt.inputs import File, Loaded
 from sketchify_rt.options import Encoding
 
 
@@ -31,12 +36,13 @@ class Engine:
         self.prepared.append(workers)
 
     def convert_batch(
-        self, images: Sequence[Path], encoding: Encoding
+        self, images: Sequence[Loaded], encoding: Encoding
     ) -> Sequence[bytes | Exception]:
         results: list[bytes | Exception] = []
         for image in images:
+            assert isinstance(image, File)
             try:
-                results.append(self.convert(image, encoding))
+                results.append(self.convert(Path(image.name), encoding))
             except Exception as error:
                 results.append(error)
         return results
@@ -48,21 +54,31 @@ class Engine:
         return f"{image.stem} as {encoding.format}".encode()
 
 
-def jobs(*names: str) -> list[Job]:
-    return [Job(Path(f"in/{name}.jpg"), name) for name in names]
+@pytest.fixture(autouse=True)
+def here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
+    Path("in").mkdir()
+
+
+def work(names: Sequence[str], folder: Path, existing: Existing = "refuse") -> list[FileTask]:
+    """Images that are there, to become files in the folder; no journal."""
+    to = Output(Folder(folder, "png", existing), Journal(None, folder, {}))
+    for name in names:
+        Path(f"in/{name}.jpg").write_text(name)
+    return [FileTask(i, Path(f"in/{name}.jpg"), name, to) for i, name in enumerate(names)]
 
 
 def convert(
     engine: Engine,
-    names: list[Job],
+    names: Sequence[str],
     folder: Path,
     *,
     workers: int = 2,
     existing: Existing = "refuse",
     **options: object,
 ) -> Report:
-    sink = Folder(folder, "png", existing)
-    return run(engine, names, sink, Encoding(), workers=workers, **options)  # type: ignore[arg-type]
+    todo = work(names, folder, existing)
+    return run(engine, todo, Encoding(), workers=workers, **options)  # type: ignore[arg-type]
 
 
 def reasons(report: Report) -> dict[str, str]:
@@ -76,7 +92,7 @@ def results(folder: Path) -> list[str]:
 def test_all_are_converted_and_told_of(tmp_path: Path) -> None:
     engine, told = Engine(), list[Outcome]()
     names = [f"p{i}" for i in range(50)]
-    report = convert(engine, jobs(*names), tmp_path, progress=told.append)
+    report = convert(engine, names, tmp_path, progress=told.append)
     assert (report.converted, report.skipped, report.failed, report.not_done) == (50, 0, [], 0)
     assert report.seconds > 0
     assert report.images_per_second == pytest.approx(50 / report.seconds)
@@ -85,10 +101,10 @@ def test_all_are_converted_and_told_of(tmp_path: Path) -> None:
     assert {outcome.output for outcome in told} == {tmp_path / f"{name}.png" for name in names}
 
 
-@pytest.mark.parametrize(("asked", "images", "used"), [(8, 3, 3), (2, 5, 2), (4, 0, 1), (0, 2, 1)])
+@pytest.mark.parametrize(("asked", "images", "used"), [(8, 3, 8), (2, 5, 2), (4, 0, 4), (0, 2, 1)])
 def test_the_engine_is_prepared_once(tmp_path: Path, asked: int, images: int, used: int) -> None:
     engine = Engine()
-    convert(engine, jobs(*"abcdefgh"[:images]), tmp_path, workers=asked)
+    convert(engine, "abcdefgh"[:images], tmp_path, workers=asked)
     assert engine.prepared == [used]
 
 
@@ -98,7 +114,7 @@ def test_an_engine_that_cannot_be_prepared_stops_all(tmp_path: Path) -> None:
             raise BackendUnavailable("no such device")
 
     with pytest.raises(BackendUnavailable):
-        convert(Unavailable(), jobs("a"), tmp_path)
+        convert(Unavailable(), ["a"], tmp_path)
 
 
 def test_images_are_worked_on_at_the_same_time(tmp_path: Path) -> None:
@@ -109,7 +125,7 @@ def test_images_are_worked_on_at_the_same_time(tmp_path: Path) -> None:
             meeting.wait()  # raises BrokenBarrierError where not three come together
             return b"x"
 
-    assert convert(Meeting(), jobs(*"abcdef"), tmp_path, workers=3).converted == 6
+    assert convert(Meeting(), "abcdef", tmp_path, workers=3).converted == 6
 
 
 def test_jobs_are_taken_no_more_than_a_few_ahead(tmp_path: Path) -> None:
@@ -119,19 +135,18 @@ def test_jobs_are_taken_no_more_than_a_few_ahead(tmp_path: Path) -> None:
         def __len__(self) -> int:
             return 200
 
-        def __iter__(self) -> Iterator[Job]:
+        def __iter__(self) -> Iterator[FileTask]:
             nonlocal taken
-            for job in jobs(*map(str, range(200))):
+            for task in work([str(i) for i in range(200)], tmp_path):
                 taken += 1
-                yield job
+                yield task
 
     def progress(outcome: Outcome) -> None:
         nonlocal done
         done += 1
         ahead.append(taken - done)
 
-    sink = Folder(tmp_path, "png")
-    assert run(Engine(), Many(), sink, Encoding(), workers=2, progress=progress).converted == 200
+    assert run(Engine(), Many(), Encoding(), workers=2, progress=progress).converted == 200
     assert max(ahead) <= 3
 
 
@@ -145,7 +160,7 @@ def test_bad_files_are_named_in_the_order_of_the_jobs_and_the_rest_converted(
         e=ZeroDivisionError("oops"),
         f=PermissionError(13, "Permission denied", "in/f.jpg"),
     )
-    report = convert(engine, jobs(*"fedcba"), tmp_path)
+    report = convert(engine, "fedcba", tmp_path)
     assert list(reasons(report).items()) == [
         ("in/f.jpg", "cannot be read: Permission denied"),
         ("in/e.jpg", "ZeroDivisionError: oops"),
@@ -167,14 +182,14 @@ def test_a_batch_is_carried_together_and_its_bad_ones_named(tmp_path: Path) -> N
         batch = 4
 
         def convert_batch(
-            self, images: Sequence[Path], encoding: Encoding
+            self, images: Sequence[Loaded], encoding: Encoding
         ) -> Sequence[bytes | Exception]:
             sizes.append(len(images))
             return super().convert_batch(images, encoding)
 
     (tmp_path / "p2.png").write_bytes(b"old")
     engine = Batches(p5=DecodeError("in/p5.jpg", "cut short"))
-    report = convert(engine, jobs(*[f"p{i}" for i in range(10)]), tmp_path, workers=1)
+    report = convert(engine, [f"p{i}" for i in range(10)], tmp_path, workers=1)
     assert sizes == [3, 4, 2]
     assert (report.converted, report.not_done) == (8, 0)
     assert list(reasons(report)) == ["in/p2.jpg", "in/p5.jpg"]
@@ -186,48 +201,48 @@ def test_an_engine_that_breaks_costs_its_batch_alone(tmp_path: Path) -> None:
         batch = 2
 
         def convert_batch(
-            self, images: Sequence[Path], encoding: Encoding
+            self, images: Sequence[Loaded], encoding: Encoding
         ) -> Sequence[bytes | Exception]:
-            if images[0].stem == "c":
+            if isinstance(images[0], File) and images[0].data == b"c":
                 raise ZeroDivisionError("oops")
             return super().convert_batch(images, encoding)
 
-    report = convert(Breaks(), jobs(*"abcdef"), tmp_path)
+    report = convert(Breaks(), "abcdef", tmp_path)
     assert reasons(report) == dict.fromkeys(["in/c.jpg", "in/d.jpg"], "ZeroDivisionError: oops")
     assert report.converted == 4
 
 
 def test_debug_gives_the_traceback_of_the_unforeseen(tmp_path: Path) -> None:
     engine = Engine(a=ZeroDivisionError("oops"), b=DecodeError("in/b.jpg", "cut short"))
-    report = convert(engine, jobs("a", "b"), tmp_path, debug=True)
+    report = convert(engine, ["a", "b"], tmp_path, care=Care(debug=True))
     assert "Traceback" in reasons(report)["in/a.jpg"]
     assert "test_runner.py" in reasons(report)["in/a.jpg"]
     assert reasons(report)["in/b.jpg"] == "cut short"
 
 
 def test_results_that_exist(tmp_path: Path) -> None:
-    convert(Engine(), jobs("a"), tmp_path)
+    convert(Engine(), ["a"], tmp_path)
     refused, skipped, replaced = Engine(), Engine(), Engine()
-    report = convert(refused, jobs("a", "b"), tmp_path)
+    report = convert(refused, ["a", "b"], tmp_path)
     assert "exists already" in reasons(report)["in/a.jpg"]
     assert refused.converted == ["b"]
-    report = convert(skipped, jobs("a", "b", "c"), tmp_path, existing="skip")
+    report = convert(skipped, ["a", "b", "c"], tmp_path, existing="skip")
     assert (report.skipped, report.converted, skipped.converted) == (2, 1, ["c"])
     (tmp_path / "a.png").write_bytes(b"old")
-    report = convert(replaced, jobs("a"), tmp_path, existing="overwrite")
+    report = convert(replaced, ["a"], tmp_path, existing="overwrite")
     assert (tmp_path / "a.png").read_bytes() == b"a as png"
 
 
 def test_a_full_disk_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(path: Path, data: bytes) -> None:
+    def write(path: Path, data: bytes, seal: object) -> None:
         if path.stem == "p3":
             error = OutputError(f"{path}: cannot be written: No space left on device")
             error.errno = errno.ENOSPC
             raise error
 
-    monkeypatch.setattr(runner, "write", write)
+    monkeypatch.setattr(tasks, "write", write)
     engine = Engine()
-    report = convert(engine, jobs(*[f"p{i}" for i in range(100)]), tmp_path, workers=1)
+    report = convert(engine, [f"p{i}" for i in range(100)], tmp_path, workers=1)
     assert report.stopped == "the disk is full"
     assert list(reasons(report)) == ["in/p3.jpg"]
     assert len(engine.converted) == report.converted + 1 <= 6
@@ -245,9 +260,51 @@ def test_an_interruption_finishes_what_was_begun(tmp_path: Path) -> None:
             return data
 
     engine = Interrupted()
-    report = convert(engine, jobs(*[f"p{i}" for i in range(100)]), tmp_path)
+    report = convert(engine, [f"p{i}" for i in range(100)], tmp_path)
     assert report.interrupted
     assert report.stopped == "interrupted"
     assert report.converted == len(engine.converted) < 10
     assert report.converted + report.not_done == 100
     assert results(tmp_path) == sorted(f"{name}.png" for name in engine.converted)
+
+
+def test_a_file_decoded_beforehand_reaches_the_engine_as_pixels(tmp_path: Path) -> None:
+    class Pixels(Engine):
+        def convert_batch(
+            self, images: Sequence[Loaded], encoding: Encoding
+        ) -> Sequence[bytes | Exception]:
+            return [bytes(image) for image in images]  # type: ignore[arg-type]
+
+    def decode(image: Loaded) -> Loaded:
+        assert isinstance(image, File)
+        if image.data == b"b":
+            raise DecodeError(image.name, "crashed the decoder")
+        return np.frombuffer(image.data * 2, np.uint8)
+
+    report = convert(Pixels(), "abc", tmp_path, care=Care(decode=decode))
+    assert reasons(report) == {"in/b.jpg": "crashed the decoder"}
+    assert (tmp_path / "a.png").read_bytes() == b"aa"
+    assert (tmp_path / "c.png").read_bytes() == b"cc"
+
+
+def test_images_in_work_share_their_memory(tmp_path: Path) -> None:
+    held: list[int] = []
+
+    class Large(Engine):
+        def convert(self, image: Path, encoding: Encoding) -> bytes:
+            held.append(budget.size - budget._free)
+            time.sleep(0.01)
+            return b"x"
+
+    sizes = dict.fromkeys("abcdefgh", 400_000) | {"d": 2 * MIB}
+    budget = Budget(MIB)
+    todo = work(list(sizes), tmp_path)
+    for name, size in sizes.items():
+        Path(f"in/{name}.jpg").write_bytes(bytes(size))
+    report = run(Large(), todo, Encoding(), workers=8, care=Care(budget))
+    assert report.converted == 7
+    assert reasons(report) == {
+        "in/d.jpg": "needs some 2 MiB of memory, and images may have 1 together; raise --memory"
+    }
+    assert max(held) == 800_000
+    assert budget._free == MIB

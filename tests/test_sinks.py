@@ -161,7 +161,7 @@ def test_opening_leaves_no_trace_when_interrupted(
 
 
 def test_what_exists_is_refused_skipped_or_replaced(tmp_path: Path) -> None:
-    path = Folder(tmp_path, "webp").place("sub/a.b")
+    path = Folder(tmp_path, "webp").place("sub/a.b.webp")
     assert path == tmp_path / "sub" / "a.b.webp"
     assert not Folder(tmp_path, "webp", "skip").skips(path)
     write(path, b"")  # what a power cut leaves
@@ -176,6 +176,6 @@ def test_what_exists_is_refused_skipped_or_replaced(tmp_path: Path) -> None:
 
 def test_a_result_that_would_be_an_input_is_refused(tmp_path: Path) -> None:
     folder = Folder(tmp_path, "png", "overwrite", protected=lambda path: path.name == "a.png")
-    assert folder.place("b") == tmp_path / "b.png"
+    assert folder.place("b.png") == tmp_path / "b.png"
     with pytest.raises(OutputError, match="among the inputs; choose another output folder"):
-        folder.place("a")
+        folder.place("a.png")

@@ -11,15 +11,21 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from sketchify_rt.batch.sinks import FULL, Folder, write
-from sketchify_rt.batch.sources import Job
-from sketchify_rt.errors import DecodeError, OutputError, SketchifyError
+from sketchify_rt.batch.budget import Budget
+from sketchify_rt.batch.output import FailedBefore
+from sketchify_rt.batch.sinks import FULL
+from sketchify_rt.batch.tasks import Task
+from sketchify_rt.errors import DecodeError, OutputError, SketchifyError, bare
 from sketchify_rt.options import Encoding
+
+if TYPE_CHECKING:
+    from sketchify_rt.inputs import Loaded
 
 Status = Literal["converted", "skipped", "failed"]
 
@@ -33,24 +39,35 @@ class Engine(Protocol):
         """Get ready for `workers` threads calling `convert_batch` at the same time."""
 
     def convert_batch(
-        self, images: Sequence[Path], encoding: Encoding, /
+        self, images: Sequence[Loaded], encoding: Encoding, /
     ) -> Sequence[bytes | Exception]:
         """Encoded sketches of up to `batch` images, an error in the place of one that failed."""
 
 
-class Jobs(Protocol):
-    """Jobs, counted, and taken one by one: a million of them need not be in memory."""
+class Work(Protocol):
+    """Tasks, counted as far as is known, and taken one by one: a million need not be in memory."""
 
     def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Job]: ...
+    def __iter__(self) -> Iterator[Task]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Care:
+    """What the runner minds besides. budget: memory of the images in work; decode: does so before
+    the engine, in a process that may break; debug: tell unforeseen errors with their traceback.
+    """
+
+    budget: Budget | None = None
+    decode: Callable[[Loaded], Loaded] | None = None
+    debug: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one job.
+    """What became of one task.
 
-    index: its place among the jobs; reason: why it failed, else ""; full: whether it failed for
-    want of room on the disk, as every job after it would.
+    index: place of its job among the jobs; reason: why it failed, else ""; full: whether it failed
+    for want of room on the disk, as every task after it would; seconds: it took.
     """
 
     index: int
@@ -59,14 +76,15 @@ class Outcome:
     status: Status
     reason: str = ""
     full: bool = False
+    seconds: float = 0.0
 
 
 @dataclass(slots=True)
 class Report:
-    """What became of all jobs.
+    """What became of all tasks.
 
-    failed: in the order of the jobs; not_done: jobs that were not begun; seconds: wall time of
-    the conversions; stopped: why jobs were left, else "".
+    failed: in the order of the jobs; not_done: images that were not begun; seconds: wall time of
+    the conversions; stopped: why some were left, else "".
     """
 
     converted: int = 0
@@ -77,6 +95,15 @@ class Report:
     stopped: str = ""
     interrupted: bool = False
 
+    def add(self, later: Report) -> None:
+        """Those of a run after this one."""
+        self.converted += later.converted
+        self.skipped += later.skipped
+        self.failed += later.failed
+        self.not_done = later.not_done
+        self.seconds += later.seconds
+        self.stopped, self.interrupted = later.stopped, later.interrupted
+
     @property
     def images_per_second(self) -> float:
         """Converted images per second of wall time."""
@@ -85,44 +112,34 @@ class Report:
 
 def run(
     engine: Engine,
-    jobs: Jobs,
-    sink: Folder,
+    work: Work,
     encoding: Encoding,
     *,
     workers: int,
     progress: Callable[[Outcome], None] = lambda outcome: None,
-    debug: bool = False,
+    care: Care = Care(),
 ) -> Report:
-    """Convert all `jobs` on `workers` threads, at least 1 and at most as many as there are jobs.
+    """Convert all of `work` on `workers` threads, at least 1.
 
-    progress: called in this thread with each outcome as it comes, not in the order of the jobs.
-    debug: give the reason of a failure that nobody foresaw with its traceback.
-    A full disk stops the run, since every other job would fail as well; so does
+    progress: called in this thread with each outcome as it comes, not in the order of the tasks.
+    A full disk stops the run, since every other task would fail as well; so does
     KeyboardInterrupt, once the images in work are done. The report tells of both.
     Raises what `engine.prepare` raises: BackendUnavailable, ModelError.
     """
-    workers = max(1, min(workers, len(jobs)))
+    workers = max(1, workers)
     engine.prepare(workers)
-    report = Report(not_done=len(jobs))
-    feed = enumerate(iter(jobs))
+    report = Report()
+    feed = iter(work)
     pending: set[Future[list[Outcome]]] = set()
+    settled = 0
 
     def settle(future: Future[list[Outcome]]) -> None:
+        nonlocal settled
         pending.discard(future)
         for outcome in future.result():
-            count(outcome)
-
-    def count(outcome: Outcome) -> None:
-        report.not_done -= 1
-        if outcome.status == "failed":
-            report.failed.append(outcome)
-        elif outcome.status == "skipped":
-            report.skipped += 1
-        else:
-            report.converted += 1
-        if outcome.full:
-            report.stopped = "the disk is full"
-        progress(outcome)
+            settled += 1
+            _count(report, outcome)
+            progress(outcome)
 
     start = time.perf_counter()
     with ThreadPoolExecutor(workers, thread_name_prefix="sketchify") as pool:
@@ -132,7 +149,7 @@ def run(
                 while len(pending) <= workers and not report.stopped:
                     if not (batch := list(islice(feed, engine.batch))):
                         break
-                    pending.add(pool.submit(_carry, engine, batch, sink, encoding, debug))
+                    pending.add(pool.submit(_carry, engine, batch, encoding, care))
                 if not pending:
                     break
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
@@ -142,46 +159,87 @@ def run(
             begun = {future for future in pending if not future.cancel()}
             for future in wait(begun).done:
                 settle(future)
+    report.not_done = len(work) - settled
     report.seconds = time.perf_counter() - start
     report.failed.sort(key=lambda outcome: outcome.index)
     return report
 
 
-def _carry(
-    engine: Engine, batch: list[tuple[int, Job]], sink: Folder, encoding: Encoding, debug: bool
-) -> list[Outcome]:
+def _count(report: Report, outcome: Outcome) -> None:
+    if outcome.status == "failed":
+        report.failed.append(outcome)
+    elif outcome.status == "skipped":
+        report.skipped += 1
+    else:
+        report.converted += 1
+    if outcome.full:
+        report.stopped = "the disk is full"
+
+
+def _carry(engine: Engine, batch: list[Task], encoding: Encoding, care: Care) -> list[Outcome]:
+    """A batch the whole way, and what became of each of its tasks."""
+    begun = time.perf_counter()
     outcomes: list[Outcome] = []
-    wanted: list[tuple[int, Job, Path]] = []
 
-    def fail(index: int, job: Job, output: Path | None, error: Exception) -> None:
+    def end(task: Task, status: Status, error: Exception | None = None) -> None:
+        seconds = (time.perf_counter() - begun) / len(batch)
+        reason = explain(error, task.source, care.debug) if error else ""
         full = isinstance(error, OutputError) and error.errno in FULL
-        reason = explain(error, job.source, debug)
-        outcomes.append(Outcome(index, job.source, output, "failed", reason, full))
+        if error and not isinstance(error, FailedBefore):
+            try:
+                task.fail(reason, isinstance(error, DecodeError), seconds)
+            except OutputError as worse:
+                full |= worse.errno in FULL
+        outcome = Outcome(task.index, task.source, task.output, status, reason, full, seconds)
+        outcomes.append(outcome)
 
-    for index, job in batch:
+    tasks: list[Task] = []
+    images: list[Loaded] = []
+    for task in batch:
         try:
-            output = sink.place(job.stem)
-            if sink.skips(output):
-                outcomes.append(Outcome(index, job.source, output, "skipped"))
-            else:
-                wanted.append((index, job, output))
+            if not task.wanted():
+                end(task, "skipped")
+                continue
+            image = task.read()
+            if care.budget:
+                care.budget.check(image)
         except Exception as error:
-            fail(index, job, None, error)
-    results: Sequence[bytes | Exception] = ()
-    if wanted:
-        try:
-            results = engine.convert_batch([job.source for _, job, _ in wanted], encoding)
-        except Exception as error:
-            results = [error] * len(wanted)
-    for (index, job, output), result in zip(wanted, results, strict=True):
+            end(task, "failed", error)
+        else:
+            tasks.append(task)
+            images.append(image)
+    for task, result in zip(tasks, _convert(engine, images, encoding, care), strict=True):
         try:
             if isinstance(result, Exception):
                 raise result
-            write(output, result)
-            outcomes.append(Outcome(index, job.source, output, "converted"))
+            task.write(result, (time.perf_counter() - begun) / len(batch))
+            end(task, "converted")
         except Exception as error:
-            fail(index, job, output, error)
+            end(task, "failed", error)
     return outcomes
+
+
+def _convert(
+    engine: Engine, images: list[Loaded], encoding: Encoding, care: Care
+) -> Sequence[bytes | Exception]:
+    if not images:
+        return ()
+    results: list[bytes | Exception | None] = [None] * len(images)
+    with care.budget.hold(images) if care.budget else nullcontext():
+        if care.decode:
+            for place, image in enumerate(images):
+                try:
+                    images[place] = care.decode(image)
+                except Exception as error:
+                    results[place] = bare(error)
+        good = [place for place, result in enumerate(results) if result is None]
+        try:
+            done = engine.convert_batch([images[place] for place in good], encoding)
+        except Exception as error:
+            done = [error] * len(good)
+    for place, result in zip(good, done, strict=True):
+        results[place] = result
+    return [result for result in results if result is not None]
 
 
 def explain(error: Exception, source: Path, debug: bool = False) -> str:

@@ -127,7 +127,7 @@ def _unprotected(_: Path) -> bool:
 class Folder:
     """The output folder.
 
-    root: where results go; format: their ending; existing: what to do about a result that is
+    root: where results go; format: ending of images; existing: what to do about a result that is
     there already; protected: tells of a path whether it must not be written, being an input.
     """
 
@@ -147,9 +147,9 @@ class Folder:
             with contextlib.suppress(OSError):
                 probe.unlink()
 
-    def place(self, stem: str) -> Path:
-        """Path of the result called `stem`; OutputError where it is an input."""
-        path = self.root / f"{stem}.{self.format}"
+    def place(self, name: str) -> Path:
+        """Path of the result of that name; OutputError where it is an input."""
+        path = self.root / name
         if self.protected(path):
             raise OutputError(
                 f"{path}: is, or would next time be, among the inputs; "

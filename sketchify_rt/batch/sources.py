@@ -12,6 +12,9 @@ Names of results, relative to the output folder and without the ending of the ou
   whose full names are the same too add a hash of where they lie: a.jpg~1f3a9c02.png. So a name
   hangs on the set of inputs, never on the order in which they are converted.
 
+Archives, PDF files and videos keep their own names, as the name of a result or of the folder of
+results: book.cbz, scan.pdf/page-1.png.
+
 Each file is taken once, however often it is named or linked to as part of a folder.
 """
 
@@ -22,25 +25,41 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from sketchify_rt.errors import OptionsError
 
 ENDINGS = frozenset(
     "avif bmp dib gif jfif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp".split()  # noqa: SIM905
 )
+Kind = Literal["image", "archive", "pdf", "video"]
+
+# By ending; all others are taken for images, and told by their content.
+_KINDS: dict[str, Kind] = {
+    "cbz": "archive",
+    "zip": "archive",
+    "pdf": "pdf",
+    **dict.fromkeys(("avi", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "webm"), "video"),
+}
+# Of these only comics are looked for: what else is in a folder beside pictures may be anything.
+_LOOKED_FOR = ENDINGS | {"cbz"}
 _JUNK = frozenset({"desktop.ini", "thumbs.db", "__macosx", "@eadir", "$recycle.bin"})
 
 
 class Job(NamedTuple):
-    """One image to convert.
+    """One file to convert.
 
     source: its path as the user would write it; stem: path of the result below the output folder,
-    without the ending of the output format.
+    of an image without the ending of the output format, else whole.
     """
 
     source: Path
     stem: str
+
+    @property
+    def kind(self) -> Kind:
+        """What it is, told by its ending."""
+        return _kind(self.source.name)
 
 
 class Problem(NamedTuple):
@@ -69,7 +88,8 @@ class Sources:
 
         inputs: files, folders (recursed, links followed, loops survived) and patterns with
             * ? [ ] and **. A named file is taken whatever it is called; in folders and in what
-            patterns find, hidden files, junk and files without an ending of an image are left out.
+            patterns find, hidden files, junk and files without an ending of an image or of a comic
+            (cbz) are left out.
         output: the output folder; it need not exist. It is left out of the folders searched, so
             that a second run does not convert the results of the first.
         Raises OptionsError where the output folder is one of the folders to convert or to search.
@@ -104,7 +124,7 @@ class Sources:
         """Whether `path` is one of the inputs, or would be found among them by the next run."""
         folder = path.parent.resolve()
         return path.name in self._taken.get(folder, ()) or (
-            folder in self._walked and _is_image(path.name)
+            folder in self._walked and _is_looked_for(path.name)
         )
 
     def _add_files(self, paths: list[Path]) -> None:
@@ -195,7 +215,7 @@ class Sources:
                 continue
             if hit.is_dir():
                 folders.append(hit)
-            elif any_ending or _is_image(hit.name):
+            elif any_ending or _is_looked_for(hit.name):
                 files.setdefault(str(hit.parent), []).append(hit.name)
         return files, folders
 
@@ -222,7 +242,9 @@ def _name(picks: list[_Pick]) -> Iterator[Job]:
                 label = name
                 if name.casefold() in same:
                     place = os.fsencode(folder.resolve() / name)
-                    label += "~" + hashlib.blake2b(place, digest_size=4).hexdigest()
+                    mark = "~" + hashlib.blake2b(place, digest_size=4).hexdigest()
+                    cut = len(name) if _kind(name) == "image" else name.rindex(".")
+                    label = name[:cut] + mark + name[cut:]
             yield Job(folder / name, _join(below, label))
 
 
@@ -244,7 +266,7 @@ def _list(folder: Path) -> tuple[list[str], list[str]]:
             if _is_folder(entry):
                 folders.append(entry.name)
             # A broken link is taken, so that it is reported rather than passed over.
-            elif _is_image(entry.name) and (entry.is_symlink() or entry.is_file()):
+            elif _is_looked_for(entry.name) and (entry.is_symlink() or entry.is_file()):
                 files.append(entry.name)
     return sorted(files), sorted(folders)
 
@@ -265,7 +287,19 @@ def _is_junk(name: str) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return not _is_junk(name) and name.rpartition(".")[2].lower() in ENDINGS and "." in name
+    return not _is_junk(name) and "." in name and _ending(name) in ENDINGS
+
+
+def _is_looked_for(name: str) -> bool:
+    return not _is_junk(name) and "." in name and _ending(name) in _LOOKED_FOR
+
+
+def _ending(name: str) -> str:
+    return name.rpartition(".")[2].lower()
+
+
+def _kind(name: str) -> Kind:
+    return _KINDS.get(_ending(name), "image") if "." in name else "image"
 
 
 def _stem(name: str) -> str:

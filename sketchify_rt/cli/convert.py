@@ -2,42 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-import json
 import logging
+import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from sketchify_rt.batch.runner import Outcome, Report, run
+from sketchify_rt.batch import budget, journal
+from sketchify_rt.batch.output import Output, settings
+from sketchify_rt.batch.runner import Care, run
 from sketchify_rt.batch.sinks import Existing, Folder
 from sketchify_rt.batch.sources import Sources
+from sketchify_rt.batch.work import Work
+from sketchify_rt.cli import telling
 from sketchify_rt.errors import OptionsError, SketchifyError
-from sketchify_rt.options import FORMATS, MODES, PRECISIONS, RUNTIMES, Encoding, Options
+from sketchify_rt.options import (
+    ALPHAS,
+    FORMATS,
+    MODES,
+    PRECISIONS,
+    RUNTIMES,
+    Encoding,
+    Options,
+)
 
 if TYPE_CHECKING:
     from sketchify_rt.engine import Sketchifier
 
 _INTERRUPTED = 130
+_SETTLED = 2.0  # seconds that a watched file must not have changed, so as not to take a part of it
 
 _EPILOG = """\b
 Examples:
   sketchify-rt convert page.jpg -o out
-  sketchify-rt convert scans/ -o out --skip-existing
+  sketchify-rt convert scans/ -o out --report failed.csv
+  sketchify-rt convert comics/*.cbz -o out
   sketchify-rt convert "scans/**/*.png" -o out --format webp --quality 90
   sketchify-rt convert scans/ -o out --square 256 --mode dodge
-  sketchify-rt convert -o out -- -odd-name.jpg
+  sketchify-rt convert scans/ -o out --watch 10
+  find scans -name "*.png" | sketchify-rt convert --from-file - -o out
+  sketchify-rt convert - -o - < page.jpg > sketch.png
 
 \b
 Names of results: the contents of a folder keep their structure; with more than one
 INPUT, each folder's lie below its own name. Twins keep their own endings: a.jpg and
 a.png become a.jpg.png and a.png.png. An input is never written over.
+
+\b
+Once more: the output folder keeps a journal. The same command, after an interruption or
+with new files, converts what is not done yet, has changed, or was made with other options.
 
 \b
 Exit code: 0 all converted or skipped; 1 some failed, the rest converted; 2 wrong
@@ -52,14 +73,20 @@ class _Refusal(click.ClickException):
 
 
 @click.command(epilog=_EPILOG)
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.argument("inputs", nargs=-1, metavar="INPUT...")
 @click.option(
     "-o",
     "--output",
     required=True,
     metavar="OUT",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the results; made where it is not there.",
+    help="Folder for the results; made where it is not there. - is standard output, for one image.",
+)
+@click.option(
+    "--from-file",
+    metavar="LIST",
+    type=click.File("rb"),
+    help="Take more inputs from a file, one a line or with NUL between; - is standard input.",
 )
 @click.option(
     "--mode",
@@ -87,6 +114,30 @@ class _Refusal(click.ClickException):
     "--quality",
     type=click.IntRange(1, 100),
     help="For jpg (95 if not given) and for lossy webp.",
+)
+@click.option(
+    "--keep-metadata",
+    is_flag=True,
+    help="Keep EXIF, colour profile and resolution, made true of the sketch; default: none of it.",
+)
+@click.option(
+    "--alpha",
+    type=click.Choice(ALPHAS),
+    default=Encoding.alpha,
+    show_default=True,
+    help="white puts transparent pictures on white; keep makes the sketch as transparent.",
+)
+@click.option(
+    "--unpack",
+    is_flag=True,
+    help="Make a folder of pictures from a ZIP or CBZ archive; default: an archive again.",
+)
+@click.option(
+    "--dpi",
+    type=click.IntRange(18, 2400),
+    default=Work.dpi,
+    show_default=True,
+    help="Pixels per inch for the pages of PDF files.",
 )
 @click.option(
     "--strength",
@@ -178,12 +229,53 @@ class _Refusal(click.ClickException):
     is_flag=True,
     help="Let torch.compile fuse the U-Net on a GPU: a minute at the start, faster from there.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace results that exist already.")
+@click.option(
+    "--memory",
+    metavar="MIB",
+    type=click.IntRange(min=1),
+    help="Memory of this machine that images in work may have together; larger ones are refused, "
+    "others wait their turn; default: half of all.",
+)
+@click.option(
+    "--isolate",
+    is_flag=True,
+    help="Decode on the CPU in processes of their own: a file that makes one crash or hang is "
+    "named, and the rest goes on.",
+)
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0.1),
+    default=60,
+    show_default=True,
+    help="For one file to be decoded, with --isolate.",
+)
+@click.option(
+    "--overwrite", is_flag=True, help="Convert everything anew and replace what is there."
+)
 @click.option(
     "--skip-existing",
     is_flag=True,
-    help="Leave results that exist already, as after an interruption. With neither of the two, "
-    "an image whose result exists counts as failed.",
+    help="Leave whatever is there. With neither of the two, results that the journal knows are "
+    "made once, or anew after a change, and an image whose place is taken by another file fails.",
+)
+@click.option(
+    "--retry-failed", is_flag=True, help="Try anew the files that were found damaged before."
+)
+@click.option("--no-journal", is_flag=True, help="Neither read nor write the journal.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+@click.option(
+    "--report",
+    "report_to",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write what became of each image to a .json or .csv file.",
+)
+@click.option(
+    "--watch",
+    metavar="SECONDS",
+    type=click.FloatRange(0.1),
+    help="Go on and look for new and changed files every so often, until interrupted.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary; failures alone.")
@@ -194,10 +286,23 @@ def command(
     /,
     inputs: tuple[str, ...],
     output: Path,
+    from_file: BinaryIO | None,
     image_format: Any,
     quality: int | None,
+    keep_metadata: bool,
+    alpha: Any,
+    unpack: bool,
+    dpi: int,
+    memory: int | None,
+    isolate: bool,
+    timeout: float,
     overwrite: bool,
     skip_existing: bool,
+    retry_failed: bool,
+    no_journal: bool,
+    dry_run: bool,
+    report_to: Path | None,
+    watch: float | None,
     as_json: bool,
     quiet: bool,
     debug: bool,
@@ -205,38 +310,65 @@ def command(
 ) -> None:
     """Convert pictures into sketches in the folder OUT.
 
-    INPUT is a picture, a folder, searched with its subfolders, or a pattern such as
-    "scans/**/*.png". Hidden files and files that are no images by their ending are left
-    out, unless they are named one by one.
+    INPUT is a picture, a ZIP or CBZ archive, a PDF file, a folder, searched with its subfolders for
+    pictures and CBZ, or a pattern such as "scans/**/*.png". Hidden files and files that are no
+    images by their ending are left out, unless they are named one by one.
     """
     if overwrite and skip_existing:
         raise click.UsageError("--overwrite and --skip-existing exclude each other")
+    names = [*inputs, *(_names(from_file) if from_file else ())]
+    if not names:
+        raise click.UsageError("nothing to convert; give INPUT or --from-file")
     existing: Existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
-    outcomes: list[Outcome] = []
     _end_cleanly_on_sigterm()
     if quiet:
         log = logging.getLogger("sketchify_rt")
         ctx.call_on_close(functools.partial(log.setLevel, log.level))
         log.setLevel(logging.ERROR)
     try:
-        settings = Options(**options)
-        encoding = Encoding(image_format, quality)
-        sources = Sources(inputs, output)
+        chosen = Options(**options)
+        encoding = Encoding(image_format, quality, keep_metadata, alpha)
+        if str(output) == "-" or "-" in inputs:
+            _pipe(names, output, chosen, encoding)
+            return
+        sources = Sources(names, output)
         if not sources.exist:
-            raise _Refusal("\n".join(f"{_show(p.source)}: {p.reason}" for p in sources.problems))
-        sink = Folder(output, image_format, existing, sources.holds)
-        with _open(settings) as engine, _progress(len(sources), quiet) as advance:
-            sink.open()
-
-            def progress(outcome: Outcome) -> None:
-                advance(outcome)
-                if as_json:
-                    outcomes.append(outcome)
-
-            workers = engine.backend.workers
-            report = run(
-                engine, sources, sink, encoding, workers=workers, progress=progress, debug=debug
+            raise _Refusal("\n".join(telling.problems(sources)))
+        diary = journal.Journal(
+            None if no_journal else output / journal.NAME, output, settings(chosen, encoding, dpi)
+        )
+        folder = Folder(output, image_format, existing, sources.holds)
+        to = Output(folder, diary, retry_failed, settled=min(watch or 0, _SETTLED))
+        kinds = functools.partial(Work, unpack=unpack, dpi=dpi, max_pixels=chosen.max_pixels)
+        if dry_run:
+            telling.rehearse(kinds(sources, to), sources)
+            return
+        with contextlib.ExitStack() as stack:
+            engine = stack.enter_context(_open(chosen))
+            folder.open()
+            diary.open()
+            stack.callback(diary.close)
+            care = Care(
+                budget.Budget(memory * budget.MIB if memory else budget.total_memory() // 2),
+                stack.enter_context(_decoders(chosen, encoding, timeout)) if isolate else None,
+                debug,
             )
+            teller = stack.enter_context(telling.Teller(report_to, as_json, quiet))
+            while True:
+                work = kinds(sources, to)
+                with contextlib.closing(work), teller.progress(work) as progress:
+                    workers = max(1, min(engine.backend.workers, work.most_workers))
+                    report = run(
+                        engine, work, encoding, workers=workers, progress=progress, care=care
+                    )
+                teller.tell(report, sources)
+                if watch is None or report.stopped or not _wait(watch):
+                    break
+                sources = Sources(names, output)
+                kept: Existing = "refuse" if overwrite else existing
+                folder = dataclasses.replace(folder, protected=sources.holds, existing=kept)
+                to = dataclasses.replace(to, folder=folder, failed_before="skip")
+            teller.sum_up()
     except OptionsError as error:
         raise click.UsageError(str(error), ctx) from error
     except SketchifyError as error:
@@ -244,13 +376,47 @@ def command(
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         ctx.exit(_INTERRUPTED)
-    if as_json:
-        click.echo(json.dumps(_document(report, sources, outcomes)))
-    else:
-        _tell(report, sources, quiet)
-    if report.interrupted:
-        ctx.exit(_INTERRUPTED)
-    ctx.exit(1 if report.failed or report.not_done or sources.problems else 0)
+    ctx.exit(_INTERRUPTED if teller.total.interrupted else 1 if teller.failed else 0)
+
+
+def _names(listing: BinaryIO) -> list[str]:
+    """One a line, or, where there is any NUL, with NUL between."""
+    data = listing.read()
+    names = data.split(b"\0") if b"\0" in data else data.splitlines()
+    return [os.fsdecode(name) for name in names if name]
+
+
+def _pipe(names: list[str], output: Path, options: Options, encoding: Encoding) -> None:
+    """One image to standard output, from standard input where it is called -."""
+    if len(names) != 1 or str(output) != "-":
+        raise click.UsageError("- is for one image: convert - -o -, or convert FILE -o -")
+    standard = names[0] == "-"
+    source: str | bytes = sys.stdin.buffer.read() if standard else names[0]
+    with _open(options) as engine:
+        try:
+            data = engine.convert(source, encoding)
+        except SketchifyError as error:
+            told = str(error).replace("<bytes>", "standard input", 1)
+            raise click.ClickException(told) from error
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _wait(seconds: float) -> bool:
+    """Whether that time passed, rather than being interrupted."""
+    try:
+        time.sleep(seconds)
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _decoders(options: Options, encoding: Encoding, timeout: float) -> Iterator[Any]:
+    from sketchify_rt.batch.decoders import Decoders
+
+    with Decoders(options.thread_count, timeout, options.max_pixels) as decoders:
+        yield decoders.decode
 
 
 def _open(options: Options) -> Sketchifier:
@@ -262,76 +428,7 @@ def _open(options: Options) -> Sketchifier:
     return Sketchifier(**dataclasses.asdict(options))
 
 
-@contextmanager
-def _progress(total: int, quiet: bool) -> Iterator[Callable[[Outcome], None]]:
-    """A bar on stderr, when that is a terminal."""
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
-        yield lambda outcome: None
-        return
-    from tqdm import tqdm
-
-    failed = 0
-
-    def advance(outcome: Outcome) -> None:
-        nonlocal failed
-        if outcome.status == "failed":
-            failed += 1
-            bar.set_postfix(failed=failed, refresh=False)
-        bar.update()
-
-    with tqdm(total=total, unit=" images", dynamic_ncols=True) as bar:
-        yield advance
-
-
 def _end_cleanly_on_sigterm() -> None:
     """Let SIGTERM, as sent by `kill` and by containers, end the run as Ctrl-C does."""
-    try:
+    with contextlib.suppress(ValueError):  # not in the main thread: signals are another's business
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # not in the main thread, where signals are the business of another
-        return
-
-
-def _tell(report: Report, sources: Sources, quiet: bool) -> None:
-    for source, reason in _failures(report, sources):
-        click.echo(f"{_show(source)}: {reason}", err=True)
-    if report.stopped:
-        click.echo(f"stopped: {report.stopped}; {report.not_done} images not begun", err=True)
-    if not quiet:
-        failed = len(report.failed) + len(sources.problems)
-        click.echo(
-            f"converted {report.converted}, skipped {report.skipped}, failed {failed} "
-            f"in {report.seconds:.1f} s ({report.images_per_second:.1f} images/s)"
-        )
-
-
-def _failures(report: Report, sources: Sources) -> list[tuple[Path, str]]:
-    return [*sources.problems, *((outcome.source, outcome.reason) for outcome in report.failed)]
-
-
-def _document(report: Report, sources: Sources, outcomes: list[Outcome]) -> dict[str, Any]:
-    """What --json prints; `files` has every image that was begun, in the order of the input."""
-    return {
-        "converted": report.converted,
-        "skipped": report.skipped,
-        "failed": len(report.failed) + len(sources.problems),
-        "not_done": report.not_done,
-        "stopped": report.stopped or None,
-        "seconds": round(report.seconds, 3),
-        "images_per_second": round(report.images_per_second, 3),
-        "failures": [
-            {"source": str(source), "reason": reason}
-            for source, reason in _failures(report, sources)
-        ],
-        "files": [
-            {
-                "source": str(outcome.source),
-                "output": str(outcome.output) if outcome.output else None,
-                "status": outcome.status,
-            }
-            for outcome in sorted(outcomes, key=lambda outcome: outcome.index)
-        ],
-    }
-
-
-def _show(path: Path) -> str:
-    return click.format_filename(path)

@@ -1,0 +1,62 @@
+"""An archive in work: its pages become the archive of results, and a line in the journal."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sketchify_rt.batch.archives import Archive, Book
+from sketchify_rt.batch.journal import Origin
+from sketchify_rt.batch.output import Output
+
+if TYPE_CHECKING:
+    from sketchify_rt.batch.archives import Page
+
+
+class OpenBook:
+    """Takes the pages of `archive` in any order, from several threads; `output` is the result."""
+
+    def __init__(self, archive: Archive, output: Path, made: Origin, to: Output) -> None:
+        """`made` of the archive as it was opened."""
+        self.archive, self.output = archive, output
+        self._origin, self._journal = made, to.journal
+        self._begun = time.perf_counter()
+        self._failures: list[str] = []
+        self._lock = threading.Lock()
+        self._format = to.folder.format
+        self._book: Book | None = None  # with the first page: a rehearsal makes no file
+
+    def put(self, page: Page, data: bytes | None, reason: str = "") -> None:
+        """A page, or, where it failed for a reason, None: it stays as it was.
+
+        With the last one the archive is complete. Raises OutputError.
+        """
+        if data is None:
+            with self._lock:
+                self._failures.append(f"{page.name}: {reason}")
+        with self._lock:
+            if self._book is None:
+                self._book = Book(self.archive, self.output, self._format, self._seal)
+        if self._book.put(page, data):
+            self.archive.close()
+            self._note_failures()
+
+    def _seal(self, status: os.stat_result) -> None:
+        seconds = time.perf_counter() - self._begun
+        self._journal.converted(self._origin, self.output, status, seconds)
+
+    def _note_failures(self) -> None:
+        if self._failures:
+            count = f"{len(self._failures)} of {len(self.archive.pages)} pages"
+            reason = f"{count} stayed as they were; the first: {self._failures[0]}"
+            seconds = time.perf_counter() - self._begun
+            self._journal.failed(self._origin, reason, lasting=True, seconds=seconds)
+
+    def abort(self) -> None:
+        """Let go of an archive that is not complete; of one that is, nothing."""
+        if self._book is not None:
+            self._book.abort()
+        self.archive.close()

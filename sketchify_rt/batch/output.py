@@ -1,0 +1,80 @@
+"""Where results go, and whether an input still wants one."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sketchify_rt import models
+from sketchify_rt.batch.journal import Journal, Origin
+from sketchify_rt.batch.sinks import Folder
+from sketchify_rt.errors import InputError, SketchifyError
+from sketchify_rt.options import Encoding, Options
+
+# What makes no difference to a result, but for the last bits of a sum.
+_HOW = ("device", "threads", "tile", "max_pixels", "batch", "device_memory", "compile", "runtime")
+
+
+class FailedBefore(SketchifyError):
+    """An earlier run found that the input is to blame; it has not changed since."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """The output folder with its journal.
+
+    retry: try anew what failed for good before; settled: seconds for which an input must not have
+    changed; failed_before: whether to tell of such a failure again.
+    """
+
+    folder: Folder
+    journal: Journal
+    retry: bool = False
+    settled: float = 0.0
+    failed_before: Literal["tell", "skip"] = "tell"
+
+    def wants(self, origin: Origin, path: Path) -> bool:
+        """Whether the result at `path` is to be made, rather than there already.
+
+        What a run of the journal made is done once, and anew where the input or the settings have
+        changed; of other files that are there, `Folder.existing` decides.
+        Raises FailedBefore, and OutputError where the file may not be replaced.
+        """
+        if self.settled and time.time() - origin.modified / 1e9 < self.settled:
+            return False
+        if self.folder.existing == "overwrite":
+            return True
+        if reason := self.journal.failure(origin):
+            if self.retry:
+                return True
+            if self.failed_before == "skip":
+                return False
+            raise FailedBefore(f"{reason} (so it was before; --retry-failed tries again)")
+        if self.journal.done(origin, path):
+            return False
+        if self.folder.existing == "refuse" and self.journal.made(path):
+            return True
+        return not self.folder.skips(path)
+
+
+def origin(path: Path, page: str = "") -> Origin:
+    """The file as it is now, or a page in it; InputError where there is none."""
+    try:
+        return Origin.of(path, page)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({why})") from error
+
+
+def settings(options: Options, encoding: Encoding, dpi: int) -> dict[str, Any]:
+    """All that results depend on beside their inputs, for the journal. Raises ModelError."""
+    told = {k: v for k, v in dataclasses.asdict(options).items() if k not in _HOW}
+    if options.mode == "sketch":
+        manifest = models.load(options.model).manifest
+        told["model"] = [manifest.sha256, manifest.int8_sha256]
+    else:
+        del told["model"], told["precision"]
+    return told | {"encoding": dataclasses.asdict(encoding), "dpi": dpi}

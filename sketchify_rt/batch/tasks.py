@@ -1,0 +1,156 @@
+"""One image to convert: how it is read, whether it still is to be, and where its sketch goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from sketchify_rt.batch.journal import Origin
+from sketchify_rt.batch.output import Output, origin
+from sketchify_rt.batch.sinks import write
+
+if TYPE_CHECKING:
+    from sketchify_rt.batch.archives import Page
+    from sketchify_rt.batch.books import OpenBook
+    from sketchify_rt.inputs import Loaded
+
+
+class Task(Protocol):
+    """One image; what its functions are called with comes from the runner, in this order."""
+
+    @property
+    def index(self) -> int:
+        """Place of its job among the jobs."""
+
+    @property
+    def source(self) -> Path:
+        """What a user calls it."""
+
+    @property
+    def output(self) -> Path | None:
+        """Where the result goes, once that is known."""
+
+    def wanted(self) -> bool:
+        """Whether its result is to be made; raises where it must not be, or cannot be known."""
+
+    def read(self) -> Loaded:
+        """The image, decoded only where it is no file of its own. Raises InputError."""
+
+    def write(self, data: bytes, seconds: float) -> None:
+        """Keep the result, which took so long. Raises OutputError."""
+
+    def fail(self, reason: str, lasting: bool, seconds: float) -> None:
+        """Note that there is none; lasting: the input is to blame. Raises OutputError."""
+
+
+@dataclass(slots=True)
+class FileTask:
+    """An image that becomes a file in the output folder.
+
+    stem: of the result, below that folder, without its ending; page: label of a page in the file
+    `path`, or ""; load: reads it, the file itself if None.
+    """
+
+    index: int
+    path: Path
+    stem: str
+    to: Output
+    page: str = ""
+    load: Callable[[], Loaded] | None = None
+    output: Path | None = None
+    _origin: Origin | None = field(default=None, repr=False)
+
+    @property
+    def source(self) -> Path:
+        """What a user calls it."""
+        return self.path / self.page if self.page else self.path
+
+    def wanted(self) -> bool:
+        """See `Output.wants`."""
+        self.output = self.to.folder.place(f"{self.stem}.{self.to.folder.format}")
+        # Before it is read: a change meanwhile is one that the next run sees.
+        self._origin = origin(self.path, self.page)
+        return self.to.wants(self._origin, self.output)
+
+    def read(self) -> Loaded:
+        """The bytes of the file, or what `load` gives."""
+        if self.load is not None:
+            return self.load()
+        from sketchify_rt import inputs  # with NumPy, which --help does without
+
+        return inputs.load(self.path)
+
+    def write(self, data: bytes, seconds: float) -> None:
+        """A file, noted in the journal just before it gets its name."""
+        made, path = self._origin, self.output
+        assert made is not None and path is not None  # noqa: S101 (`wanted` was asked before)
+        write(path, data, lambda status: self.to.journal.converted(made, path, status, seconds))
+
+    def fail(self, reason: str, lasting: bool, seconds: float) -> None:
+        """A line in the journal, where the input could be seen at all."""
+        if self._origin is not None:
+            self.to.journal.failed(self._origin, reason, lasting, seconds)
+
+
+@dataclass(slots=True)
+class Settled:
+    """A job of which is known before its turn that it is done, or, by an error, that it fails."""
+
+    index: int
+    source: Path
+    output: Path | None = None
+    error: Exception | None = None
+
+    def wanted(self) -> bool:
+        """Raises the error if there is one."""
+        if self.error is not None:
+            raise self.error
+        return False
+
+    def read(self) -> Loaded:
+        """Never asked for."""
+        raise NotImplementedError
+
+    def write(self, data: bytes, seconds: float) -> None:
+        """Never asked for."""
+        raise NotImplementedError
+
+    def fail(self, reason: str, lasting: bool, seconds: float) -> None:
+        """The next run tries again."""
+
+
+@dataclass(slots=True)
+class PageTask:
+    """A page of an archive that becomes a page of the archive of results."""
+
+    index: int
+    page: Page
+    book: OpenBook
+
+    @property
+    def source(self) -> Path:
+        """What a user calls it."""
+        return self.book.archive.path / self.page.name
+
+    @property
+    def output(self) -> Path:
+        """The archive of results."""
+        return self.book.output
+
+    def wanted(self) -> bool:
+        """The archive is, else it would not have been opened."""
+        return True
+
+    def read(self) -> Loaded:
+        """The bytes of the page."""
+        return self.book.archive.read(self.page)
+
+    def write(self, data: bytes, seconds: float) -> None:
+        """Into the archive, which is a file once all its pages are there."""
+        self.book.put(self.page, data)
+
+    def fail(self, reason: str, lasting: bool, seconds: float) -> None:
+        """The page stays as it was, so that none is missing."""
+        self.book.put(self.page, None, reason)

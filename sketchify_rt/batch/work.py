@@ -1,0 +1,108 @@
+"""Jobs -> tasks: one for an image, one for each page of an archive or a PDF file."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sketchify_rt.batch.output import Output, origin
+from sketchify_rt.batch.sources import Job, Sources
+from sketchify_rt.batch.tasks import FileTask, PageTask, Settled, Task
+from sketchify_rt.options import MAX_PIXELS, MAX_THREADS
+
+if TYPE_CHECKING:
+    from sketchify_rt.batch.books import OpenBook
+
+
+@dataclass
+class Work:
+    """Tasks of all jobs but videos, in order; `len` is their number as far as is known.
+
+    unpack: make files of the pages of an archive, rather than an archive; dpi: of PDF pages;
+    max_pixels: of one of these. videos: those that were passed over, once it was iterated.
+    """
+
+    jobs: Sources
+    to: Output
+    unpack: bool = False
+    dpi: int = 200
+    max_pixels: int = MAX_PIXELS
+    videos: list[tuple[int, Job]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._length = len(self.jobs)
+        self._books: list[OpenBook] = []
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def most_workers(self) -> int:
+        """Threads that have something to do: no more than there are images, if there is no more."""
+        first = itertools.islice(self.jobs, MAX_THREADS)
+        return len(self.jobs) if all(job.kind == "image" for job in first) else MAX_THREADS
+
+    def __iter__(self) -> Iterator[Task]:
+        several = {"archive": self._archive, "pdf": self._pdf}
+        for index, job in enumerate(self.jobs):
+            if job.kind == "image":
+                yield FileTask(index, job.source, job.stem, self.to)
+            elif job.kind == "video":
+                self._length -= 1
+                self.videos.append((index, job))
+            else:
+                try:
+                    tasks = several[job.kind](index, job)
+                except Exception as error:
+                    tasks = [Settled(index, job.source, error=error)]
+                self._length += len(tasks) - 1
+                yield from tasks
+
+    def _archive(self, index: int, job: Job) -> list[Task]:
+        from sketchify_rt.batch.archives import Archive
+        from sketchify_rt.batch.books import OpenBook
+
+        if self.unpack:
+            archive = Archive(job.source)
+            return [
+                FileTask(
+                    index,
+                    job.source,
+                    f"{job.stem}/{archive.stem(page)}",
+                    self.to,
+                    page.name,
+                    functools.partial(archive.read, page),
+                )
+                for page in archive.pages
+            ]
+        made = origin(job.source)
+        output = self.to.folder.place(job.stem)
+        if not self.to.wants(made, output):
+            return [Settled(index, job.source, output)]
+        book = OpenBook(Archive(job.source), output, made, self.to)
+        self._books.append(book)
+        return [PageTask(index, page, book) for page in book.archive.pages]
+
+    def _pdf(self, index: int, job: Job) -> list[Task]:
+        from sketchify_rt.batch.pdf import Pdf
+
+        pdf = Pdf(job.source, self.max_pixels)
+        return [
+            FileTask(
+                index,
+                job.source,
+                f"{job.stem}/{pdf.label(number)}",
+                self.to,
+                pdf.label(number),
+                functools.partial(pdf.render, number, self.dpi),
+            )
+            for number in range(len(pdf))
+        ]
+
+    def close(self) -> None:
+        """Give up the archives that are not finished."""
+        for book in self._books:
+            book.abort()
