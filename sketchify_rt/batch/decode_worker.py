@@ -1,0 +1,119 @@
+"""What a process of `decoders` does: it decodes one file after the other."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from sketchify_rt.errors import DecodeError
+from sketchify_rt.image import Gray
+
+# What decoders leak, or keep in fragments, ends with the process; pixels are given back by then.
+_GROWTH = 256 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What became of a file.
+
+    answer: height and width of the luma, which lies in the shared memory, or the error. last:
+    whether the process ends with it, since it has grown.
+    """
+
+    # What else a file has to give, such as its metadata, is to be a field here.
+    answer: tuple[int, int] | DecodeError
+    last: bool
+
+
+def put(memory: int, data: bytes | Gray) -> None:
+    """Make `data` the content of the shared memory."""
+    os.ftruncate(memory, 0)  # frees what it held
+    rest, at = memoryview(data).cast("B"), 0
+    while at < len(rest):  # a call moves 2 GiB at most
+        at += os.pwrite(memory, rest[at:], at)
+
+
+def take(memory: int, shape: tuple[int, int]) -> Gray:
+    """Luma from the shared memory, which is free then."""
+    luma = np.empty(shape, np.uint8)
+    rest, at = memoryview(luma).cast("B"), 0
+    while at < len(rest):
+        at += os.preadv(memory, [rest[at:]], at)
+    os.ftruncate(memory, 0)
+    return luma
+
+
+def _take_file(memory: int) -> bytes:
+    with open(memory, "r+b", buffering=0, closefd=False) as file:
+        file.seek(0)
+        data = file.read()
+        file.truncate(0)
+        return data
+
+
+def main() -> None:
+    """Arguments: descriptors of the socket and the memory, codec, max_pixels, MiB or 0."""
+    link, memory = Connection(int(sys.argv[1])), int(sys.argv[2])
+    module, function = sys.argv[3].split(":")
+    max_pixels, mebibytes = int(sys.argv[4]), int(sys.argv[5])
+
+    for number in (signal.SIGINT, signal.SIGTERM):  # whether to stop is the parent's business
+        signal.signal(number, signal.SIG_IGN)
+    # While it decodes, this process may never look at the socket again. So the kernel is asked to
+    # tell of the parent's end by a signal, and the default action of that is to end as well.
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    fcntl.fcntl(link, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(link, fcntl.F_SETFL, fcntl.fcntl(link, fcntl.F_GETFL) | os.O_ASYNC)
+
+    codec: Callable[[bytes, str, int], Gray]
+    codec = getattr(importlib.import_module(module), function)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no file behind
+    if mebibytes:
+        limit = _pages()[0] + (mebibytes << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+    first = _pages()[1]
+    link.send(None)  # ready
+    while True:
+        try:
+            name = link.recv()
+        except (EOFError, ConnectionError):  # the parent has closed it, or ended
+            return
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        if link.poll():  # it ended just before
+            return
+        answer = _decode(codec, name, memory, max_pixels)
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        last = _pages()[1] - first > _GROWTH
+        link.send(Reply(answer, last))
+        if last:
+            return
+
+
+def _decode(
+    codec: Callable[[bytes, str, int], Gray], name: str, memory: int, max_pixels: int
+) -> tuple[int, int] | DecodeError:
+    try:
+        luma = codec(_take_file(memory), name, max_pixels)
+        put(memory, np.ascontiguousarray(luma))
+    except DecodeError as error:
+        return error
+    except MemoryError:
+        return DecodeError(name, "does not fit into the memory that its decoder may take")
+    return luma.shape[0], luma.shape[1]
+
+
+def _pages() -> tuple[int, int]:
+    """Bytes of memory that this process has mapped, and those of them that are in use."""
+    mapped, resident, *_ = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    return int(mapped) * resource.getpagesize(), int(resident) * resource.getpagesize()

@@ -1,0 +1,259 @@
+"""Decodes untrusted files in processes of their own, which may hang or crash: it costs the file.
+
+The processes run `decode_worker`. A file's bytes go in, and pixels come back, through memory that
+both sides share and that has no name, so that it is gone with them however they end. The rest goes
+over a socket as pickles: this guards against decoders that fail, not against ones that were taken
+over, which may do whatever the user may.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from multiprocessing.connection import Pipe
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sketchify_rt.batch import decode_worker
+from sketchify_rt.batch.decode_worker import Reply
+from sketchify_rt.errors import BackendUnavailable, DecodeError
+from sketchify_rt.image import Gray
+from sketchify_rt.inputs import File
+
+_START_SECONDS = 60.0  # of which 0.3 are needed where nothing else runs
+_END_SECONDS = 5.0  # a coredump can take that long
+
+
+class Decoders:
+    """A pool of such processes. Thread-safe; close it, or use it in a `with`.
+
+    A process is started when a call finds none free, and replaced when it ended or keeps memory
+    back. It dies with this one, however that ends. After a fork, the child starts ones of its own.
+    """
+
+    def __init__(
+        self,
+        processes: int,
+        timeout: float,
+        max_pixels: int,
+        memory: int | None = None,
+        codec: str = "sketchify_rt.codec.cpu:decode",
+    ) -> None:
+        """Take the limits; nothing is started yet.
+
+        processes: at most, at least 1; further calls wait for one. timeout: seconds for one file,
+        above 0. max_pixels: as in `Options`. memory: MiB that a process may map beyond what it
+        starts with, at least 1; None for no limit. codec: "module:function" that decodes, called
+        as `codec.cpu.decode` is.
+        """
+        self._processes, self._timeout, self._memory = processes, timeout, memory
+        self._command = (codec, str(max_pixels), str(memory or 0))
+        self._closed = False
+        self._reset()
+        _POOLS.add(self)
+
+    def _reset(self) -> None:
+        self._free = threading.BoundedSemaphore(self._processes)
+        self._all: set[_Worker] = set()
+        self._idle: list[_Worker] = []  # the last in was used last; its methods are atomic
+
+    def decode(self, file: File) -> Gray:
+        """Luma of an image file, as `codec.cpu.decode` gives it: (H, W) uint8, upright.
+
+        Raises the DecodeError that the codec raises, or one that tells what became of the process:
+        it took too long, or a signal ended it. Raises BackendUnavailable where none can be started.
+        """
+        with self._free:
+            answer = self._decode(file)
+        if isinstance(answer, DecodeError):
+            raise answer
+        return answer
+
+    def _decode(self, file: File) -> Gray | DecodeError:
+        while True:
+            worker = self._pop() or self._start()
+            try:
+                return worker.decode(file, self._timeout)
+            except _Died as death:
+                if not death.idle:
+                    return DecodeError(file.name, self._reason(death.status))
+            finally:
+                if worker.reusable:
+                    self._idle.append(worker)
+                else:
+                    self._end(worker)
+                if self._closed:
+                    self.close()
+
+    def _start(self) -> _Worker:
+        worker = _Worker(self._command)
+        self._all.add(worker)
+        return worker
+
+    def _pop(self) -> _Worker | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _end(self, worker: _Worker) -> None:
+        self._all.discard(worker)
+        worker.end()
+
+    def _reason(self, status: int | None) -> str:
+        if status is None:
+            return f"took longer than {self._timeout:g} s to decode"
+        if status == -signal.SIGKILL:
+            return "its decoder was killed (SIGKILL), as the system does when memory runs out"
+        return f"crashed its decoder ({_ending(status)})"
+
+    def __enter__(self) -> Decoders:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes; those that are at a file, when they are done with it."""
+        self._closed = True
+        while worker := self._pop():
+            self._end(worker)
+
+    def _forget(self) -> None:
+        """In a fork, where two processes would talk to one decoder."""
+        for worker in self._all:
+            worker.disown()
+        self._reset()
+
+
+_POOLS: weakref.WeakSet[Decoders] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pool in _POOLS:
+        pool._forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Died(Exception):
+    """A process ended.
+
+    status: as subprocess tells it; None where it is to be ended, being late. idle: whether that was
+    after another file and before this one.
+    """
+
+    def __init__(self, status: int | None, idle: bool = False) -> None:
+        self.status, self.idle = status, idle
+
+
+class _Worker:
+    """One process. reusable: whether it takes another file."""
+
+    def __init__(self, command: tuple[str, ...]) -> None:
+        self._link, theirs = Pipe()
+        self._memory = os.memfd_create("decoder")
+        self.reusable = False
+        passed = (theirs.fileno(), self._memory)
+        try:
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-P", "-c", _MAIN, *map(str, passed), *command],
+                env=os.environ | _ENVIRONMENT | {"PYTHONPATH": _search_path()},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=passed,
+                process_group=0,  # Ctrl-C is for the one that has the terminal
+            )
+        except OSError as error:
+            self._close()
+            raise BackendUnavailable(
+                f"a process for decoding cannot be started: {error.strerror}"
+            ) from error
+        finally:
+            theirs.close()
+        try:
+            self._receive(_START_SECONDS)
+        except _Died as death:
+            self.end()
+            why = "took too long" if death.status is None else _ending(death.status)
+            raise BackendUnavailable(
+                f"a process for decoding cannot be started: {why}; what it printed tells more"
+            ) from None
+        except BaseException:
+            self.end()
+            raise
+
+    def decode(self, file: File, timeout: float) -> Gray | DecodeError:
+        deadline = time.monotonic() + timeout
+        kept, self.reusable = self.reusable, False
+        decode_worker.put(self._memory, file.data)
+        try:
+            with contextlib.suppress(OSError):  # it ended, which comes up again
+                self._link.send(file.name)
+            reply: Reply = self._receive(deadline - time.monotonic())
+        except _Died as death:
+            untaken = os.fstat(self._memory).st_size > 0
+            death.idle = kept and untaken and death.status is not None
+            raise
+        answer: Gray | DecodeError
+        if isinstance(reply.answer, DecodeError):
+            answer = reply.answer
+        else:
+            answer = decode_worker.take(self._memory, reply.answer)
+        self.reusable = not reply.last
+        return answer
+
+    def _receive(self, seconds: float) -> Any:
+        try:
+            if not self._link.poll(max(0, seconds)):
+                raise _Died(None)
+            return self._link.recv()
+        except (EOFError, OSError):
+            raise _Died(self._status()) from None
+
+    def _status(self) -> int | None:
+        try:
+            return self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:  # it has closed the socket, and goes on
+            return None
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._close()
+
+    def disown(self) -> None:
+        """In a fork: it is not a child of this process."""
+        self._process.returncode = 0  # else it would be waited for
+        self._close()
+
+    def _close(self) -> None:
+        self._link.close()
+        os.close(self._memory)
+
+
+_MAIN = f"from {decode_worker.__name__} import main; main()"
+# One thread is all that a decoder has use for; OpenBLAS would map memory for each core.
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
+
+
+def _search_path() -> str:
+    """Where this process finds modules; "" is the folder that it is in."""
+    return os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+
+
+def _ending(status: int) -> str:
+    return f"exit code {status}" if status >= 0 else signal.Signals(-status).name

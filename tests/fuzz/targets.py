@@ -1,0 +1,117 @@
+"""What is fuzzed. A target takes any bytes and returns; whatever it raises is a finding."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+
+from sketchify_rt.codec import containers, cpu
+from sketchify_rt.errors import DecodeError
+from sketchify_rt.kernels import native, reference
+
+MAX_PIXELS = 2**16
+
+
+def codec(data: bytes) -> None:
+    """Bytes become luma or a DecodeError, the same each time."""
+    _decode(data)
+    if containers.identify(data) == "PNG":
+        _decode(_with_checksums(data))  # without them nearly all is refused at once
+
+
+def _decode(data: bytes) -> None:
+    try:
+        gray = cpu.decode(data, "fuzz", MAX_PIXELS)
+    except DecodeError as error:
+        assert error.source == "fuzz"
+        assert error.reason
+        return
+    assert gray.dtype == np.uint8
+    assert gray.ndim == 2
+    assert 0 < gray.size <= MAX_PIXELS
+    assert gray.flags.c_contiguous
+    # What was not written would differ: it is what was in that memory before.
+    np.testing.assert_array_equal(gray, cpu.decode(data, "fuzz", MAX_PIXELS))
+
+
+def _with_checksums(data: bytes) -> bytes:
+    """The PNG with the checksum of each chunk made right."""
+    mended, at = bytearray(data), 8
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        end = at + 8 + length
+        if end + 4 > len(data):
+            break
+        struct.pack_into(">I", mended, end, zlib.crc32(data[at + 4 : end]))
+        at = end + 4
+    return bytes(mended)
+
+
+_WALKS: dict[str, Callable[[bytes], object]] = {
+    "JPEG": containers.jpeg_header,
+    "PNG": containers.check_png,
+    "WebP": containers.webp_header,
+}
+
+
+def walk(data: bytes) -> None:
+    """A container is described, or refused with a ValueError."""
+    name = containers.identify(data)
+    assert containers.pixels(data) >= 0
+    assert containers.exif_orientation(data) in range(1, 9)
+    try:
+        found = _WALKS.get(name or "", lambda data: None)(data)
+    except ValueError as error:
+        assert str(error)
+        return
+    if isinstance(found, containers.Header):
+        assert found.orientation in range(1, 9)
+        assert found.width >= 0
+        assert found.height >= 0
+
+
+_SHAPE = struct.Struct("<BHHBBBBB")
+
+
+def kernels(data: bytes) -> None:
+    """Every instruction set writes what the reference writes, and nothing beside it.
+
+    data: which kernel, height, width, threads, strength, offset and step of the views, 9 bytes;
+    then the pixels, repeated as often as needed.
+    """
+    which, height, width, threads, strength, offset, step, flip = _SHAPE.unpack(
+        data[: _SHAPE.size].ljust(_SHAPE.size, b"\0")
+    )
+    height, width = 1 + height % 300, 1 + width % 1100
+    height = min(height, max(1, MAX_PIXELS // width))
+    offset, step, threads = offset % 70, 1 + step % 3, 1 + threads % 8
+    pixels = np.frombuffer(data[_SHAPE.size :] or b"\x80", np.uint8)
+    name = ("binarize", "dodge", "compose")[which % 3]
+    dtype = np.dtype(np.float32 if name == "compose" else np.uint8)
+    whole = np.resize(pixels, ((height * step + 1), (width + offset) * dtype.itemsize))
+    source = whole.view(dtype)[: height * step : step, offset:]
+    if flip & 1:
+        source = source[::-1]
+    strengths = () if name == "binarize" else (strength / 63.75,)
+    expected = getattr(reference, name)(source, *strengths)
+    for isa in native.isas():
+        page = np.full((height * step + 1, width + 2 * offset + 1), 77, np.uint8)
+        out = page[1 : 1 + height * step : step, offset : offset + width]
+        if flip & 2:
+            out = out[::-1]
+        getattr(native, name)(source, *strengths, threads=threads, out=out, _isa=isa)
+        np.testing.assert_array_equal(out, expected)
+        out[...] = 77
+        assert (page == 77).all(), f"{name} of {isa} wrote beside its view"
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "codec": codec,
+    "containers": walk,
+    "kernels": kernels,
+}
+CORPUS = {"codec": "files", "containers": "files", "kernels": "kernels"}
+"""The folder of `corpus/` that a target begins with."""
