@@ -118,7 +118,7 @@ def test_an_engine_that_cannot_be_prepared_stops_all(tmp_path: Path) -> None:
 
 
 def test_images_are_worked_on_at_the_same_time(tmp_path: Path) -> None:
-    meeting = threading.Barrier(3, timeout=10)
+    meeting = threading.Barrier(3, timeout=60)
 
     class Meeting(Engine):
         def convert(self, image: Path, encoding: Encoding) -> bytes:

@@ -56,7 +56,7 @@ def test_results_come_in_order_and_only_a_few_are_taken_ahead() -> None:
 
 
 def test_workers_work_at_the_same_time_and_some_work_is_done_here() -> None:
-    together = threading.Barrier(3, timeout=10)
+    together = threading.Barrier(3, timeout=60)
     threads = {}
 
     def step(batch: list[int]) -> list[int]:

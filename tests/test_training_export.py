@@ -40,7 +40,8 @@ def test_from_pages_to_a_model_that_the_engine_runs(tmp_path: Path) -> None:
     assert manifest.architecture == dataclasses.asdict(config)
     recipe = dataclasses.asdict(Recipe(config, steps=3, batch=2, crop=64))
     del recipe["model"]
-    assert manifest.training == {"data": "blobs", "recipe": recipe, "step": 3, "minutes": 0}
+    assert manifest.training.pop("minutes") < 60
+    assert manifest.training == {"data": "blobs", "recipe": recipe, "step": 3}
     assert exported.stat().st_size < 2.5 * manifest.parameters + 10_000  # two bytes a weight
 
     gray = picture(100, 131, 9)  # no multiples of the stride

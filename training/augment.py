@@ -16,6 +16,13 @@ from training.screentone import screentone
 Rng = np.random.Generator
 
 
+def cut(page: Gray, side: int, rng: Rng) -> Gray:
+    """A random square of the page at its own scale, upright, mirrored half of the time."""
+    top, left = (int(rng.integers(length - side + 1)) for length in page.shape)
+    square = page[top : top + side, left : left + side]
+    return np.ascontiguousarray(square[:, ::-1] if rng.random() < 0.5 else square)
+
+
 def crop(page: Gray, side: int, rng: Rng) -> Gray:
     """A random square of the page, turned and mirrored, as `side` x `side` pixels.
 

@@ -69,6 +69,10 @@ class Batches(Dataset[Any]):
     def _crop(self, number: int) -> tuple[Gray, Gray]:
         rng = np.random.default_rng((self._recipe.seed, number))
         augmented = self._recipe.data == "augmented"
+        if augmented and rng.random() >= self._recipe.augmented:
+            page = self._images[rng.choice(len(self._images), p=self._weights)]
+            gray = augment.cut(page, self._recipe.crop, rng)
+            return native.binarize(gray), native.dodge(gray)
         if augmented and rng.random() < 0.1:
             gray = scene(rng, self._recipe.crop)
         else:

@@ -67,8 +67,8 @@ def fit(recipe: Recipe, options: FitOptions) -> int:
     with distributed.group(options.device) as device:
         try:
             return _fit(recipe, options, device)
-        except RuntimeError as error:  # torch raises it anywhere in the loop
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError) as error:  # torch raises it anywhere in the loop
+            if not isinstance(error, ConnectionError) and "DataLoader worker" not in str(error):
                 raise
             raise TrainingError(
                 f"a process that makes batches ended ({error}); out of memory? With fewer "

@@ -90,12 +90,14 @@ class Recipe:
     step, over all processes. crop: their side in pixels, a multiple of the model's stride.
     data: "augmented", all of `training.augment` and `training.scenes`; "plain", crops of the pages,
     scaled, turned and mirrored; "squares", each page once an epoch, cut to its top or middle square
-    and reduced to `crop`. learning_rate: of AdamW, at its highest; `warmup` steps rise to it, then
+    and reduced to `crop`. augmented: share of the crops that "augmented" changes, 0..1; the others
+    are plain ones at the pages' own scale. learning_rate: of AdamW, at its highest; `warmup` steps rise to it, then
     a cosine falls to 0, or nothing where `schedule` is "constant". weight_decay: of AdamW.
     clip: longest gradient, in the Euclidean norm; 0 for any. ema: share of the averaged weights
     that a step keeps; 0 keeps no average. mixed: convolutions in bfloat16, about twice as fast as
     float32 on a CPU with AVX-512 BF16; weights, BatchNorm statistics and loss stay float32.
     seed: of weights and crops. teacher: run or checkpoint whose tones are learned as well.
+    initial: run or checkpoint whose averaged weights the run begins with, rather than random ones.
 
     Raises ValueError naming the field and what it may be.
     """
@@ -106,6 +108,7 @@ class Recipe:
     batch: int = 8
     crop: int = 256
     data: Data = "augmented"
+    augmented: float = 1.0
     learning_rate: float = 2e-3
     warmup: int = 200
     schedule: Schedule = "cosine"
@@ -115,6 +118,7 @@ class Recipe:
     mixed: bool = True
     seed: int = 0
     teacher: str | None = None
+    initial: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "crop"):
@@ -127,6 +131,8 @@ class Recipe:
         for name in ("learning_rate", "warmup", "weight_decay", "clip", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        if not 0 <= self.augmented <= 1:
+            raise ValueError(f"augmented must be 0 to 1, not {self.augmented}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be at least 0 and under 1, not {self.ema}")
         for name, known in ("data", get_args(Data)), ("schedule", get_args(Schedule)):

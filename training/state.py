@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training import distributed
+from training import checkpoint, distributed
 from training.discriminator import Adversary
 from training.errors import TrainingError
 from training.model import UNet
-from training.recipe import Recipe
+from training.recipe import Recipe, UNetConfig
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -23,11 +23,14 @@ class State:
     """Model, averaged weights, optimizer, adversary, steps and seconds done, random numbers."""
 
     def __init__(self, recipe: Recipe, pages: str, device: torch.device) -> None:
-        """A new run on the pages of this digest."""
+        """A new run on the pages of this digest. Raises TrainingError about `recipe.initial`."""
         torch.manual_seed(recipe.seed)
         self._run: dict[str, Any] = {"recipe": dataclasses.asdict(recipe), "pages": pages}
         self._ema = recipe.ema
-        model = distributed.shared_norms(UNet(recipe.model), device)
+        network = UNet(recipe.model)
+        if recipe.initial is not None:
+            _begin_with(network, recipe.model, Path(recipe.initial))
+        model = distributed.shared_norms(network, device)
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(self.model, multi_avg_fn=self._mean, use_buffers=True)
         self.optimizer = torch.optim.AdamW(
@@ -81,6 +84,15 @@ class State:
             self.adversary.load_state_dict(state["adversary"])
         torch.set_rng_state(state["random"])
         self.step, self.seconds = state["step"], state["seconds"]
+
+
+def _begin_with(network: UNet, shape: UNetConfig, path: Path) -> None:
+    state = checkpoint.load(path)
+    if UNetConfig(**state["recipe"]["model"]) != shape:
+        raise TrainingError(
+            f"{path} has a U-Net of {state['recipe']['model']}; give its shape with --set model..."
+        )
+    network.load_state_dict(state["average"])
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ _TEACHER = 0.5
 @click.option(
     "--teacher", help="A run whose tones are learned as well, with --set loss.teacher=0.5."
 )
+@click.option("--initial", help="A run whose weights it begins with, to train on from there.")
 @click.option(
     "changes",
     "--set",
@@ -50,6 +51,7 @@ def command(
     seed: int,
     adversarial: bool,
     teacher: str | None,
+    initial: str | None,
     changes: tuple[str, ...],
     **options: object,
 ) -> None:
@@ -62,7 +64,9 @@ def command(
     from training.pages import Pages
 
     recipe = RECIPES[name](len(Pages.load(pages, "train").names))
-    recipe = dataclasses.replace(recipe, steps=steps or recipe.steps, seed=seed)
+    recipe = dataclasses.replace(
+        recipe, steps=steps or recipe.steps, seed=seed, initial=initial
+    )
     try:
         recipe = _chosen(recipe, adversarial, teacher, changes)
     except ValueError as error:
