@@ -69,9 +69,8 @@ def test_rgba(form: str) -> None:
 
 
 def test_avif() -> None:
-    smooth = np.dstack(
-        (RGB, cv2.resize(np.arange(12, dtype=np.uint8).reshape(3, 4) * 20, (40, 30)))
-    )
+    plane = cv2.resize(np.arange(12, dtype=np.uint8).reshape(3, 4) * 20, (40, 30))
+    smooth = np.dstack((RGB, plane))
     found = alpha.read(saved(smooth, "AVIF", quality=100))
     assert found is not None
     assert np.abs(found.astype(int) - plane).max() <= 2
