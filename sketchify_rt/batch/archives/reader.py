@@ -81,7 +81,7 @@ class Archive:
         stems = {}
         for spellings in folders.values():
             picks = [
-                sources._Pick(self.path / below, below, [Path(page.name).name for page in pages])
+                sources._Pick(self.path / below, below, [_last(page.name) for page in pages])
                 for below, pages in spellings.items()
             ]
             pages = itertools.chain.from_iterable(spellings.values())
@@ -114,11 +114,12 @@ class Archive:
         end = member.start + member.info.compress_size
         for start in range(member.start, end, _CHUNK):
             try:
-                yield self._source.at(start, min(_CHUNK, end - start))
+                chunk = self._source.at(start, min(_CHUNK, end - start))
+            except InputError:
+                raise
             except (OSError, ValueError) as error:  # ValueError: it is closed
-                if isinstance(error, InputError):
-                    raise
                 raise _unreadable(self.path, error) from error
+            yield chunk
 
     def close(self) -> None:
         """Close the file, once no thread reads from it."""
@@ -129,6 +130,10 @@ class Archive:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _why_unread(info: ZipInfo) -> str:
