@@ -274,7 +274,10 @@ def test_pixels_of_every_kind(sketchify: Sketchifier) -> None:
         assert np.asarray(result).ndim == 2
     kept = [*sketchify.map(sources, encoding=KEEP)]
     assert kept == [expected] * len(sources) == sketchify.convert_batch(sources, KEEP)
-    assert planes(sketchify.convert(Image.fromarray(NOISE).convert("RGBa"), KEEP))[1].any()
+    premultiplied = Image.fromarray(NOISE).convert("RGBa")
+    np.testing.assert_array_equal(planes(sketchify.convert(premultiplied, KEEP))[1], ALPHA)
+    gray = Image.fromarray(NOISE[..., 2:].copy(), "LA").convert("La")
+    np.testing.assert_array_equal(planes(sketchify.convert(gray, KEEP))[1], ALPHA)
 
 
 def test_opaque_pictures_give_plain_gray_files() -> None:
@@ -315,6 +318,10 @@ def test_errors_stay_with_their_image(
     kinds = [type(result) for result in results[1:4]]
     assert kinds == [EncodeError, InputError, DecodeError]
     assert "shape (5, 40)" in str(results[2])
+    image = Image.fromarray(wide[..., 0])
+    image.info["dpi"] = 300, 300
+    with pytest.raises(EncodeError, match="use png"):
+        sketchify.convert(image, Encoding("webp", metadata=True))
 
     def broken(data: bytes) -> None:
         raise OSError("no such luck")
@@ -342,9 +349,10 @@ class Tensor:
 
 
 def test_on_a_device_only_images_with_alpha_come_to_the_host(
-    sketchify: Sketchifier, monkeypatch: pytest.MonkeyPatch
+    sketchify: Sketchifier,
 ) -> None:
     taken: list[int] = []
+    written: list[int] = []
 
     class Device(backend.CpuBackend):
         def adopt(self, tensor: Any) -> np.ndarray:
@@ -354,11 +362,15 @@ def test_on_a_device_only_images_with_alpha_come_to_the_host(
             taken.append(len(images))
             return images
 
+        def encode(self, images: Any, encoding: Encoding, threads: int) -> Any:
+            written.append(len(images))
+            return super().encode(images, encoding, threads)
+
     device = Sketchifier(mode="dodge", device="cpu", threads=1)
     device.backend = Device(device.options)
     device.backend.batch = device.batch = 4
     sources = [NOISE, saved(RGB, "JPEG"), with_alpha("WEBP"), NOISE[..., 0], with_alpha("PNG")]
     assert device.convert_batch(sources, KEEP) == sketchify.convert_batch(sources, KEEP)
-    assert taken == [2, 1]
+    assert (taken, written) == ([2, 1], [2, 0])
     assert device.convert(Tensor(NOISE), KEEP) == sketchify.convert(NOISE, KEEP)
     assert device.convert(Tensor(NOISE)) == sketchify.convert(NOISE)

@@ -248,7 +248,8 @@ def test_a_resolution_without_exif(form: Format) -> None:
 
 
 def test_resolution_that_jfif_cannot_hold() -> None:
-    assert opened(put("jpg", Metadata(dpi=(0.2, 70_000)))).info["jfif_unit"] == 0
+    for dpi in ((0.2, 300), (300, 70_000)):
+        assert opened(put("jpg", Metadata(dpi=dpi))).info["jfif_unit"] == 0
     assert NONE.scaled(2, 3) == NONE
     assert Metadata(dpi=(300, 200)).scaled(0.5, 2) == Metadata(dpi=(150, 400))
     assert Metadata(dpi=(300, 200)).scaled(1e-6, 1) == NONE
@@ -333,6 +334,31 @@ def test_profiles_that_say_nothing_of_gray() -> None:
         assert icc.gray(bad) is None
         assert put("png", Metadata(profile=bad)) == file_of("png")
     assert icc.gray(b"") is None and icc.space(SRGB) == "RGB"
+
+
+def test_what_is_outside_a_profile_and_too_many_tags() -> None:
+    at = SRGB.index(b"gTRC") + 8  # its length
+    assert icc.gray(SRGB[:at] + struct.pack(">I", 10**6) + SRGB[at + 4 :]) is None
+
+    def with_tags(count: int) -> bytes:
+        table = b"".join(struct.pack(">III", tag, 128, 4) for tag in range(count))
+        body = GRAY_PROFILE[4:128] + struct.pack(">I", count) + table
+        return struct.pack(">I", 4 + len(body)) + body
+
+    assert icc.gray(with_tags(1000)) == with_tags(1000)
+    assert icc.gray(with_tags(1001)) is None
+
+
+def test_values_begin_where_the_standards_want_them() -> None:
+    (count,) = struct.unpack_from(">I", GRAY_PROFILE, 128)
+    tags = [struct.unpack_from(">4sII", GRAY_PROFILE, 132 + 12 * at) for at in range(count)]
+    assert [tag[0] for tag in tags] == [b"desc", b"cprt", b"wtpt", b"chad", b"kTRC"]
+    assert all(start % 4 == 0 for _, start, _ in tags)
+    odd = exif.Exif("<", {tag: exif.Field(7, b"12345") for tag in (1, 2, 3)})
+    written = odd.write(1, 1, None)
+    places = [struct.unpack_from("<I", written, 18 + 12 * at)[0] for at in range(3)]
+    assert places == [50, 56, 62]
+    assert exif.Exif("<", {274: exif.Field(3, b"\6\0")}).write(1, 1, None) == b""
 
 
 # Of the worst kind

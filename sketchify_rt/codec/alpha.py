@@ -103,7 +103,9 @@ def _of_pil(image: Image.Image) -> Gray:
         return np.where(np.asarray(image) == image.info["transparency"], 0, 255).astype(np.uint8)
     if image.mode == "La":
         image = image.convert("LA")
-    return np.asarray(image.convert("RGBA"))[..., 3]
+    if image.mode not in ("LA", "RGBA"):
+        image = image.convert("RGBA")
+    return np.asarray(image.getchannel("A"))
 
 
 def _orientation(image: Image.Image) -> int:
