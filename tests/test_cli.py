@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import logging
 import os
@@ -292,10 +293,8 @@ def test_an_interruption_ends_cleanly(here: Path, sent: signal.Signals) -> None:
     assert set(done.values()) == {"png None 1"}
     assert all(name.startswith("p") for name in done)  # no hidden part of a file
     assert stdout.startswith(f"converted {len(done)}, skipped 0, failed 0 in ")
-    assert (
-        stderr
-        == f"stopped: interrupted; {100 - len(done)} images not begun; the same command goes on from here\n"
-    )
+    left = f"{100 - len(done)} images not begun"
+    assert stderr == f"stopped: interrupted; {left}; the same command goes on from here\n"
 
 
 def test_a_reader_that_has_gone_is_no_traceback(here: Path) -> None:
@@ -431,3 +430,136 @@ def test_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) 
     assert (sketch.shape, sketch.dtype) == ((64, 48), np.uint8)
     assert sketch[2, 2] > 230  # paper
     assert sketch[30:35, 36:42].min() < 200  # the line
+
+
+def test_the_same_command_again_does_what_is_not_done(here: Path) -> None:
+    make(in__a="1", in__b="bad", in__c="3")
+    assert call("in", "-o", "out").exit_code == 1
+    before = {path: path.stat() for path in visible("out")}
+    make(in__c="new", in__d="4")
+    result = call("in", "-o", "out")
+    assert result.stdout.startswith("converted 2, skipped 1, failed 1 in ")
+    told = "in/b.jpg: the file is cut short (so it was before; --retry-failed tries again)\n"
+    assert (result.exit_code, result.stderr) == (1, told)
+    assert results() == {"a.png": "png None 1", "c.png": "png None new", "d.png": "png None 4"}
+    assert Path("out/a.png").stat() == before[Path("out/a.png")]
+
+    make(in__b="2")  # mended
+    result = call("in", "-o", "out")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("converted 1, skipped 3, failed 0 in ")
+    result = call("in", "-o", "out", "--strength", "2")  # other settings
+    assert result.stdout.startswith("converted 4, skipped 0, failed 0 in ")
+
+
+def test_what_failed_is_tried_again_if_asked_for(here: Path) -> None:
+    make(in__b="bad")
+    call("in", "-o", "out")
+    result = call("in", "-o", "out", "--retry-failed")
+    assert (result.exit_code, result.stderr) == (1, "in/b.jpg: the file is cut short\n")
+
+
+def test_without_a_journal_nothing_is_known(here: Path) -> None:
+    make(a="1")
+    for _ in range(2):
+        result = call("a.jpg", "-o", "out", "--no-journal")
+    assert (result.exit_code, [*Path("out").iterdir()]) == (1, [Path("out/a.png")])
+    assert "out/a.png: exists already" in result.stderr
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\0"])
+def test_inputs_are_taken_from_a_list(here: Path, end: str) -> None:
+    make(a="1", in__b="2", **{"-c": "3"})
+    names = ["a.jpg", "in", "-c.jpg", "gone.jpg"]
+    Path("list").write_bytes(end.join(names).encode())
+    result = call("--from-file", "list", "-o", "out")
+    assert (result.exit_code, result.stderr) == (1, "gone.jpg: no such file or folder\n")
+    assert sorted(results()) == ["-c.png", "a.png", "in/b.png"]
+    line = ["convert", "--from-file", "-", "-o", "other"]
+    given = end.join(names[:3])
+    assert CliRunner().invoke(main, line, input=given).exit_code == 0
+    assert sorted(results("other")) == ["-c.png", "a.png", "in/b.png"]
+
+
+def test_a_rehearsal_tells_all_and_does_nothing(here: Path) -> None:
+    make(in__a="1", in__b="bad")
+    call("in", "-o", "out")
+    make(in__c="3")
+    before = sorted(Path().rglob("*"))
+    result = call("in", "gone", "-o", "out", "--dry-run")
+    assert result.stdout.splitlines() == [
+        "fail     gone: no such file or folder",
+        "convert  in/a.jpg -> out/in/a.png",
+        "fail     in/b.jpg: the file is cut short (so it was before; --retry-failed tries again)",
+        "convert  in/c.jpg -> out/in/c.png",
+        "would convert 2, skip 0, fail 2",
+    ]
+    assert sorted(Path().rglob("*")) == before
+    assert len(Engine.opened) == 1
+
+
+@pytest.mark.parametrize("ending", ["csv", "json"])
+def test_a_report_has_a_row_for_each_image(here: Path, ending: str) -> None:
+    make(in__a="1", in__b="bad")
+    report = Path(f"told/report.{ending}")
+    call("in", "gone", "-o", "out", "--report", str(report))
+    text = report.read_text()
+    read = json.loads(text) if ending == "json" else list(csv.DictReader(text.splitlines()))
+    rows = sorted([row["source"], row["status"], row["reason"] or None] for row in read)
+    assert rows == [
+        ["gone", "failed", "no such file or folder"],
+        ["in/a.jpg", "converted", None],
+        ["in/b.jpg", "failed", "the file is cut short"],
+    ]
+    (done,) = (row for row in read if row["status"] == "converted")
+    assert done["output"] == "out/in/a.png"
+    assert 0 <= float(done["seconds"]) < 60
+
+
+def test_a_watch_converts_what_comes_and_tells_failures_once(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(in__a="1", in__b="bad")
+    rounds = 0
+
+    def wait(seconds: float) -> bool:
+        nonlocal rounds
+        rounds += 1
+        assert seconds == 0.5
+        make(**{f"in__new{rounds}": str(rounds)})
+        for path in Path("in").iterdir():
+            os.utime(path, (0, 0))  # as if it had lain there for long
+        return rounds < 4
+
+    monkeypatch.setattr(convert, "_wait", wait)
+    os.utime("in/a.jpg", (0, 0))
+    os.utime("in/b.jpg", (0, 0))
+    result = call("in", "-o", "out", "--watch", "0.5")
+    assert result.stderr == "in/b.jpg: the file is cut short\n"
+    assert sorted(results()) == ["a.png", "new1.png", "new2.png", "new3.png"]
+    assert result.stdout.startswith("converted 4, ")
+    assert result.exit_code == 1
+
+
+def test_one_image_through_the_standard_streams(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Single(Engine):
+        def convert(self, image: object, encoding: Encoding) -> bytes:
+            data = image if isinstance(image, bytes) else Path(str(image)).read_bytes()
+            if data == b"bad":
+                raise DecodeError("<bytes>", "is cut short")
+            return encoding.format.encode() + data
+
+    monkeypatch.setattr(convert, "_open", Single)
+    make(a="file")
+    line = ["convert", "-", "-o", "-", "--format", "webp"]
+    result = CliRunner().invoke(main, line, input=b"piped")
+    assert (result.exit_code, result.stdout_bytes) == (0, b"webppiped")
+    assert call("a.jpg", "-o", "-").stdout_bytes == b"pngfile"
+    result = CliRunner().invoke(main, line, input=b"bad")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: standard input: is cut short\n"
+    for wrong in (["-", "-o", "out"], ["-", "a.jpg", "-o", "-"], ["a.jpg", "a.jpg", "-o", "-"]):
+        assert call(*wrong).exit_code == 2
+    assert [path.name for path in Path().iterdir()] == ["a.jpg"]

@@ -54,6 +54,28 @@ def test_a_batch_depends_on_its_number_alone(data: str) -> None:
         assert not np.array_equal(Batches(PAGES, dataclasses.replace(recipe, seed=8))[3], third)
 
 
+def test_crops_that_are_not_augmented_are_pieces_of_the_pages_upright() -> None:
+    # Each pixel tells where it is.
+    rows, columns = np.mgrid[:200, :200].astype(np.uint8)
+    for page, down, across in ((rows, 1, 0), (columns, 0, 1)):
+        rng = np.random.default_rng(0)
+        steps = set()
+        for _ in range(50):
+            crop = augment.cut(page, 64, rng).astype(int)
+            assert set(np.diff(crop, axis=0).flat) == {down}
+            steps |= set(np.diff(crop, axis=1).flat)
+        assert steps == {across, -across}
+
+    def shares(augmented: float) -> list[bool]:
+        recipe = dataclasses.replace(PLAIN, data="augmented", augmented=augmented, batch=100)
+        pages = Pages(("flat",), (np.full((300, 300), 200, np.uint8),))
+        _, targets = Batches(pages, recipe)[0]
+        return [bool((target == targets[0, 0, 0, 0]).all()) for target in targets]
+
+    assert all(shares(0))
+    assert 30 < sum(shares(0.7)) < 100 > sum(shares(1))
+
+
 def test_processes_share_a_batch() -> None:
     whole = Batches(PAGES, RECIPE)[2]
     parts = [Batches(PAGES, RECIPE, rank, 2)[2] for rank in range(2)]

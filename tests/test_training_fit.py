@@ -271,6 +271,20 @@ def test_a_teacher_is_followed(pages: Path, tmp_path: Path) -> None:
     assert losses[-1] < losses[0] / 2
 
 
+def test_a_run_begins_with_the_weights_of_another(pages: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    fit(RECIPE, options(pages, first, validate_every=0))
+    still = dataclasses.replace(RECIPE, initial=str(first), learning_rate=0, steps=1, seed=5)
+    fit(still, options(pages, second, validate_every=0))
+    before, after = (checkpoint.load(run)["average"] for run in (first, second))
+    weights = [name for name in before if name.endswith(("weight", "bias"))]
+    assert len(weights) > 5
+    assert all(torch.equal(before[name], after[name]) for name in weights)
+    other = dataclasses.replace(still, model=UNetConfig(5, 1, 2))
+    with pytest.raises(TrainingError, match="give its shape with --set model"):
+        fit(other, options(pages, tmp_path / "third", validate_every=0))
+
+
 def test_what_cannot_go_on_is_refused(pages: Path, tmp_path: Path) -> None:
     fit(RECIPE, options(pages, tmp_path, validate_every=0))
     with pytest.raises(TrainingError, match=r"with steps 6, not 9; seed 0, not 1; choose"):

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from sketchify_rt.batch.journal import NAME, Journal, Origin
+from sketchify_rt.batch.output import FailedBefore, Output
+from sketchify_rt.batch.sinks import Existing, Folder, write
+from sketchify_rt.errors import OutputError
+
+
+def opened(root: Path, settings: object = "x") -> Journal:
+    journal = Journal(root / NAME, root, {"all": settings})
+    journal.open()
+    return journal
+
+
+def source(path: Path, text: str = "pixels") -> Origin:
+    path.write_text(text)
+    return Origin.of(path)
+
+
+def make(journal: Journal, origin: Origin, output: Path, data: bytes = b"sketch") -> None:
+    write(output, data, lambda status: journal.converted(origin, output, status, 0.5))
+
+
+def test_what_is_done_stays_done(tmp_path: Path) -> None:
+    origin, output = source(tmp_path / "a.jpg"), tmp_path / "out" / "sub" / "a.png"
+    journal = opened(output.parents[1])
+    assert not journal.done(origin, output)
+    make(journal, origin, output)
+    assert journal.done(origin, output)
+    again = opened(output.parents[1])
+    assert again.done(origin, output)
+    assert again.made(output)
+    run, line = map(json.loads, (output.parents[1] / NAME).read_text().splitlines()[:2])
+    assert run["with"] == {"all": "x"}
+    assert line["settings"] == run["settings"]
+    assert line | {"settings": 0, "modified": 0, "written": 0} == {
+        "source": str(tmp_path / "a.jpg"),
+        "size": 6,
+        "modified": 0,
+        "settings": 0,
+        "status": "converted",
+        "output": "sub/a.png",
+        "bytes": 6,
+        "written": 0,
+        "seconds": 0.5,
+    }
+
+
+def test_a_changed_input_setting_or_result_is_to_be_done_anew(tmp_path: Path) -> None:
+    origin, output = source(tmp_path / "a.jpg"), tmp_path / "a.png"
+    make(opened(tmp_path), origin, output)
+    assert not opened(tmp_path, "other").done(origin, output)
+    assert opened(tmp_path, "other").made(output)
+    assert not opened(tmp_path).done(source(tmp_path / "a.jpg", "other pixels"), output)
+    moved = output.rename(tmp_path / "b.png")
+    assert not opened(tmp_path).done(origin, moved)
+    assert not opened(tmp_path).done(origin, output)  # it is gone
+    moved.rename(output)
+    assert opened(tmp_path).done(origin, output)
+    output.write_bytes(b"drawn over")
+    assert not opened(tmp_path).done(origin, output)
+    assert not opened(tmp_path).made(output)
+
+
+def test_the_line_comes_before_the_name(tmp_path: Path) -> None:
+    # Killed between the two, a run would else find a file of which it knows nothing.
+    origin, output = source(tmp_path / "a.jpg"), tmp_path / "a.png"
+    journal = opened(tmp_path)
+
+    def killed(status: os.stat_result) -> None:
+        journal.converted(origin, output, status, 0)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(output, b"x", killed)
+    assert not opened(tmp_path).done(origin, output)
+
+
+def test_a_line_cut_short_costs_itself_alone(tmp_path: Path) -> None:
+    names = [f"{i}.png" for i in range(3)]
+    journal = opened(tmp_path)
+    origins = [source(tmp_path / f"{name}.jpg") for name in names]
+    for name, origin in zip(names, origins, strict=True):
+        make(journal, origin, tmp_path / name)
+    whole = (tmp_path / NAME).read_bytes()
+    last = whole.rstrip(b"\n").rindex(b"\n") + 1
+    for length in range(last, len(whole) - 1, 7):
+        (tmp_path / NAME).write_bytes(whole[:length])
+        found = opened(tmp_path)
+        done = [found.done(o, tmp_path / name) for name, o in zip(names, origins, strict=True)]
+        assert done == [True, True, False]
+        make(found, origins[2], tmp_path / names[2])
+        assert opened(tmp_path).done(origins[2], tmp_path / names[2])
+
+
+@pytest.mark.parametrize("junk", [b"\0\xff\n", b"[]\n", b"{}\n", b'{"source": 3}\n', b"null\n"])
+def test_junk_is_passed_over(tmp_path: Path, junk: bytes) -> None:
+    origin, output = source(tmp_path / "a.jpg"), tmp_path / "a.png"
+    make(opened(tmp_path), origin, output)
+    with (tmp_path / NAME).open("ab") as file:
+        file.write(junk)
+    assert opened(tmp_path).done(origin, output)
+
+
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff\n\x01\xe4")
+    origin, output = source(tmp_path / f"{name}.jpg"), tmp_path / f"{name}.png"
+    make(opened(tmp_path), origin, output)
+    assert opened(tmp_path).done(origin, output)
+
+
+def test_threads_write_whole_lines(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    origins = [Origin(f"/{i}" * 50, i, i) for i in range(400)]
+
+    def fail(part: list[Origin]) -> None:
+        for origin in part:
+            journal.failed(origin, "broken", True, 0)
+
+    threads = [threading.Thread(target=fail, args=(origins[i::4],)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = opened(tmp_path)
+    assert all(found.failure(origin) == "broken" for origin in origins)
+
+
+def test_only_lasting_failures_are_remembered_until_they_are_mended(tmp_path: Path) -> None:
+    bad, gone = source(tmp_path / "bad.jpg"), source(tmp_path / "gone.jpg")
+    journal = opened(tmp_path)
+    journal.failed(bad, "is truncated", True, 0)
+    journal.failed(gone, "cannot be read", False, 0)
+    found = opened(tmp_path)
+    assert found.failure(bad) == "is truncated"
+    assert found.failure(gone) is None
+    make(found, bad, tmp_path / "bad.png")
+    assert found.failure(bad) is None
+    assert opened(tmp_path).failure(bad) is None
+
+
+def test_a_journal_of_no_file_is_of_this_run_alone(tmp_path: Path) -> None:
+    journal = Journal(None, tmp_path, {})
+    journal.open()
+    origin = source(tmp_path / "a.jpg")
+    make(journal, origin, tmp_path / "a.png")
+    assert journal.done(origin, tmp_path / "a.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "a.png"]
+
+
+def test_a_journal_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    with pytest.raises(OutputError, match="cannot be read: Is a directory"):
+        Journal(tmp_path / NAME, tmp_path, {})
+    journal = opened(tmp_path / "other")
+    journal._file = os.open("/dev/full", os.O_WRONLY)
+    with pytest.raises(OutputError, match="No space left on device; make room") as caught:
+        journal.failed(source(tmp_path / "a.jpg"), "broken", True, 0)
+    assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize(
+    ("existing", "wanted"),
+    [
+        ("refuse", {"new": True, "done": False, "other": True, "foreign": None}),
+        ("skip", {"new": True, "done": False, "other": False, "foreign": False}),
+        ("overwrite", {"new": True, "done": True, "other": True, "foreign": True}),
+    ],
+)
+def test_what_is_wanted(tmp_path: Path, existing: Existing, wanted: dict[str, bool | None]) -> None:
+    origins = {name: source(tmp_path / f"{name}.jpg") for name in wanted}
+    make(opened(tmp_path), origins["done"], tmp_path / "done.png")
+    make(opened(tmp_path, "other settings"), origins["other"], tmp_path / "other.png")
+    write(tmp_path / "foreign.png", b"a picture of mine")
+    to = Output(Folder(tmp_path, "png", existing), opened(tmp_path))
+    found: dict[str, bool | None] = {}
+    for name, origin in origins.items():
+        try:
+            found[name] = to.wants(origin, tmp_path / f"{name}.png")
+        except OutputError:
+            found[name] = None
+    assert found == wanted
+
+
+def test_what_failed_before_is_told_again_tried_again_or_passed_over(tmp_path: Path) -> None:
+    bad, path = source(tmp_path / "bad.jpg"), tmp_path / "bad.png"
+    opened(tmp_path).failed(bad, "is truncated", True, 0)
+    folder, journal = Folder(tmp_path, "png"), opened(tmp_path)
+    with pytest.raises(FailedBefore, match=r"is truncated .*--retry-failed"):
+        Output(folder, journal).wants(bad, path)
+    assert Output(folder, journal, retry=True).wants(bad, path)
+    assert not Output(folder, journal, failed_before="skip").wants(bad, path)
+    assert Output(folder, opened(tmp_path, "other settings")).wants(bad, path)
+
+
+def test_a_file_that_changed_a_moment_ago_is_left_alone(tmp_path: Path) -> None:
+    fresh = source(tmp_path / "a.jpg")
+    old = Origin(fresh.name, fresh.size, fresh.modified - 10**10)
+    to = Output(Folder(tmp_path, "png"), Journal(None, tmp_path, {}), settled=5)
+    assert not to.wants(fresh, tmp_path / "a.png")
+    assert to.wants(old, tmp_path / "a.png")
