@@ -53,7 +53,7 @@ class Decoders:
         starts with, at least 1; None for no limit. codec: "module:function" that decodes, called
         as `codec.cpu.decode` is.
         """
-        self._processes, self._timeout, self._memory = processes, timeout, memory
+        self._processes, self._timeout = processes, timeout
         self._command = (codec, str(max_pixels), str(memory or 0))
         self._closed = False
         self._reset()
