@@ -91,8 +91,9 @@ class Recipe:
     data: "augmented", all of `training.augment` and `training.scenes`; "plain", crops of the pages,
     scaled, turned and mirrored; "squares", each page once an epoch, cut to its top or middle square
     and reduced to `crop`. augmented: share of the crops that "augmented" changes, 0..1; the others
-    are plain ones at the pages' own scale. learning_rate: of AdamW, at its highest; `warmup` steps rise to it, then
-    a cosine falls to 0, or nothing where `schedule` is "constant". weight_decay: of AdamW.
+    are plain ones at the pages' own scale. learning_rate: of AdamW, at its highest; `warmup` steps
+    rise to it, then a cosine falls to 0, or nothing where `schedule` is "constant". weight_decay:
+    of AdamW.
     clip: longest gradient, in the Euclidean norm; 0 for any. ema: share of the averaged weights
     that a step keeps; 0 keeps no average. mixed: convolutions in bfloat16, about twice as fast as
     float32 on a CPU with AVX-512 BF16; weights, BatchNorm statistics and loss stay float32.

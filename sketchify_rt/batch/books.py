@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class OpenBook:
-    """Takes the pages of `archive` in any order, from several threads; `output` is the result."""
+    """Takes the pages of `archive` in any order, from several threads; `output` is the result.
+
+    complete: whether all pages were taken and the result is a file.
+    """
 
     def __init__(self, archive: Archive, output: Path, made: Origin, to: Output) -> None:
         """`made` of the archive as it was opened."""
@@ -27,6 +30,7 @@ class OpenBook:
         self._failures: list[str] = []
         self._lock = threading.Lock()
         self._format = to.folder.format
+        self.complete = False
         self._book: Book | None = None  # with the first page: a rehearsal makes no file
 
     def put(self, page: Page, data: bytes | None, reason: str = "") -> None:
@@ -41,6 +45,7 @@ class OpenBook:
             if self._book is None:
                 self._book = Book(self.archive, self.output, self._format, self._seal)
         if self._book.put(page, data):
+            self.complete = True
             self.archive.close()
             self._note_failures()
 

@@ -38,7 +38,8 @@ class Reply:
 def put(memory: int, data: bytes | Gray) -> None:
     """Make `data` the content of the shared memory."""
     os.ftruncate(memory, 0)  # frees what it held
-    rest, at = memoryview(data).cast("B"), 0
+    view = data.data if isinstance(data, np.ndarray) else memoryview(data)
+    rest, at = view.cast("B"), 0
     while at < len(rest):  # a call moves 2 GiB at most
         at += os.pwrite(memory, rest[at:], at)
 
@@ -46,7 +47,7 @@ def put(memory: int, data: bytes | Gray) -> None:
 def take(memory: int, shape: tuple[int, int]) -> Gray:
     """Luma from the shared memory, which is free then."""
     luma = np.empty(shape, np.uint8)
-    rest, at = memoryview(luma).cast("B"), 0
+    rest, at = luma.data.cast("B"), 0
     while at < len(rest):
         at += os.preadv(memory, [rest[at:]], at)
     os.ftruncate(memory, 0)

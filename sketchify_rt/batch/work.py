@@ -83,7 +83,7 @@ class Work:
         if not self.to.wants(made, output):
             return [Settled(index, job.source, output)]
         book = OpenBook(Archive(job.source), output, made, self.to)
-        self._books.append(book)
+        self._books = [*(book for book in self._books if not book.complete), book]
         return [PageTask(index, page, book) for page in book.archive.pages]
 
     def _pdf(self, index: int, job: Job) -> list[Task]:

@@ -125,6 +125,11 @@ class Archive:
         """Close the file, once no thread reads from it."""
         self._source.close()
 
+    def __del__(self) -> None:
+        # Where pages are taken one by one, nobody knows which is the last.
+        if hasattr(self, "_source"):
+            self._source.close()
+
     def __enter__(self) -> Archive:
         return self
 

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import gc
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from sketchify_rt.batch.journal import NAME, Journal
+from sketchify_rt.batch.output import Output
+from sketchify_rt.batch.runner import Report, run
+from sketchify_rt.batch.sinks import Existing, Folder
+from sketchify_rt.batch.sources import Sources
+from sketchify_rt.batch.work import Work
+from sketchify_rt.errors import DecodeError
+from sketchify_rt.inputs import File, Loaded
+from sketchify_rt.options import Encoding
+
+PAGES = ("p10.jpg", "notes.txt", "p2.jpg", "ComicInfo.xml")
+
+
+class Engine:
+    """Turns the letters of a file round; the size of pixels where they come as such."""
+
+    batch = 1
+
+    def prepare(self, workers: int) -> None:
+        pass
+
+    def convert_batch(
+        self, images: Sequence[Loaded], encoding: Encoding
+    ) -> Sequence[bytes | Exception]:
+        results: list[bytes | Exception] = []
+        for image in images:
+            if not isinstance(image, File):
+                results.append(str(np.shape(image)).encode())
+            elif image.data == b"bad":
+                results.append(DecodeError(image.name, "is cut short"))
+            else:
+                results.append(image.data[::-1])
+        return results
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def comic(path: str, **changed: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in PAGES:
+            archive.writestr(name, changed.get(name.partition(".")[0], f"of {name}"))
+
+
+def members(path: str) -> list[tuple[str, str]]:
+    with zipfile.ZipFile(path) as archive:
+        return [(name, archive.read(name).decode()) for name in archive.namelist()]
+
+
+def convert(
+    *names: str, unpack: bool = False, existing: Existing = "refuse", retry: bool = False
+) -> tuple[Report, Work]:
+    root = Path("out")
+    sources = Sources(names, root)
+    journal = Journal(root / NAME, root, {})
+    journal.open()
+    to = Output(Folder(root, "png", existing, sources.holds), journal, retry)
+    work = Work(sources, to, unpack)
+    report = run(Engine(), work, Encoding(), workers=3)
+    work.close()
+    journal.close()
+    return report, work
+
+
+def reasons(report: Report) -> dict[str, str]:
+    return {str(outcome.source): outcome.reason for outcome in report.failed}
+
+
+def visible() -> list[str]:
+    found = (path for path in Path("out").rglob("[!.]*") if path.is_file())
+    return sorted(str(path.relative_to("out")) for path in found)
+
+
+def test_an_archive_becomes_an_archive_of_sketches_once() -> None:
+    comic("in/sub/book.cbz")
+    Path("in/a.jpg").write_text("abc")
+    report, work = convert("in")
+    assert (report.converted, report.failed, report.not_done, len(work)) == (3, [], 0, 3)
+    assert visible() == ["a.png", "sub/book.cbz"]
+    assert members("out/sub/book.cbz") == [
+        ("p10.png", "gpj.01p fo"),
+        ("notes.txt", "of notes.txt"),
+        ("p2.png", "gpj.2p fo"),
+        ("ComicInfo.xml", "of ComicInfo.xml"),
+    ]
+    before = Path("out/sub/book.cbz").stat()
+    report, _ = convert("in")
+    assert (report.converted, report.skipped) == (0, 2)
+    comic("in/sub/book.cbz", p2="new")
+    report, _ = convert("in")
+    assert (report.converted, report.skipped) == (2, 1)
+    assert ("p2.png", "wen") in members("out/sub/book.cbz")
+    assert Path("out/sub/book.cbz").stat().st_mtime_ns > before.st_mtime_ns
+
+
+def test_a_page_that_fails_stays_as_it_was_and_is_told_of_until_it_is_mended() -> None:
+    comic("book.cbz", p2="bad")
+    report, _ = convert("book.cbz")
+    assert reasons(report) == {"book.cbz/p2.jpg": "is cut short"}
+    assert dict(members("out/book.cbz"))["p2.jpg"] == "bad"
+    report, _ = convert("book.cbz")
+    told = "1 of 2 pages stayed as they were; the first: p2.jpg: is cut short"
+    assert reasons(report)["book.cbz"].startswith(told)
+    assert report.converted == 0
+    report, _ = convert("book.cbz", retry=True)
+    assert (report.converted, list(reasons(report))) == (1, ["book.cbz/p2.jpg"])
+    comic("book.cbz")
+    report, _ = convert("book.cbz")
+    assert (report.converted, report.failed) == (2, [])
+    assert [name for name, _ in members("out/book.cbz")][::2] == ["p10.png", "p2.png"]
+
+
+def test_an_archive_is_unpacked_page_by_page() -> None:
+    comic("book.cbz", p2="bad")
+    report, work = convert("book.cbz", unpack=True)
+    assert (report.converted, len(work)) == (1, 2)
+    assert reasons(report) == {"book.cbz/p2.jpg": "is cut short"}
+    assert visible() == ["book.cbz/p10.png"]
+    assert Path("out/book.cbz/p10.png").read_text() == "gpj.01p fo"
+    report, _ = convert("book.cbz", unpack=True)
+    assert (report.skipped, len(report.failed)) == (1, 1)
+    gc.collect()  # would warn of an archive that was not closed
+
+
+def test_an_archive_that_is_none_is_told_and_the_rest_done() -> None:
+    Path("in").mkdir()
+    Path("in/broken.cbz").write_bytes(b"PK\3\4 and so on")
+    comic("in/good.cbz")
+    report, work = convert("in")
+    assert list(reasons(report)) == ["in/broken.cbz"]
+    assert (report.converted, report.not_done, len(work)) == (2, 0, 3)
+    assert visible() == ["good.cbz"]
+
+
+def test_an_archive_that_is_not_finished_leaves_nothing() -> None:
+    comic("book.cbz")
+    root = Path("out")
+    to = Output(Folder(root, "png"), Journal(None, root, {}))
+    work = Work(Sources(["book.cbz"], root), to)
+    first = next(iter(work))
+    assert first.wanted()
+    first.write(b"x", 0)
+    work.close()
+    assert visible() == []
+
+
+def test_pages_of_a_pdf_become_pictures() -> None:
+    pages = [PIL.Image.new("L", (60 + i, 90), 200) for i in range(11)]
+    pages[0].save("scan.pdf", save_all=True, append_images=pages[1:], resolution=72)
+    report, work = convert("scan.pdf")
+    assert (report.converted, report.failed, len(work)) == (11, [], 11)
+    names = visible()
+    assert names[0] == "scan.pdf/page-01.png"
+    assert len(names) == 11
+    # At 200 dpi; a pixel that is begun counts.
+    assert Path("out/scan.pdf/page-03.png").read_text() == "(250, 173)"
+    report, _ = convert("scan.pdf")
+    assert report.skipped == 11
+    Path("none.pdf").write_text("no PDF")
+    report, _ = convert("none.pdf")
+    assert list(reasons(report)) == ["none.pdf"]
