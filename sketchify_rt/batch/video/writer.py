@@ -1,0 +1,191 @@
+"""Sketches, and packets of sound and subtitles -> a video file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+from av.video.reformatter import ColorRange
+
+from sketchify_rt.batch.video.reader import Reader, Stamp
+from sketchify_rt.errors import BackendUnavailable, EncodeError, OptionsError
+from sketchify_rt.image import Gray
+
+log = logging.getLogger("sketchify_rt")
+
+_MUXERS = {"m4v": "mp4", "mkv": "matroska", "mov": "mov", "mp4": "mp4", "webm": "webm"}
+ENDINGS = frozenset(_MUXERS)
+_COPIED = {"audio", "subtitle", "attachment"}
+# Of the tags of the stream that is converted; others tell of its bit rate and encoder.
+_KEPT_TAGS = {"handler_name", "language", "timecode", "title"}
+
+_BEST_CRF = 18  # of H.264, said to look lossless; VP9 counts to 63 rather than 51
+_BT709 = 1  # number of its matrix, primaries and transfer function alike
+
+
+def result_name(name: str) -> str:
+    """Name of the result for a video of that name: its own where results can be written so."""
+    return name if _ending(name) in ENDINGS else f"{name}.mkv"
+
+
+def crf(quality: int | None) -> int:
+    """Constant rate factor of H.264, 1..51, for a quality of 1..100; half as much for 6 more.
+
+    Every 12 of `quality` about double the size. None is 18, a quality of 66.
+    """
+    return _BEST_CRF if quality is None else 51 - quality // 2
+
+
+def check(output: Path, quality: int | None) -> None:
+    """Raises OptionsError for an ending or a quality that there is not."""
+    if _ending(output.name) not in ENDINGS:
+        raise OptionsError(f"{output}: videos are written as {', '.join(sorted(ENDINGS))}")
+    if quality is not None and not (type(quality) is int and 1 <= quality <= 100):
+        raise OptionsError(f"quality is {quality!r}; it may be 1 to 100")
+
+
+class Writer:
+    """Writes H.264, or VP9 in WebM, once the size of the first sketch is known. Not thread-safe."""
+
+    def __init__(
+        self, file: BinaryIO, output: Path, reader: Reader, quality: int | None, threads: int
+    ) -> None:
+        """file: is written to, and stays open; output: its name. Raises EncodeError."""
+        self._output, self._reader = output, reader
+        self._vp9 = _ending(output.name) == "webm"
+        self._waiting: list[Any] | None = []  # packets from before the first sketch
+        with self._explained():
+            # Bit-exact: without it, Matroska has random numbers, and no two runs give one file.
+            self._container = av.open(
+                file,
+                "w",
+                _MUXERS[_ending(output.name)],
+                container_options={"fflags": "+bitexact"},
+                metadata_errors="surrogateescape",
+            )
+            source = reader.container
+            tags = {k: v for k, v in source.metadata.items() if k.lower() != "encoder"}
+            self._container.metadata.update(tags)
+            self._container.set_chapters(source.chapters())
+            self._streams = dict(self._copied_streams())
+        self._video = self._streams[reader.video.index]
+        self._video.codec_context.thread_count = threads
+        self._video.options = self._options(crf(quality))
+
+    def copy(self, packet: Any) -> None:
+        """Take a packet of another stream as it is. Raises EncodeError, OSError."""
+        if packet.stream.index not in self._streams:
+            return
+        packet.stream = self._streams[packet.stream.index]
+        if packet.dts is None:
+            packet.dts = packet.pts
+        if self._waiting is None:
+            self._mux([packet])
+        else:
+            self._waiting.append(packet)
+
+    def write(self, sketch: Gray, stamp: Stamp) -> None:
+        """Encode uint8 (H, W), at the size of the first one. Raises EncodeError, OSError."""
+        if self._waiting is not None:
+            self._set_up(sketch, stamp)
+            self._mux(self._waiting)
+            self._waiting = None
+        frame = av.VideoFrame.from_ndarray(sketch, format="gray").reformat(
+            self._video.width,
+            self._video.height,
+            self._video.pix_fmt,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,
+        )
+        frame.pts, frame.duration, frame.time_base = stamp.pts, stamp.duration, stamp.base
+        self._encode(frame)
+
+    def finish(self) -> None:
+        """Write what is still in the encoder, and the end. Raises EncodeError, OSError."""
+        self._encode(None)
+        # Not where something failed before: it writes the end of a file, which is given up.
+        with self._explained():
+            self._container.close()
+
+    def _copied_streams(self) -> Iterator[tuple[int, Any]]:
+        """Streams of the result by the index of those that they come from, in their order."""
+        for stream in self._reader.container.streams:
+            try:
+                copy = self._copied(stream)
+            except (ValueError, av.FFmpegError) as error:
+                if stream.type == "audio":
+                    raise EncodeError(
+                        f"{self._output}: cannot hold the sound of stream {stream.index} "
+                        f"({error}); name the result .mkv"
+                    ) from error
+                log.warning(
+                    "%s: stream %d is left out: %s", self._reader.source, stream.index, error
+                )
+            else:
+                copy.disposition = stream.disposition
+                yield stream.index, copy
+
+    def _copied(self, stream: Any) -> Any:
+        if stream is self._reader.video:
+            tags = {k: v for k, v in stream.metadata.items() if k in _KEPT_TAGS}
+            copy: Any = self._encoded(stream.average_rate)
+        elif stream.type in _COPIED:
+            tags = stream.metadata
+            copy = self._container.add_stream_from_template(stream)
+        else:
+            raise ValueError(f"it is another {stream.type} stream")
+        copy.metadata.update(tags)
+        return copy
+
+    def _encoded(self, rate: Fraction | None) -> av.VideoStream:
+        try:
+            return self._container.add_stream("libvpx-vp9" if self._vp9 else "libx264", rate)
+        except av.codec.codec.UnknownCodecError as error:
+            raise BackendUnavailable(
+                f"this PyAV cannot encode {error}; pip install --force-reinstall av"
+            ) from error
+
+    def _options(self, factor: int) -> dict[str, str]:
+        if self._vp9:
+            return {"crf": f"{factor * 63 // 51}", "cpu-used": "5", "row-mt": "1"}
+        return {"crf": f"{factor}", "preset": "veryfast"}
+
+    def _set_up(self, sketch: Gray, stamp: Stamp) -> None:
+        context = self._video.codec_context
+        context.height, context.width = sketch.shape
+        context.time_base = stamp.base
+        # With 4:2:0, H.264 has even sides, and can cut off no odd number of pixels. So odd sides
+        # take 4:4:4, whose gray costs nothing, though few players in hardware know it.
+        odd = any(side % 2 for side in sketch.shape)
+        context.pix_fmt = "yuv444p" if odd and not self._vp9 else "yuv420p"
+        context.color_range = ColorRange.MPEG
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        if stamp.aspect:
+            context.sample_aspect_ratio = stamp.aspect
+
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        with self._explained():
+            packets = self._video.encode(frame)
+        self._mux(packets)
+
+    def _mux(self, packets: list[Any]) -> None:
+        with self._explained():
+            self._container.mux(packets)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            raise EncodeError(f"{self._output}: cannot be written: {error.strerror}") from error
+
+
+def _ending(name: str) -> str:
+    return name.rpartition(".")[2].lower()
