@@ -96,7 +96,7 @@ template <class Vector>
 
 [[gnu::always_inline]] inline I32 fold(I32 sum) {
 #if defined(__AVX2__) && !defined(__AVX512VNNI__)
-  return sum + (sum >> 16);
+  return (I32)((U32)sum + (U32)(sum >> 16));  // the high bits, which do not count, may overflow
 #else
   return sum;
 #endif
