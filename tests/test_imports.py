@@ -52,6 +52,8 @@ HEAVY = {
     "numba": {"kernels/numba_cuda.py"},
     "nvidia": {"codec/dali.py", "codec/nvimagecodec.py"},
     "tensorrt": {"runtime/tensorrt_log.py"},
+    "av": {f"batch/video/{name}.py" for name in ("__init__", "reader", "writer")},
+    "pypdfium2": {"batch/pdf.py"},
     "ray": set[str](),
     "tqdm": {"cli"},
     "click": {"cli"},

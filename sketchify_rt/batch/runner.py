@@ -27,6 +27,8 @@ from sketchify_rt.options import Encoding
 if TYPE_CHECKING:
     from sketchify_rt.inputs import Loaded
 
+FULL_DISK = "the disk is full"
+
 Status = Literal["converted", "skipped", "failed"]
 
 
@@ -95,6 +97,17 @@ class Report:
     stopped: str = ""
     interrupted: bool = False
 
+    def note(self, outcome: Outcome) -> None:
+        """One more."""
+        if outcome.status == "failed":
+            self.failed.append(outcome)
+        elif outcome.status == "skipped":
+            self.skipped += 1
+        else:
+            self.converted += 1
+        if outcome.full:
+            self.stopped = FULL_DISK
+
     def add(self, later: Report) -> None:
         """Those of a run after this one."""
         self.converted += later.converted
@@ -138,7 +151,7 @@ def run(
         pending.discard(future)
         for outcome in future.result():
             settled += 1
-            _count(report, outcome)
+            report.note(outcome)
             progress(outcome)
 
     start = time.perf_counter()
@@ -163,17 +176,6 @@ def run(
     report.seconds = time.perf_counter() - start
     report.failed.sort(key=lambda outcome: outcome.index)
     return report
-
-
-def _count(report: Report, outcome: Outcome) -> None:
-    if outcome.status == "failed":
-        report.failed.append(outcome)
-    elif outcome.status == "skipped":
-        report.skipped += 1
-    else:
-        report.converted += 1
-    if outcome.full:
-        report.stopped = "the disk is full"
 
 
 def _carry(engine: Engine, batch: list[Task], encoding: Encoding, care: Care) -> list[Outcome]:

@@ -18,7 +18,7 @@ import click
 
 from sketchify_rt.batch import budget, journal
 from sketchify_rt.batch.output import Output, settings
-from sketchify_rt.batch.runner import Care, run
+from sketchify_rt.batch.runner import Care, Report, run
 from sketchify_rt.batch.sinks import Existing, Folder
 from sketchify_rt.batch.sources import Sources
 from sketchify_rt.batch.work import Work
@@ -310,9 +310,9 @@ def command(
 ) -> None:
     """Convert pictures into sketches in the folder OUT.
 
-    INPUT is a picture, a ZIP or CBZ archive, a PDF file, a folder, searched with its subfolders for
-    pictures and CBZ, or a pattern such as "scans/**/*.png". Hidden files and files that are no
-    images by their ending are left out, unless they are named one by one.
+    INPUT is a picture, a ZIP or CBZ archive, a PDF file, a video, a folder, searched with its
+    subfolders for pictures and CBZ, or a pattern such as "scans/**/*.png". Hidden files and files
+    that are no images by their ending are left out, unless they are named one by one.
     """
     if overwrite and skip_existing:
         raise click.UsageError("--overwrite and --skip-existing exclude each other")
@@ -361,6 +361,8 @@ def command(
                     report = run(
                         engine, work, encoding, workers=workers, progress=progress, care=care
                     )
+                if work.videos:
+                    _run_videos(engine, work, to, quality, report, teller, debug)
                 teller.tell(report, sources)
                 if watch is None or report.stopped or not _wait(watch):
                     break
@@ -377,6 +379,30 @@ def command(
         click.echo("interrupted", err=True)
         ctx.exit(_INTERRUPTED)
     ctx.exit(_INTERRUPTED if teller.total.interrupted else 1 if teller.failed else 0)
+
+
+def _run_videos(
+    engine: Sketchifier,
+    work: Work,
+    to: Output,
+    quality: int | None,
+    report: Report,
+    teller: telling.Teller,
+    debug: bool,
+) -> None:
+    from sketchify_rt.batch.videos import run_videos
+
+    with teller.frames() as (progress, frames):
+        run_videos(
+            engine,
+            work.videos,
+            to,
+            quality,
+            report,
+            progress=progress,
+            frames=frames,
+            debug=debug,
+        )
 
 
 def _names(listing: BinaryIO) -> list[str]:

@@ -16,7 +16,7 @@ import click
 
 from sketchify_rt.batch.runner import Outcome, Report, explain
 from sketchify_rt.batch.sinks import whole
-from sketchify_rt.batch.sources import Sources
+from sketchify_rt.batch.sources import Job, Sources
 from sketchify_rt.batch.work import Work
 from sketchify_rt.errors import OptionsError
 
@@ -76,6 +76,26 @@ class Teller:
 
         with tqdm(total=len(work), unit=" images", dynamic_ncols=True) as bar:
             yield advance
+
+    @contextlib.contextmanager
+    def frames(
+        self,
+    ) -> Iterator[tuple[Callable[[Outcome], None], Callable[[Job, int, int | None], None]]]:
+        """What is to be told of each video, and of each frame of it; a bar, as for images."""
+        if self._quiet or sys.stderr is None or not sys.stderr.isatty():
+            yield self._note, lambda job, done, total: None
+            return
+        from tqdm import tqdm
+
+        with tqdm(unit=" frames", dynamic_ncols=True) as bar:
+
+            def advance(job: Job, done: int, total: int | None) -> None:
+                if done == 1:
+                    bar.reset(total)
+                    bar.set_description(show(job.source), refresh=False)
+                bar.update(done - bar.n)
+
+            yield self._note, advance
 
     def _note(self, outcome: Outcome) -> None:
         if self._json:
@@ -197,7 +217,7 @@ def rehearse(work: Work, sources: Sources) -> None:
     for line in problems(sources):
         counts["fail"] += 1
         click.echo(f"fail     {line}")
-    for task in work:
+    for task in work:  # but for videos
         try:
             verb = "convert" if task.wanted() else "skip"
             detail = f" -> {show(task.output)}" if task.output else ""
@@ -205,6 +225,9 @@ def rehearse(work: Work, sources: Sources) -> None:
             verb, detail = "fail", f": {explain(error, task.source)}"
         counts[verb] += 1
         click.echo(f"{verb:<8} {show(task.source)}{detail}")
+    for _, job in work.videos:
+        counts["convert"] += 1
+        click.echo(f"convert  {show(job.source)}, unless it is done already")
     click.echo("would " + ", ".join(f"{verb} {count}" for verb, count in counts.items()))
 
 
