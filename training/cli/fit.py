@@ -64,9 +64,7 @@ def command(
     from training.pages import Pages
 
     recipe = RECIPES[name](len(Pages.load(pages, "train").names))
-    recipe = dataclasses.replace(
-        recipe, steps=steps or recipe.steps, seed=seed, initial=initial
-    )
+    recipe = dataclasses.replace(recipe, steps=steps or recipe.steps, seed=seed, initial=initial)
     try:
         recipe = _chosen(recipe, adversarial, teacher, changes)
     except ValueError as error:
