@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -402,6 +403,23 @@ def test_end_of_a_thumbnail_is_not_the_end_of_the_jpeg() -> None:
 def test_bytes_after_the_end_are_ignored() -> None:
     np.testing.assert_array_equal(decoded(FILES["JPEG"] + bytes(99)), decoded(FILES["JPEG"]))
     np.testing.assert_array_equal(decoded(FILES["PNG"] + b"junk"), decoded(FILES["PNG"]))
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        png_chunk(b"iCCP", b"no profile"),
+        png_chunk(b"iCCP", b"name\0\0" + b"no deflated data"),
+        png_chunk(b"iCCP", b"large\0\0" + zlib.compress(bytes(3 * 2**20))),
+        png_chunk(b"pHYs", b"short"),
+    ],
+    ids=["no profile", "not deflated", "3 MiB", "resolution"],
+)
+def test_png_with_a_broken_profile_or_resolution_is_the_same_picture(chunk: bytes) -> None:
+    samples = np.arange(33 * 57, dtype=np.uint8).reshape(33, 57, 1)
+    plain, broken = png_file(samples, 8, 0), png_file(samples, 8, 0, chunk)
+    assert len(broken) == len(plain) + len(chunk)
+    np.testing.assert_array_equal(decoded(broken), decoded(plain))
 
 
 def test_flipped_bit_in_a_png() -> None:

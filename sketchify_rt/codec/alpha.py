@@ -52,7 +52,7 @@ def read(data: bytes) -> Gray | None:
 
 
 def _read_png(data: bytes) -> Gray | None:
-    with PngImageFile(io.BytesIO(data)) as image:
+    with PngImageFile(io.BytesIO(containers.without_profile(data))) as image:
         bits = data[24]  # a sample
         if not image.has_transparency_data:
             return None

@@ -151,6 +151,22 @@ def check_png(data: bytes) -> None:
     raise truncated(data)
 
 
+def without_profile(data: bytes) -> bytes:
+    """A PNG without its colour profile and resolution.
+
+    Pillow refuses the whole picture where these are broken, or the profile has over 1 MiB.
+    data: as `check_png` passes it.
+    """
+    at = 8
+    while (kind := data[at + 4 : at + 8]) not in (b"IDAT", b"IEND"):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if kind in (b"iCCP", b"pHYs"):
+            data = data[:at] + data[end:]
+        else:
+            at = end
+    return data
+
+
 def pixels(data: bytes) -> int:
     """Width times height by the header of a JPEG, PNG or WebP; 0 where it cannot be told."""
     try:

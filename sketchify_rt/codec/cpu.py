@@ -106,7 +106,7 @@ def _read_pillow(data: bytes, name: str, check: _Check) -> Gray:
 
 def _read_png(data: bytes, name: str, check: _Check) -> Gray:
     containers.check_png(data)
-    with PngImageFile(io.BytesIO(data)) as image:
+    with PngImageFile(io.BytesIO(containers.without_profile(data))) as image:
         check(*image.size)
         bits = data[24]  # a sample
         if bits == 16 and not image.mode.startswith("I;16"):
