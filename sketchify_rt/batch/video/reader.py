@@ -107,7 +107,7 @@ class Reader:
         HDR video is taken as it is stored. other: is given the packets of all other streams, as
         they come. Raises DecodeError.
         """
-        count, end, shown = 0, Fraction(0), Fraction(0)
+        count, end, shown, orientation = 0, Fraction(0), Fraction(0), 1
         last: Stamp | None = None
         try:
             for packet in self.container.demux():
@@ -126,10 +126,12 @@ class Reader:
                     if frame.is_corrupt:
                         raise self._damaged(count, shown, "it is damaged")
                     self._check_size(frame.width, frame.height)
-                    last = self._stamp(frame, last)
+                    if last is None:
+                        orientation = _orientation(frame)
+                    last = self._stamp(frame, last, orientation)
                     shown = last.pts * last.base
                     count += 1
-                    yield _luma(frame), last
+                    yield orient(_luma(frame), orientation), last
         except av.FFmpegError as error:
             raise self._damaged(count, shown, str(error.strerror)) from error
         if not count:
@@ -163,15 +165,20 @@ class Reader:
             packet.pts -= by
             packet.dts = packet.pts if packet.dts is None else packet.dts - by
 
-    def _stamp(self, frame: av.VideoFrame, last: Stamp | None) -> Stamp:
+    def _stamp(self, frame: av.VideoFrame, last: Stamp | None, orientation: int) -> Stamp:
         """Of a frame without a time, or one that is not after the last: as soon as can be."""
         aspect = self.video.sample_aspect_ratio or None
-        if aspect and _orientation(frame) >= 5:
+        if aspect and orientation >= 5:
             aspect = 1 / aspect
         pts = frame.pts
         if last is not None and (pts is None or pts <= last.pts):
             pts = last.pts + (last.duration or 1 if pts is None else 1)
-        return Stamp(pts or 0, frame.duration, frame.time_base or Fraction(1, 25), aspect)
+        pts, duration = pts or 0, frame.duration
+        if self.video.duration:
+            # MP4 tells how long it is to the next frame that is stored, not to the next one shown.
+            end = (self.video.start_time or 0) + self.video.duration
+            duration = max(0, min(duration, end - pts))
+        return Stamp(pts, duration, frame.time_base or Fraction(1, 25), aspect)
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self._max_pixels:
@@ -194,11 +201,15 @@ def _luma(frame: av.VideoFrame) -> Gray:
         luma = cast("Gray", gray.to_ndarray())
         if frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG:
             luma = _FULL_RANGE[luma]  # which FFmpeg does not do for gray
-    return orient(luma, _orientation(frame))
+    return luma
 
 
 def _orientation(frame: av.VideoFrame) -> int:
-    """EXIF's number for what the file says of turning; 1 also where it is no multiple of 90."""
+    """EXIF's number for what the file says of turning; 1 also where it is no multiple of 90.
+
+    Asked of one frame alone: who looks at its side data ties it into a cycle, to stay in memory
+    until the garbage collector runs.
+    """
     side_data: Mapping[str, bytes] = cast("Any", frame.side_data)  # PyAV's type lacks most of it
     if (data := side_data.get("DISPLAYMATRIX")) is None:
         return 1

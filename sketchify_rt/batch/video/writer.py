@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
+from av.codec.context import Flags
 from av.video.reformatter import ColorRange
 
 from sketchify_rt.batch.video.reader import Reader, Stamp
@@ -159,6 +160,7 @@ class Writer:
         context = self._video.codec_context
         context.height, context.width = sketch.shape
         context.time_base = stamp.base
+        context.flags |= Flags.frame_duration  # else that of the last one is made up
         # With 4:2:0, H.264 has even sides, and can cut off no odd number of pixels. So odd sides
         # take 4:4:4, whose gray costs nothing, though few players in hardware know it.
         odd = any(side % 2 for side in sketch.shape)
