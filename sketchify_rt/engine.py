@@ -64,9 +64,10 @@ class Sketchifier:
         if self.backend.note:
             log.warning(self.backend.note)
         self._model = models.load(name) if self.options.mode == "sketch" else None
+        self._tile = self._least = self.options.tile
         if self._model is not None:
             halo, stride = self._model.manifest.halo, self._model.manifest.stride
-            least = 2 * tiling.padded(halo, stride) + stride
+            self._least = least = 2 * tiling.padded(halo, stride) + stride
             if self.options.tile < least:
                 raise OptionsError(f"tile is {self.options.tile}; {name} needs at least {least}")
         self._runtime: backend.Runtime | None = None
@@ -214,21 +215,37 @@ class Sketchifier:
         return results
 
     def _attempt(self, loaded: list[Any], encoding: Encoding | None) -> list[Any]:
-        """All at once; where that fails, by halves, so that an error costs none but its image."""
+        """All at once; where that fails, by halves, so that an error costs none but its image.
+
+        One image that does not fit is tried with smaller tiles.
+        """
+        tile = self._tile
         try:
             return self._once(loaded, encoding)
         except BackendUnavailable as error:  # whatever the images
             return [bare(error)] * len(loaded)
         except Exception as error:
             full = self.backend.exhausted(error)
-            if len(loaded) == 1:
+            if len(loaded) == 1 and not (full and self._smaller_tiles(tile)):
                 return [self._too_large(loaded[0], error) if full else error]
         # Only here, where the error is gone, and with it the images that its frames held.
+        if len(loaded) == 1:
+            return self._attempt(loaded, encoding)
         half = len(loaded) // 2
         if full and half < self.batch:
             self.batch = half
             log.warning("%s is out of memory: going on with %d images at a time", self._name, half)
         return self._attempt(loaded[:half], encoding) + self._attempt(loaded[half:], encoding)
+
+    def _smaller_tiles(self, tile: int) -> bool:
+        """Halves the tiles from now on, unless another thread has; whether they are smaller."""
+        with self._lock:
+            if self._tile == tile and (self._runtime is None or not self._runtime.fixed):
+                half = max(self._least, tile // 2)
+                if half < tile:
+                    self._tile = half
+                    log.warning("%s is out of memory: going on with tiles of %d", self._name, half)
+            return self._tile < tile
 
     def _once(self, loaded: list[Any], encoding: Encoding | None) -> list[Any]:
         """The way of some images, all together."""
@@ -292,7 +309,7 @@ class Sketchifier:
             return binaries
         manifest = self._model.manifest
         rule = tiling.Rule(
-            min(self.options.tile, runtime.tile or self.options.tile),
+            min(self._tile, runtime.tile or self._tile),
             manifest.halo,
             manifest.stride,
             runtime.static,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Iterator, Sequence
@@ -240,3 +241,33 @@ def test_a_model_that_cannot_be_opened_is_tried_once(monkeypatch: pytest.MonkeyP
         sketchify.convert_batch([page(i) for i in range(4)])
     assert len(tries) == 1
     assert device.sizes == []
+
+
+def test_an_image_that_does_not_fit_is_tried_with_smaller_tiles(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gray = page(1, 700, 600)
+    wanted = Sketchifier(device="cpu", precision="fp32")(gray)
+    tight = Sketchifier(device="cpu", precision="fp32", tile=640)
+    tight.prepare()
+    infer, sides = tight._opened()[0].infer, []  # type: ignore[union-attr]
+
+    def full_from(most: int) -> None:
+        def limited(tiles: Any) -> Any:
+            sides.append(max(tiles.shape[1:]))
+            if sides[-1] > most:
+                raise MemoryError("std::bad_alloc")
+            return infer(tiles)
+
+        tight._runtime = dataclasses.replace(tight._runtime, infer=limited)  # type: ignore[type-var]
+
+    full_from(400)
+    np.testing.assert_allclose(tight(gray).astype(int), wanted, atol=1)
+    assert "cpu is out of memory: going on with tiles of 320" in caplog.text
+    assert sides[0] == 600
+    assert max(sides[1:]) <= 320
+    np.testing.assert_allclose(tight(gray).astype(int), wanted, atol=1)
+    assert max(sides[1:]) <= 320  # from now on
+    full_from(0)
+    with pytest.raises(DeviceMemoryError, match="give a smaller tile"):
+        tight(gray)

@@ -113,7 +113,7 @@ class Backend(Protocol):
         """Files of images; an error in the place of each that the format cannot hold."""
 
     def exhausted(self, error: BaseException) -> bool:
-        """Whether the error says that the device's own memory is full."""
+        """Whether the error says that the memory that the device works in is full."""
 
     def release(self) -> None:
         """Lets go of memory that is kept for later."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -130,8 +131,8 @@ class CpuBackend:
         return results
 
     def exhausted(self, error: BaseException) -> bool:
-        """It has no memory of its own."""
-        return False
+        """OpenVINO's errors are texts: of its own, or of std::bad_alloc."""
+        return isinstance(error, MemoryError) or bool(re.search("alloc", str(error)))
 
     def release(self) -> None:
         """It keeps none."""

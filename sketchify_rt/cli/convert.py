@@ -328,6 +328,8 @@ def command(
     try:
         chosen = Options(**options)
         encoding = Encoding(image_format, quality, keep_metadata, alpha)
+        if isolate and not encoding.plain:
+            raise OptionsError("--isolate keeps neither metadata nor alpha; leave one of them out")
         if str(output) == "-" or "-" in inputs:
             _pipe(names, output, chosen, encoding)
             return
