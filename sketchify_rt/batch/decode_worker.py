@@ -37,7 +37,7 @@ class Reply:
     last: bool
 
 
-def put(memory: int, data: bytes | Gray) -> None:
+def put(memory: int, data: bytes | memoryview) -> None:
     """Copy `data` into the shared memory."""
     rest, at = memoryview(data).cast("B"), 0
     while at < len(rest):  # a call moves 2 GiB at most
@@ -47,7 +47,7 @@ def put(memory: int, data: bytes | Gray) -> None:
 def take(memory: int, shape: tuple[int, int]) -> Gray:
     """Luma from the shared memory, of which little is kept."""
     luma = np.empty(shape, np.uint8)
-    rest, at = memoryview(luma).cast("B"), 0
+    rest, at = luma.data.cast("B"), 0
     while at < len(rest):
         at += os.preadv(memory, [rest[at:]], at)
     if os.fstat(memory).st_size > _KEPT:
@@ -105,7 +105,7 @@ def _decode(
 ) -> tuple[int, int] | DecodeError:
     try:
         luma = codec(_take_file(memory, size), name, max_pixels)
-        put(memory, np.ascontiguousarray(luma))
+        put(memory, np.ascontiguousarray(luma).data)
     except DecodeError as error:
         return error
     except MemoryError:
