@@ -83,7 +83,7 @@ class Reader:
             raise
         self.video.codec_context.thread_count = threads
         self.video.codec_context.thread_type = "AUTO"
-        self.video.codec_context.options = {}  # rather than paint over it
+        self.video.codec_context.options = {"err_detect": "explode"}  # rather than paint over it
         self._rate = self.video.average_rate or self.video.guessed_rate or Fraction(25)
         self._start = Fraction(self.container.start_time or 0, av.time_base)
         self._broadcast = self.container.format.name in _BROADCAST
@@ -123,7 +123,7 @@ class Reader:
                 if packet.has_sidedata("encryption_info"):
                     raise DecodeError(str(self.source), "is encrypted; decrypt it first")
                 for frame in self.video.decode(packet):
-                    if False:
+                    if frame.is_corrupt:
                         raise self._damaged(count, shown, "it is damaged")
                     self._check_size(frame.width, frame.height)
                     if last is None:
