@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -42,8 +43,11 @@ class Sketchifier:
     An image is a path, the bytes of an image file, a NumPy array, uint8 (H, W) luma or (H, W, 3)
     RGB or (H, W, 4) RGBA, a PIL image, or a tensor of these shapes that speaks DLPack, such as one
     of torch or CuPy; or an `inputs.File` or `inputs.Picture`. It can be pickled: the copy opens the
-    model anew. Do not fork a process while a conversion runs; forking before or after is safe, but
-    not with a GPU in use.
+    model anew.
+
+    Fork a process before it makes its first sketch. OpenVINO does not work in a fork of a process
+    that has used it: there sketches raise BackendUnavailable. Nor does a GPU. The filters alone,
+    modes dodge and binary, stand any fork on a CPU.
 
     options: what it was told; backend: the device in use; batch: images that go together, fewer
     after the device's memory was full.
@@ -73,6 +77,7 @@ class Sketchifier:
         self._runtime: backend.Runtime | None = None
         self._workers = 0
         self._lock = threading.Lock()
+        _ALL.add(self)
 
     @property
     def precision(self) -> Precision | None:
@@ -364,6 +369,18 @@ class Sketchifier:
     def _name(self) -> str:
         device = self.options.device
         return self.backend.name if device == "auto" else device
+
+
+_ALL: weakref.WeakSet[Sketchifier] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A thread that held a lock when the process was forked is not there to let go of it."""
+    for sketchifier in _ALL:
+        sketchifier._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _from_options(options: Options) -> Sketchifier:

@@ -6,6 +6,7 @@ import fcntl
 import importlib
 import os
 import resource
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -62,18 +63,22 @@ def _take_file(memory: int, size: int) -> bytes:
 
 
 def main() -> None:
-    """Arguments: descriptors of the socket and the memory, codec, max_pixels, MiB or 0."""
-    link, memory = Connection(int(sys.argv[1])), int(sys.argv[2])
-    module, function = sys.argv[3].split(":")
-    max_pixels, mebibytes = int(sys.argv[4]), int(sys.argv[5])
+    """Arguments: descriptors of socket, memory and lifeline, codec, max_pixels, MiB or 0."""
+    link, memory, lifeline = Connection(int(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
+    module, function = sys.argv[4].split(":")
+    max_pixels, mebibytes = int(sys.argv[5]), int(sys.argv[6])
 
     for number in (signal.SIGINT, signal.SIGTERM):  # whether to stop is the parent's business
         signal.signal(number, signal.SIG_IGN)
     # While it decodes, this process may never look at the socket again. So the kernel is asked to
-    # tell of the parent's end by a signal, and the default action of that is to end as well.
-    signal.signal(signal.SIGIO, signal.SIG_IGN)
-    fcntl.fcntl(link, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(link, fcntl.F_SETFL, fcntl.fcntl(link, fcntl.F_GETFL) | os.O_ASYNC)
+    # tell of the parent's end by a signal, and the default action of that is to end as well. By a
+    # pipe of its own, since the socket has the kernel send such a signal for what comes over it,
+    # sometimes after that was read.
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([lifeline], [], [], 0)[0]:  # it ended just before
+        return
 
     codec: Callable[[bytes, str, int], Gray]
     codec = getattr(importlib.import_module(module), function)
@@ -89,11 +94,7 @@ def main() -> None:
             name, size = link.recv()
         except (EOFError, ConnectionError):  # the parent has closed it, or ended
             return
-        signal.signal(signal.SIGIO, signal.SIG_DFL)
-        if link.poll():  # it ended just before
-            return
         answer = _decode(codec, name, memory, size, max_pixels)
-        signal.signal(signal.SIGIO, signal.SIG_IGN)
         last = _pages()[1] - first > _GROWTH
         link.send(Reply(answer, last))
         if last:

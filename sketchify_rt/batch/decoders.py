@@ -166,8 +166,10 @@ class _Worker:
     def __init__(self, command: tuple[str, ...]) -> None:
         self._link, theirs = Pipe()
         self._memory = os.memfd_create("decoder")
+        # Nothing is ever written to it: it ends when this process does.
+        lifeline, self._lifeline = os.pipe()
         self.reusable = False
-        passed = (theirs.fileno(), self._memory)
+        passed = (theirs.fileno(), self._memory, lifeline)
         try:
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-P", "-c", _MAIN, *map(str, passed), *command],
@@ -184,6 +186,7 @@ class _Worker:
             ) from error
         finally:
             theirs.close()
+            os.close(lifeline)
         try:
             self._receive(_START_SECONDS)
         except _Died as death:
@@ -244,6 +247,7 @@ class _Worker:
     def _close(self) -> None:
         self._link.close()
         os.close(self._memory)
+        os.close(self._lifeline)
 
 
 _MAIN = f"from {decode_worker.__name__} import main; main()"

@@ -7,6 +7,7 @@ rest, because it is strict about damage, and every header but those of WebP and 
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -181,6 +182,15 @@ def _read_deep_colour(data: bytes, orientation: int) -> Gray:
 
 
 _log_level = threading.Lock()
+
+
+def _after_fork() -> None:
+    """A thread that held the lock when the process was forked is not there to let go of it."""
+    global _log_level
+    _log_level = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextmanager

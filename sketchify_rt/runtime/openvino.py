@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import queue
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from sketchify_rt.errors import ModelError
+from sketchify_rt.errors import BackendUnavailable, ModelError
 from sketchify_rt.image import Gray
 from sketchify_rt.models import Kind, Model
 from sketchify_rt.options import Arithmetic
@@ -47,6 +48,31 @@ Tones = npt.NDArray[np.float32]
 _CACHED_PRIMITIVES = 200
 
 
+class _Process:
+    """What became of OpenVINO in this process, and in those that it was forked from."""
+
+    used = False
+    forked = False  # since it was used
+
+    @classmethod
+    def fork(cls) -> None:
+        """In the child."""
+        cls.forked = cls.used
+
+
+os.register_at_fork(after_in_child=_Process.fork)
+
+
+def _refuse_fork() -> None:
+    # Its threads are missing in a fork, and whoever waits for them waits for ever.
+    if _Process.forked:
+        raise BackendUnavailable(
+            "cpu: this process was forked from one that had used OpenVINO, which works in no such "
+            "process; fork before the first sketch, or start processes with "
+            'multiprocessing.get_context("spawn") or "forkserver"'
+        )
+
+
 @functools.cache
 def _core() -> ov.Core:
     """The one of this process, for good.
@@ -55,6 +81,7 @@ def _core() -> ov.Core:
     it when the plugin ends, in whichever thread that is: let go of in another, the first would die
     of its next signal with a handler (OpenVINO 2026.4, SigAltStackSetup in intel_cpu's plugin.cpp).
     """
+    _Process.used = True
     return ov.Core()
 
 
@@ -73,8 +100,10 @@ class OpenVinoRuntime:
         precision: see `Options`; "half" is what OpenVINO itself takes on this processor. "int8"
         runs the model's INT8 form: sums of 8-bit products up to the last convolution, floats after.
 
-        Raises ModelError where OpenVINO cannot read the file, or there is no INT8 form.
+        Raises ModelError where OpenVINO cannot read the file, or there is no INT8 form, and
+        BackendUnavailable in a fork of a process that has used OpenVINO.
         """
+        _refuse_fork()
         kind: Kind = "int8" if precision == "int8" else "float"
         streams = min(workers, threads)
         data = model.read(kind)
@@ -103,8 +132,9 @@ class OpenVinoRuntime:
         """Paint tones.
 
         binary: uint8 (N, H, W), 0 for ink and 255 for paper. Returns float32 (N, H, W), nominally
-        0..1, owned by the caller.
+        0..1, owned by the caller. Raises BackendUnavailable in a fork.
         """
+        _refuse_fork()
         # OpenVINO reads and writes these arrays themselves and does not keep them alive.
         source = np.ascontiguousarray(binary[:, None])
         tones = np.empty(source.shape, np.float32)
