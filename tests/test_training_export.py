@@ -6,13 +6,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from pictures import picture
 
 from sketchify_rt import Sketchifier, models
+from training import checkpoint
 from training.cli import main
 from training.evaluate import predictor
 from training.recipe import Recipe, UNetConfig
+from training.state import State
 
 
 def command(*words: object) -> str:
@@ -44,6 +47,12 @@ def test_from_pages_to_a_model_that_the_engine_runs(tmp_path: Path) -> None:
     assert manifest.training == {"data": "blobs", "recipe": recipe, "step": 3}
     assert exported.stat().st_size < 2.5 * manifest.parameters + 10_000  # two bytes a weight
 
+    later = tmp_path / "later"
+    command("fit", ready, later, *words, *sets, "--initial", run)
+    command("export", later, tmp_path / "later.onnx", "--data", "blobs", "--credit", "nobody")
+    told = models.load(str(tmp_path / "later.onnx")).manifest.training["recipe"]["initial"]
+    assert (told["step"], told["recipe"]) == (3, recipe)  # and no path
+
     gray = picture(100, 131, 9)  # no multiples of the stride
     from_onnx, from_torch = predictor(str(exported))(gray), predictor(str(run))(gray)
     assert np.ptp(from_torch) > 20  # a picture
@@ -56,3 +65,15 @@ def test_an_export_has_the_name_of_an_onnx_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2
     assert "does not end in .onnx" in result.output
+
+
+def test_weights_that_are_no_numbers_are_not_exported(tmp_path: Path) -> None:
+    state = State(Recipe(UNetConfig(width=2)), "", torch.device("cpu")).snapshot()
+    state["average"]["head.0.bias"].fill_(float("nan"))
+    checkpoint.save(tmp_path / checkpoint.NAME, state)
+    result = CliRunner().invoke(
+        main, ["export", str(tmp_path), str(tmp_path / "a.onnx"), "--data", "", "--credit", ""]
+    )
+    assert result.exit_code == 1
+    assert "has weights that are no numbers" in result.output
+    assert not (tmp_path / "a.onnx").exists()

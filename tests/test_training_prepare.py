@@ -133,6 +133,14 @@ def test_nothing_of_use_is_an_error_and_leaves_what_was_there(source: Path, tmp_
     assert {path: path.read_bytes() for path in (tmp_path / "ready").iterdir()} == before
 
 
+def test_an_empty_folder_leaves_none_behind(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = run(tmp_path / "empty", tmp_path / "ready")
+    assert result.exit_code == 1
+    assert "no picture there can be used" in result.stderr
+    assert not (tmp_path / "ready").exists()
+
+
 def test_duplicates_are_found_and_the_largest_is_kept(source: Path, tmp_path: Path) -> None:
     largest = picture(600, 520, 7)
     half = cv2.resize(largest, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from sketchify_rt.errors import OptionsError
 
 RANK = int(os.environ.get("RANK", "0"))
 WORLD = int(os.environ.get("WORLD_SIZE", "1"))
+_PATIENCE = timedelta(hours=2)  # of the others, while the first one validates
 
 
 @contextmanager
@@ -36,7 +38,8 @@ def group(device: str) -> Iterator[torch.device]:
     if WORLD == 1:
         yield found
         return
-    torch.distributed.init_process_group("nccl" if found.type == "cuda" else "gloo")
+    backend = "nccl" if found.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield found
     finally:

@@ -20,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sketchify_rt.models import Manifest
 from training import checkpoint as checkpoints
+from training.errors import TrainingError
 from training.model import UNet, flop_per_pixel
 
 OPSET = 20
@@ -29,13 +30,23 @@ _ConvNorm = tuple[nn.Conv2d, nn.BatchNorm2d]
 def export(checkpoint: Path, output: Path, credit: str, data: str) -> Manifest:
     """Write `output` (.onnx) and the manifest beside it (.json); returns the manifest.
 
-    credit: the line that the licence of the training pages asks for. data: what they were.
+    credit: the line that the licence of the training pages asks for. data: what they were. Raises
+    TrainingError where `checkpoint` is none, or has weights that are no finite numbers.
     """
     state = checkpoints.load(checkpoint)
+    model = checkpoints.load_model(checkpoint)
+    if not all(values.isfinite().all() for values in model.state_dict().values()):
+        raise TrainingError(f"{checkpoint}: has weights that are no numbers; train anew")
+    training = {"data": data, **_history(state)}
+    return write(model, output, credit, training)
+
+
+def _history(state: dict[str, Any]) -> dict[str, Any]:
+    """Recipe, steps and minutes of a run, and in place of `recipe.initial` those of that run."""
     recipe = {name: value for name, value in state["recipe"].items() if name != "model"}
-    minutes = round(state["seconds"] / 60)
-    training = {"data": data, "recipe": recipe, "step": state["step"], "minutes": minutes}
-    return write(checkpoints.load_model(checkpoint), output, credit, training)
+    if recipe.get("initial"):
+        recipe["initial"] = _history(state["initial"])
+    return {"recipe": recipe, "step": state["step"], "minutes": round(state["seconds"] / 60)}
 
 
 def write(model: UNet, output: Path, credit: str, training: dict[str, Any]) -> Manifest:

@@ -64,6 +64,8 @@ def prepare(
     left_out = [LeftOut(str(problem.source), problem.reason) for problem in found.problems]
     files = {job.source.relative_to(source).as_posix(): job.source for job in found}
     files = dict(sorted(files.items()))
+    if not files:
+        raise _nothing(source, left_out)
     sources = sources_of(files, pattern)
     held_out = validation(sources, val_share, val)
 
@@ -82,8 +84,7 @@ def prepare(
                 for page in pages
             ]
             if not pages:
-                reasons = "".join(f"\n  {name}: {reason}" for name, reason in left_out)
-                raise TrainingError(f"{source}: no picture there can be used{reasons}")
+                raise _nothing(source, left_out)
             file.write(trailer(pages))
         document = {
             "pages": [dataclasses.asdict(page) for page in pages],
@@ -101,6 +102,11 @@ def prepare(
             with contextlib.suppress(OSError):
                 part.unlink()
     return Prepared(pages, left_out)
+
+
+def _nothing(source: Path, left_out: Sequence[LeftOut]) -> TrainingError:
+    reasons = "".join(f"\n  {name}: {reason}" for name, reason in left_out)
+    return TrainingError(f"{source}: no picture there can be used{reasons}")
 
 
 def _pack(files: Mapping[str, Path], file: IO[bytes], left_out: list[LeftOut]) -> list[Page]:

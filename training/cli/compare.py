@@ -11,7 +11,7 @@ import click
 from training.evaluation import SIZES, Evaluation, Size
 
 
-@click.command()
+@click.command(short_help="Print the figures of several models, side by side.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--size", type=click.Choice(SIZES), default="native", help="Of the pages.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the tables.")

@@ -35,7 +35,7 @@ def _load(folder: Path, split: str | None) -> Pages:
     return pages
 
 
-@click.command()
+@click.command(short_help="Measure a model.")
 @click.argument("model")
 @click.argument("pages", type=click.Path(path_type=Path, file_okay=False))
 @click.option(

@@ -13,7 +13,7 @@ _ADVERSARIAL = 0.01  # of the terms, about a tenth of the loss of a trained mode
 _TEACHER = 0.5
 
 
-@click.command()
+@click.command(short_help="Train on prepared pages.")
 @click.argument("pages", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("output", type=click.Path(path_type=Path, file_okay=False))
 @click.option(

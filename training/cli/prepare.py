@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 
-@click.command()
+@click.command(short_help="Pack a folder of pictures.")
 @click.argument("source", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.argument("output", type=click.Path(path_type=Path, file_okay=False))
 @click.option(

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 
-@click.command()
+@click.command(short_help="Make the INT8 form of a model.")
 @click.argument("model")
 @click.argument("pages", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--crops", type=click.IntRange(1), default=300, help="Crops to calibrate on.")
-@click.option("--seed", type=int, default=0, help="Chooses the crops.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Chooses the crops.")
 def command(model: str, pages: Path, crops: int, seed: int) -> None:
     """Write the INT8 form of MODEL (.onnx) beside it, calibrated on the training split of PAGES."""
     from sketchify_rt import models
