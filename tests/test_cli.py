@@ -209,7 +209,6 @@ def test_options_reach_the_engine(here: Path) -> None:
         ("a.jpg -o out --strength 5", "5.0 is not in the range 0<=x<=4"),
         ("a.jpg -o out --quality 0 --format jpg", "0 is not in the range 1<=x<=100"),
         ("a.jpg -o out --quality 90", "png is lossless"),
-        ("a.jpg -o out --isolate --keep-metadata", "--isolate keeps neither"),
         ("a.jpg -o out --report told.txt", "it may end in .csv or .json"),
         ("a.jpg -o out --tile 100", "100 is not in the range x>=256"),
         ("a.jpg -o out --square 9 --max-side 9", "square and max_side"),

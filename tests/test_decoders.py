@@ -14,14 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import FILES, bomb, picture, png_file, saved
+from pictures import FILES, NOISE, bomb, picture, png_file, saved
+from PIL import Image
 
+from sketchify_rt import Encoding, Sketchifier
 from sketchify_rt.batch import decoders
 from sketchify_rt.batch.decoders import Decoders
 from sketchify_rt.codec import cpu
 from sketchify_rt.errors import BackendUnavailable, DecodeError
 from sketchify_rt.image import Gray
-from sketchify_rt.inputs import File
+from sketchify_rt.inputs import File, Picture
 
 MAX_PIXELS = 10**8
 PATIENCE = 60.0  # seconds a file, on a machine that is busy
@@ -54,8 +56,15 @@ def troubled(processes: int = 1, timeout: float = PATIENCE, memory: int | None =
     return Decoders(processes, timeout, MAX_PIXELS, memory, f"{__name__}:trouble")
 
 
+def decode(pool: Decoders, file: File) -> Gray:
+    picture = pool.decode(file)
+    assert isinstance(picture, Picture)
+    assert picture.name == file.name
+    return picture.luma
+
+
 def tell(pool: Decoders, words: str) -> Gray:
-    return pool.decode(File("a.png", words.encode()))
+    return decode(pool, File("a.png", words.encode()))
 
 
 def pid(pool: Decoders) -> int:
@@ -103,7 +112,7 @@ def nothing_stays() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def real() -> Iterator[Decoders]:
     with Decoders(1, PATIENCE, MAX_PIXELS) as pool:
-        pool.decode(File("a", FILES["PNG"]))  # has its file descriptors from now on
+        decode(pool, File("a", FILES["PNG"]))  # has its file descriptors from now on
         yield pool
 
 
@@ -119,7 +128,7 @@ def test_all_files_are_decoded_as_in_this_process(real: Decoders, form: str) -> 
     data = FILES[form] if form in FILES else (CORPUS / form).read_bytes()
     name = "f\u00fc\udc80.png"  # a name that is not UTF-8
     expected = outcome(cpu.decode, data, name, MAX_PIXELS)
-    result = outcome(real.decode, File(name, data))
+    result = outcome(decode, real, File(name, data))
     if not isinstance(expected, np.ndarray):
         assert result == expected
         return
@@ -131,22 +140,40 @@ def test_all_files_are_decoded_as_in_this_process(real: Decoders, form: str) -> 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4099), (4097, 1), (513, 3), (7, 1025), (4000, 5003)])
 def test_odd_and_large_sizes(real: Decoders, shape: tuple[int, int]) -> None:
     gray = (np.add.outer(np.arange(shape[0]), np.arange(shape[1])) % 251).astype(np.uint8)
-    np.testing.assert_array_equal(real.decode(File("a", saved(gray, "PNG"))), gray)
+    np.testing.assert_array_equal(decode(real, File("a", saved(gray, "PNG"))), gray)
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_what_the_encoding_keeps_comes_along(form: str) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a page"  # ImageDescription
+    data = saved(NOISE, form, exif=exif, lossless=True)
+    sketchify = Sketchifier(mode="dodge", device="cpu", threads=1)
+    plain = sketchify.convert(File("a", data))
+    for encoding in Encoding(metadata=True), Encoding(alpha="keep"), Encoding("webp", None, True):
+        with Decoders(1, PATIENCE, MAX_PIXELS, encoding=encoding) as pool:
+            result = sketchify.convert(pool.decode(File("a", data)), encoding)
+        assert result == sketchify.convert(File("a", data), encoding) != plain
+
+
+def test_what_is_no_file_needs_no_decoding(real: Decoders) -> None:
+    drawn = Picture("page 1", picture())
+    assert real.decode(drawn) is drawn
 
 
 def test_max_pixels_is_that_of_the_pool(real: Decoders) -> None:
     with pytest.raises(DecodeError, match="60000 x 50000 = 3000000000 pixels, over the limit of"):
-        real.decode(File("a.png", bomb("PNG")))
+        decode(real, File("a.png", bomb("PNG")))
     with Decoders(1, PATIENCE, 12) as pool:
-        assert pool.decode(File("a", saved(np.zeros((3, 4), np.uint8), "PNG"))).shape == (3, 4)
+        assert decode(pool, File("a", saved(np.zeros((3, 4), np.uint8), "PNG"))).shape == (3, 4)
         with pytest.raises(DecodeError, match="over the limit of 12"):
-            pool.decode(File("a", saved(np.zeros((1, 13), np.uint8), "PNG")))
+            decode(pool, File("a", saved(np.zeros((1, 13), np.uint8), "PNG")))
 
 
 def test_results_are_their_own(real: Decoders) -> None:
     black, white = (saved(np.full((5, 6), level, np.uint8), "PNG") for level in (0, 255))
-    first = real.decode(File("a", black))
-    assert (real.decode(File("b", white)) == 255).all()
+    first = decode(real, File("a", black))
+    assert (decode(real, File("b", white)) == 255).all()
     assert (first == 0).all()
 
 
@@ -154,7 +181,7 @@ def test_a_process_is_kept_and_has_the_codec_alone() -> None:
     with troubled() as pool:
         assert pid(pool) == pid(pool) != os.getpid()
     with Decoders(1, PATIENCE, MAX_PIXELS) as pool:
-        pool.decode(File("a", FILES["PNG"]))
+        decode(pool, File("a", FILES["PNG"]))
         (worker,) = pool._all
         maps = Path(f"/proc/{worker._process.pid}/maps").read_text(encoding="utf-8")
         assert "cv2" in maps
@@ -230,8 +257,8 @@ def test_memory_is_bounded() -> None:
     data = png_file(np.zeros((6000, 6000, 1), np.uint8), 8, 0)
     with Decoders(1, PATIENCE, MAX_PIXELS, memory=30) as pool:
         with pytest.raises(DecodeError, match="memory"):
-            pool.decode(File("a.png", data))
-        np.testing.assert_array_equal(pool.decode(File("b", saved(picture(), "PNG"))), picture())
+            decode(pool, File("a.png", data))
+        np.testing.assert_array_equal(decode(pool, File("b", saved(picture(), "PNG"))), picture())
 
 
 def test_a_decoder_that_keeps_memory_back_is_replaced() -> None:
@@ -275,9 +302,9 @@ def test_threads_share_the_processes() -> None:
         def right(i: int) -> bool:
             if i % 10 == 3:
                 with pytest.raises(DecodeError, match=f"^{i}: is empty$"):
-                    pool.decode(File(str(i), b""))
+                    decode(pool, File(str(i), b""))
             assert len(pool._all) <= 2
-            return np.array_equal(pool.decode(files[i % 6]), pictures[i % 6])
+            return np.array_equal(decode(pool, files[i % 6]), pictures[i % 6])
 
         with ThreadPoolExecutor(6) as threads:
             assert all(threads.map(right, range(120)))
@@ -340,7 +367,7 @@ threading.Event().wait()
 def test_a_codec_that_cannot_be_imported_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     pool = Decoders(1, PATIENCE, MAX_PIXELS, codec="no_such_module:decode")
     with pytest.raises(BackendUnavailable, match="cannot be started: exit code 1; what it printed"):
-        pool.decode(File("a", FILES["PNG"]))
+        decode(pool, File("a", FILES["PNG"]))
     assert "No module named 'no_such_module'" in capfd.readouterr().err
     assert not pool._all
 
@@ -349,7 +376,7 @@ def test_a_process_that_never_gets_ready_is_told(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(decoders, "_START_SECONDS", 0.001)
     pool = Decoders(1, PATIENCE, MAX_PIXELS)
     with pytest.raises(BackendUnavailable, match="cannot be started: took too long"):
-        pool.decode(File("a", FILES["PNG"]))
+        decode(pool, File("a", FILES["PNG"]))
 
 
 def test_modules_are_not_taken_from_the_folder_that_one_is_in(
@@ -358,4 +385,4 @@ def test_modules_are_not_taken_from_the_folder_that_one_is_in(
     (tmp_path / "cv2.py").write_text("raise SystemExit('not this one')", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     with Decoders(1, PATIENCE, MAX_PIXELS) as pool:
-        assert pool.decode(File("a", FILES["PNG"])).shape == (30, 40)
+        assert decode(pool, File("a", FILES["PNG"])).shape == (30, 40)

@@ -13,11 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from sketchify_rt.errors import DecodeError
 from sketchify_rt.image import Gray
+from sketchify_rt.options import Encoding
+
+if TYPE_CHECKING:
+    from sketchify_rt.codec.extras import Extras
 
 # What decoders leak, or keep in fragments, ends with the process; pixels are given back by then.
 _GROWTH = 256 << 20  # bytes
@@ -25,16 +30,15 @@ _GROWTH = 256 << 20  # bytes
 _KEPT = 32 << 20  # bytes
 
 
+Answer: TypeAlias = "tuple[tuple[int, int], Extras | None] | DecodeError"
+"""Height and width of the luma, which lies in the shared memory, and what is kept besides."""
+
+
 @dataclass(frozen=True)
 class Reply:
-    """What became of a file.
+    """What became of a file. last: whether the process ends with it, since it has grown."""
 
-    answer: height and width of the luma, which lies in the shared memory, or the error. last:
-    whether the process ends with it, since it has grown.
-    """
-
-    # What else a file has to give, such as its metadata, is to be a field here.
-    answer: tuple[int, int] | DecodeError
+    answer: Answer
     last: bool
 
 
@@ -91,10 +95,10 @@ def main() -> None:
     link.send(None)  # ready
     while True:
         try:
-            name, size = link.recv()
+            name, size, encoding = link.recv()
         except (EOFError, ConnectionError):  # the parent has closed it, or ended
             return
-        answer = _decode(codec, name, memory, size, max_pixels)
+        answer = _decode(codec, memory, size, name, max_pixels, encoding)
         last = _pages()[1] - first > _GROWTH
         link.send(Reply(answer, last))
         if last:
@@ -102,16 +106,27 @@ def main() -> None:
 
 
 def _decode(
-    codec: Callable[[bytes, str, int], Gray], name: str, memory: int, size: int, max_pixels: int
-) -> tuple[int, int] | DecodeError:
+    codec: Callable[[bytes, str, int], Gray],
+    memory: int,
+    size: int,
+    name: str,
+    max_pixels: int,
+    encoding: Encoding,
+) -> Answer:
     try:
-        luma = codec(_take_file(memory, size), name, max_pixels)
+        data = _take_file(memory, size)
+        luma = codec(data, name, max_pixels)
+        extras = None
+        if not encoding.plain:
+            from sketchify_rt.codec.extras import read
+
+            extras = read(data, name, encoding)
         put(memory, np.ascontiguousarray(luma).data)
     except DecodeError as error:
         return error
     except MemoryError:
         return DecodeError(name, "does not fit into the memory that its decoder may take")
-    return luma.shape[0], luma.shape[1]
+    return (luma.shape[0], luma.shape[1]), extras
 
 
 def _pages() -> tuple[int, int]:

@@ -24,8 +24,8 @@ from typing import Any
 from sketchify_rt.batch import decode_worker
 from sketchify_rt.batch.decode_worker import Reply
 from sketchify_rt.errors import BackendUnavailable, DecodeError
-from sketchify_rt.image import Gray
-from sketchify_rt.inputs import File
+from sketchify_rt.inputs import File, Loaded, Picture
+from sketchify_rt.options import Encoding
 
 _START_SECONDS = 60.0  # of which 0.3 are needed where nothing else runs
 _END_SECONDS = 5.0  # a coredump can take that long
@@ -45,15 +45,17 @@ class Decoders:
         max_pixels: int,
         memory: int | None = None,
         codec: str = "sketchify_rt.codec.cpu:decode",
+        encoding: Encoding | None = None,
     ) -> None:
         """Take the limits; nothing is started yet.
 
         processes: at most, at least 1; further calls wait for one. timeout: seconds for one file,
         above 0. max_pixels: as in `Options`. memory: MiB that a process may map beyond what it
         starts with, at least 1; None for no limit. codec: "module:function" that decodes, called
-        as `codec.cpu.decode` is.
+        as `codec.cpu.decode` is. encoding: of the
+        results, which tells what is kept of a file beside its luma; None for nothing.
         """
-        self._processes, self._timeout = processes, timeout
+        self._processes, self._timeout, self._encoding = processes, timeout, encoding or Encoding()
         self._command = (codec, str(max_pixels), str(memory or 0))
         self._closed = False
         self._reset()
@@ -64,23 +66,26 @@ class Decoders:
         self._all: set[_Worker] = set()
         self._idle: list[_Worker] = []  # the last in was used last; its methods are atomic
 
-    def decode(self, file: File) -> Gray:
-        """Luma of an image file, as `codec.cpu.decode` gives it: (H, W) uint8, upright.
+    def decode(self, image: Loaded) -> Loaded:
+        """What an image file holds; other images are given back as they are.
+
 
         Raises the DecodeError that the codec raises, or one that tells what became of the process:
         it took too long, or a signal ended it. Raises BackendUnavailable where none can be started.
         """
+        if not isinstance(image, File):
+            return image
         with self._free:
-            answer = self._decode(file)
+            answer = self._decode(image)
         if isinstance(answer, DecodeError):
             raise answer
         return answer
 
-    def _decode(self, file: File) -> Gray | DecodeError:
+    def _decode(self, file: File) -> Picture | DecodeError:
         while True:
             worker = self._pop() or self._start()
             try:
-                return worker.decode(file, self._timeout)
+                return worker.decode(file, self._timeout, self._encoding)
             except _Died as death:
                 if not death.idle:
                     return DecodeError(file.name, self._reason(death.status))
@@ -199,24 +204,25 @@ class _Worker:
             self.end()
             raise
 
-    def decode(self, file: File, timeout: float) -> Gray | DecodeError:
+    def decode(self, file: File, timeout: float, encoding: Encoding) -> Picture | DecodeError:
         deadline = time.monotonic() + timeout
         kept, self.reusable = self.reusable, False
         decode_worker.put(self._memory, file.data)
         os.lseek(self._memory, 0, os.SEEK_SET)
         try:
             with contextlib.suppress(OSError):  # it ended, which comes up again
-                self._link.send((file.name, len(file.data)))
+                self._link.send((file.name, len(file.data), encoding))
             reply: Reply = self._receive(deadline - time.monotonic())
         except _Died as death:
             untaken = not os.lseek(self._memory, 0, os.SEEK_CUR)
             death.idle = kept and untaken and death.status is not None
             raise
-        answer: Gray | DecodeError
+        answer: Picture | DecodeError
         if isinstance(reply.answer, DecodeError):
             answer = reply.answer
         else:
-            answer = decode_worker.take(self._memory, reply.answer)
+            shape, extras = reply.answer
+            answer = Picture(file.name, decode_worker.take(self._memory, shape), extras)
         self.reusable = not reply.last
         return answer
 

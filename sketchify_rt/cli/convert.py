@@ -328,8 +328,6 @@ def command(
     try:
         chosen = Options(**options)
         encoding = Encoding(image_format, quality, keep_metadata, alpha)
-        if isolate and not encoding.plain:
-            raise OptionsError("--isolate keeps neither metadata nor alpha; leave one of them out")
         if str(output) == "-" or "-" in inputs:
             _pipe(names, output, chosen, encoding)
             return
@@ -443,7 +441,8 @@ def _wait(seconds: float) -> bool:
 def _decoders(options: Options, encoding: Encoding, timeout: float) -> Iterator[Any]:
     from sketchify_rt.batch.decoders import Decoders
 
-    with Decoders(options.thread_count, timeout, options.max_pixels) as decoders:
+    threads, most = options.thread_count, options.max_pixels
+    with Decoders(threads, timeout, most, encoding=encoding) as decoders:
         yield decoders.decode
 
 
