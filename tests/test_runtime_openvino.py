@@ -182,6 +182,24 @@ def test_one_thread_is_one_processor() -> None:
     assert time.process_time() - processor < 1.2 * (time.perf_counter() - wall)
 
 
+def test_no_thread_is_bound_to_a_processor() -> None:
+    # Those of several processes would be bound to the same one.
+    code = """
+import os
+import numpy as np
+from sketchify_rt import models
+from sketchify_rt.runtime.openvino import OpenVinoRuntime
+
+everywhere = os.sched_getaffinity(0)
+runtime = OpenVinoRuntime(models.load("lite"), threads=2)
+runtime(np.full((1, 64, 64), 255, np.uint8))
+threads = [int(name) for name in os.listdir("/proc/self/task")]
+assert len(threads) > 1
+assert all(os.sched_getaffinity(thread) == everywhere for thread in threads)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_signals_are_survived_after_a_model_was_let_go_in_another_thread() -> None:
     code = """
 import os, signal, threading
