@@ -46,7 +46,7 @@ class Options:
         TensorRT engine. "auto" is "int8" where a CPU has dot products of 8-bit integers (VNNI) and
         the model that form, the one of `engine` if given, else "half".
         Measured on "lite", in levels of 255 from float32: bfloat16 is twice as fast, a tone moves
-        by at most 4, 0.05 on average; INT8 3.7 times, by at most 26, 0.2 on average.
+        by at most 9, 0.04 on average; INT8 3.5 times, by at most 43, 0.25 on average.
     threads: processor threads used at most, 1..MAX_THREADS; None for all this process may run on.
     strength: line strength, 0..4. 1 leaves the model's tones; ink is multiplied by it.
         Applies to "sketch" and "dodge".

@@ -51,7 +51,7 @@ def test_int8_computes_what_its_own_file_says() -> None:
     tones = OpenVinoRuntime(LITE, threads=2, precision="int8")(page)
     levels = 255 * np.abs(tones - expected[:, 0])
     assert levels.max() <= 4
-    assert levels.mean() <= 0.05
+    assert levels.mean() <= 0.15
 
 
 def test_int8_is_near_float32_and_runs_in_integers() -> None:
