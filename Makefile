@@ -41,5 +41,5 @@ $(VENV)/installed: $(NATIVE) | $(BIN)/python
 	touch $@
 
 $(VENV)/installed-dev: $(NATIVE) tests/constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint tests/constraints.txt --editable '.[dev,gpu,pdf,train,video]'
+	$(BIN)/python -m pip install --quiet --constraint tests/constraints.txt --editable '.[dev,gpu,pdf,ray,train,video]'
 	touch $@ $(VENV)/installed

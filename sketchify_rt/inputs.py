@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
@@ -134,14 +134,46 @@ def _pixels(image: Loaded | SketchifyError) -> int:
     return image.size if isinstance(image, np.ndarray) else 0
 
 
+# No TIFF, WebP or BMP can be larger, and no other picture is: MAX_PIXELS of 16 bits and four
+# channels, not compressed at all, are half of it.
+MAX_FILE = 4 * 2**30
+_HEAD = 1024  # bytes that tell what a file is
+_OTHERS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+
+
 def _read(path: str) -> File:
+    """The file, or no more than its beginning where that is no picture's: decoding tells of it."""
+    from sketchify_rt.codec import containers
+
     if not path:
         raise InputError("an empty path names no file")
     try:
-        return File(path, Path(path).read_bytes())
+        with open(path, "rb", opener=_open) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                what = _OTHERS.get(stat.S_IFMT(status.st_mode), "no file")
+                raise InputError(f"{path}: is {what}; give a picture file, or its bytes")
+            if status.st_size > MAX_FILE:
+                raise InputError(
+                    f"{path}: has {status.st_size / 2**30:.1f} GiB, and a picture file may have "
+                    f"{MAX_FILE / 2**30:.0f}; if it is a picture, reduce it or cut it into parts"
+                )
+            size = status.st_size
+            if size > _HEAD:
+                known = containers.identify(file.read(_HEAD)) in containers.READABLE
+                size = size if known else _HEAD
+                file.seek(0)
+            return File(path, file.read(size))
+    except InputError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: no name that a file can have
         why = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({why})") from error
+
+
+def _open(path: str, flags: int) -> int:
+    """Without waiting for someone to write to it, where it is a named pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _of_array(pixels: NDArray[Any], encoding: Encoding | None) -> Gray | Picture:

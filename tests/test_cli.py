@@ -298,6 +298,21 @@ def test_an_interruption_ends_cleanly(here: Path, sent: signal.Signals) -> None:
     assert stderr == f"stopped: interrupted; {left}; the same command goes on from here\n"
 
 
+def test_a_second_interruption_ends_at_once(here: Path) -> None:
+    make(**{f"in__p{i}": "1" for i in range(9)})
+    process = subprocess.Popen(fake(60), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    while not Path("out/.sketchify-rt.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(1)  # images are in work by then, or the test is only weaker
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+    stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stdout, stderr) == (130, "", "interrupted\n")
+    assert results() == {}
+
+
 def test_a_reader_that_has_gone_is_no_traceback(here: Path) -> None:
     make(in__a="1")
     reading, writing = os.pipe()

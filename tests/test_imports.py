@@ -21,13 +21,14 @@ FLOORS = [
     {"backend", "inputs"},
     {"engine"},
     {"batch"},
+    {"cluster"},
     {"cli"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 # Where each heavy dependency may be imported: files, or whole folders.
 HEAVY = {
-    "cv2": {"codec", "image.py", "cli/convert.py"},  # the last to bound its threads
+    "cv2": {"codec", "image.py", "cli/convert.py", "cluster.py"},  # these to bound its threads
     "PIL": {"codec", "engine.py", "inputs.py"},
     "openvino": {"runtime/openvino.py"},
     "torch": {
@@ -54,7 +55,8 @@ HEAVY = {
     "tensorrt": {"runtime/tensorrt_log.py"},
     "av": {f"batch/video/{name}.py" for name in ("__init__", "reader", "writer")},
     "pypdfium2": {"batch/pdf.py"},
-    "ray": set[str](),
+    "ray": {"cluster.py"},
+    "pyarrow": {"cluster.py"},
     "tqdm": {"cli"},
     "click": {"cli"},
 }
@@ -129,8 +131,8 @@ import sys, time
 start = time.perf_counter()
 import sketchify_rt
 seconds = time.perf_counter() - start
-heavy = {"torch", "openvino", "cv2", "PIL", "numpy", "click", "tqdm"} & set(sys.modules)
-print(seconds, *heavy)
+heavy = {"torch", "openvino", "cv2", "PIL", "numpy", "click", "tqdm", "ray", "pyarrow"}
+print(seconds, *(heavy & set(sys.modules)))
 """
     times = []
     for _ in range(3):  # the machine may be busy: the best of three
@@ -156,6 +158,7 @@ import sketchify_rt.cli as cli
 for verb in cli._VERBS:
     cli.main.get_command(None, verb)
 heavy = {"torch", "openvino", "cv2", "PIL", "numpy", "onnx", "filelock", "platformdirs", "tensorrt"}
+heavy |= {"ray", "pyarrow"}
 print(*(heavy & set(sys.modules)))
 """
     assert run(code) == ""

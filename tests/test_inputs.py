@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import cv2
@@ -9,7 +11,16 @@ import pytest
 import torch
 
 from sketchify_rt.errors import InputError
-from sketchify_rt.inputs import File, Picture, alpha_of, is_pil, load, on_device, within
+from sketchify_rt.inputs import (
+    MAX_FILE,
+    File,
+    Picture,
+    alpha_of,
+    is_pil,
+    load,
+    on_device,
+    within,
+)
 from sketchify_rt.options import Encoding
 
 GRAY = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
@@ -24,6 +35,42 @@ def test_files_are_read_and_not_decoded(tmp_path: Path) -> None:
     path.write_bytes(b"whatever")
     assert load(path) == load(str(path)) == File(str(path), b"whatever")
     assert load(bytearray(b"more")) == load(memoryview(b"more")) == File("<bytes>", b"more")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("pipe", "is a named pipe; give a picture file"),
+        ("/dev/zero", "is a device; give a picture file"),
+        ("socket", r"cannot be read \(No such device or address\)"),
+        ("folder.png", r"cannot be read \(Is a directory\)"),
+        ("loop", r"cannot be read \(Too many levels of symbolic links\)"),
+        ("gone.png", r"cannot be read \(No such file or directory\)"),
+        ("a\0b", r"cannot be read \(embedded null byte\)"),
+        ("", "an empty path"),
+        ("huge.png", "has 10.0 GiB, and a picture file may have 4; .* reduce it"),
+    ],
+)
+def test_what_is_no_picture_file_is_named_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    Path("folder.png").mkdir()
+    Path("loop").symlink_to("loop")
+    with Path("huge.png").open("wb") as huge:
+        huge.truncate(10 * 2**30)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind("socket")
+        with pytest.raises(InputError, match=rf"^({name}: )?{why}"):
+            load(name)
+
+
+def test_of_what_begins_like_no_picture_no_more_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "disk.png"
+    with path.open("wb") as disk:
+        disk.truncate(MAX_FILE)  # would not fit
+    assert load(path) == File(str(path), bytes(1024))
 
 
 def test_pixels_of_the_host_become_luma() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import _thread
 import errno
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -250,6 +251,18 @@ def test_a_full_disk_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not report.interrupted
 
 
+def test_a_failure_that_cannot_be_noted_costs_its_image_alone(tmp_path: Path) -> None:
+    class Gone(FileTask):  # a page of an archive that was cut short meanwhile
+        def fail(self, reason: str, lasting: bool, seconds: float) -> None:
+            raise InputError("in/book.cbz: was cut short while it was open")
+
+    plain = work("abc", tmp_path)
+    todo = [Gone(task.index, task.path, task.stem, task.to) for task in plain]
+    report = run(Engine(b=DecodeError("in/b.jpg", "cut short")), todo, Encoding(), workers=2)
+    assert reasons(report) == {"in/b.jpg": "cut short"}
+    assert (report.converted, report.not_done, report.stopped) == (2, 0, "")
+
+
 def test_an_interruption_finishes_what_was_begun(tmp_path: Path) -> None:
     class Interrupted(Engine):
         def convert(self, image: Path, encoding: Encoding) -> bytes:
@@ -266,6 +279,32 @@ def test_an_interruption_finishes_what_was_begun(tmp_path: Path) -> None:
     assert report.converted == len(engine.converted) < 10
     assert report.converted + report.not_done == 100
     assert results(tmp_path) == sorted(f"{name}.png" for name in engine.converted)
+
+
+def test_a_second_interruption_waits_for_nothing(tmp_path: Path) -> None:
+    go_on = threading.Event()
+
+    def press_ctrl_c() -> None:  # wakes the main thread, as `interrupt_main` does not
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    class Slow(Engine):
+        def convert(self, image: Path, encoding: Encoding) -> bytes:
+            data = super().convert(image, encoding)
+            if image.stem == "p4":
+                press_ctrl_c()
+                time.sleep(0.1)  # until the first is seen
+                press_ctrl_c()
+                assert go_on.wait(60)
+            return data
+
+    engine = Slow()
+    begun = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        convert(engine, [f"p{i}" for i in range(100)], tmp_path)
+    assert time.perf_counter() - begun < 30
+    assert "p4.png" not in results(tmp_path)
+    go_on.set()
+    assert len(engine.converted) < 10
 
 
 def test_a_file_decoded_beforehand_reaches_the_engine_as_pixels(tmp_path: Path) -> None:
@@ -300,7 +339,7 @@ def test_images_in_work_share_their_memory(tmp_path: Path) -> None:
     budget = Budget(MIB)
     todo = work(list(sizes), tmp_path)
     for name, size in sizes.items():
-        Path(f"in/{name}.jpg").write_bytes(bytes(size))
+        Path(f"in/{name}.jpg").write_bytes(b"\xff\xd8\xff".ljust(size))
     report = run(Large(), todo, Encoding(), workers=8, care=Care(budget))
     assert report.converted == 7
     assert reasons(report) == {

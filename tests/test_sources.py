@@ -58,8 +58,12 @@ def test_junk_and_other_files_in_a_folder_are_left_out() -> None:
     make("in/desktop.ini", "in/.DS_Store", "in/__MACOSX/b.jpg", "in/@eaDir/c.jpg", "in/.git/d.png")
     assert plan("in") == {"in/a.jpg": "a"}
     assert plan("in/**") == {"in/a.jpg": "a"}
+
+
+def test_a_named_pipe_is_taken_to_be_named_as_no_picture() -> None:
+    make("in/a.jpg")
     os.mkfifo("in/pipe.jpg")
-    assert plan("in") == {"in/a.jpg": "a"}
+    assert plan("in") == {"in/a.jpg": "a", "in/pipe.jpg": "pipe"}
 
 
 def test_a_named_file_is_taken_whatever_its_ending() -> None:

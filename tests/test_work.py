@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -144,6 +145,15 @@ def test_an_archive_that_is_none_is_told_and_the_rest_done() -> None:
     assert list(reasons(report)) == ["in/broken.cbz"]
     assert (report.converted, report.not_done, len(work)) == (2, 0, 3)
     assert visible() == ["good.cbz"]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.cbz", "a.zip", "a.pdf"])
+def test_nobody_waits_for_the_other_end_of_a_named_pipe(name: str) -> None:
+    comic("in/good.cbz")
+    os.mkfifo(f"in/{name}")
+    report, _ = convert("in/good.cbz", f"in/{name}")
+    assert report.converted == 2
+    assert reasons(report) == {f"in/{name}": "is a folder, a named pipe or a device; give a file"}
 
 
 def test_an_archive_that_is_not_finished_leaves_nothing() -> None:

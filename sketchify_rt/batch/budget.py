@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sketchify_rt.errors import DecodeError
+from sketchify_rt.errors import InputError
+from sketchify_rt.options import Encoding
 
 if TYPE_CHECKING:
     from sketchify_rt.inputs import Loaded
@@ -20,27 +21,31 @@ MIB = 2**20
 class Budget:
     """Bytes that images in work share, each as many as `needed` says. Thread-safe."""
 
-    def __init__(self, size: int) -> None:
-        """Of `size` bytes."""
-        self.size = size
+    def __init__(self, size: int, max_pixels: int | None = None) -> None:
+        """Of `size` bytes. max_pixels: images of more are refused by whoever decodes them."""
+        self.size, self._max_pixels = size, max_pixels
         self._free = size
         self._freed = threading.Condition()
+        self._turn = threading.Lock()
 
-    def check(self, image: Loaded) -> None:
-        """Raises DecodeError where the image alone needs more than there is."""
-        need = needed(image)
+    def check(self, image: Loaded, encoding: Encoding) -> None:
+        """Raises InputError where the image alone needs more than there is."""
+        need = needed(image, encoding, self._max_pixels)
         if need > self.size:
-            raise DecodeError(
-                getattr(image, "name", "<image>"),
-                f"needs some {need / MIB:.0f} MiB of memory, and images may have "
-                f"{self.size / MIB:.0f} together; raise --memory",
+            name = getattr(image, "name", "<image>")
+            raise InputError(
+                f"{name}: needs some {need / MIB:.0f} MiB of memory, and images may have "
+                f"{self.size / MIB:.0f} together; raise --memory"
             )
 
     @contextmanager
-    def hold(self, images: Sequence[Loaded]) -> Iterator[None]:
+    def hold(self, images: Sequence[Loaded], encoding: Encoding) -> Iterator[None]:
         """Waits until there is room for all of them, or, where they need more, for nothing else."""
-        need = min(sum(map(needed, images)), self.size)
-        with self._freed:
+        need = sum(needed(image, encoding, self._max_pixels) for image in images)
+        need = min(need, self.size)
+        # One waits for room, and all others for that one: else small images would pass a large one
+        # by for as long as there are any.
+        with self._turn, self._freed:
             self._freed.wait_for(lambda: self._free >= need)
             self._free -= need
         try:
@@ -51,24 +56,48 @@ class Budget:
                 self._freed.notify_all()
 
 
-def needed(image: Loaded) -> int:
-    """Bytes at most to convert the image on a CPU, without the U-Net's tiles; see `PER_PIXEL`."""
+def needed(image: Loaded, encoding: Encoding, max_pixels: int | None = None) -> int:
+    """Bytes at most to convert the image on a CPU, without the U-Net's tiles.
+
+    A file counts its own bytes, and no more than these where its header is damaged or tells of
+    more than `max_pixels`.
+    """
     from sketchify_rt import inputs  # with NumPy, which --help does without
-    from sketchify_rt.codec import containers
+    from sketchify_rt.codec import sizes
 
     if isinstance(image, inputs.File):
-        form = containers.identify(image.data) or ""
-        return len(image.data) + containers.pixels(image.data) * PER_PIXEL.get(form, MOST)
-    pixels = image.luma if isinstance(image, inputs.Picture) else image
-    return GRAY * int(getattr(pixels, "size", 0))
+        size, (pixels, kind) = len(image.data), sizes.measure(image.data)
+        if max_pixels is not None and pixels > max_pixels:
+            pixels = 0
+    else:
+        luma = image.luma if isinstance(image, inputs.Picture) else image
+        size, pixels, kind = 0, int(getattr(luma, "size", 0)), "luma"
+    alpha = ALPHA if encoding.alpha == "keep" else 0
+    return size + pixels * (max(PER_PIXEL[kind], ENCODED[encoding.format]) + alpha)
 
 
-# Of the file's pixels, from first byte to encoded sketch: peak memory beyond that of an empty
-# process, measured with 40 and 100 megapixels of noise (which compresses worst) in each kind of
-# samples that the format holds, the greatest of them, rounded up.
-PER_PIXEL = {"JPEG": 8, "PNG": 16, "WebP": 10, "PNM": 16}
-MOST = 16
-GRAY = 6
+# Bytes for each pixel of the file, from its bytes to those of the sketch: peak memory beyond that
+# of a warm process that holds the file. Measured with noise, which compresses worst, of 20
+# megapixels, where nothing else is said, to PNG; the greatest of its kinds, rounded up.
+PER_PIXEL = {
+    "JPEG": 8,  # 2.7 to 3.9; progressive 3.5, with chroma in full 7.0
+    "JPEG of CMYK": 12,  # 4.4; progressive 11.4
+    "PNG": 6,  # up to 8 bits 2.0 to 4.4, turned 5.3; gray of 16 bits 2.7
+    "PNG of 16 bits": 20,  # colour 15.4; with alpha 19.4, of 100 megapixels 19.9
+    "WebP": 9,  # 6.0 to 8.0, of 100 megapixels the same
+    "BMP": 5,  # 2.7, 4.4
+    "GIF": 5,  # 2.7
+    "TIFF": 6,  # 2.7 to 4.4; planes 5.4, of 100 megapixels 5.9; gray of 16 bits 2.7
+    "TIFF of 16 bits": 16,  # colour 12.0; with alpha 16.0
+    "AVIF": 12,  # 8.6; with alpha 11.4
+    "PNM": 3,  # 2.0 to 2.7
+    "PNM as text": 41,  # 40.7, of 5 megapixels
+    "luma": 4,  # pixels, or a picture decoded elsewhere: 2.1, and 1 of its own
+}
+# The same where encoding needs more than decoding, which is over by then: JPEG of quality 100 5.3,
+# lossless WebP 30.8, other WebP 20.2.
+ENCODED = {"png": 0, "jpg": 6, "webp": 31}
+ALPHA = 7  # more, where it is kept: in PNG 4.7, in WebP 6.4
 
 
 def total_memory() -> int:

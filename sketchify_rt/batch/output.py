@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,9 +62,17 @@ class Output:
 
 
 def origin(path: Path, page: str = "") -> Origin:
-    """The file as it is now, or a page in it; InputError where there is none."""
+    """The file as it is now, or a page in it; InputError where there is none.
+
+    Nothing that opens a file by its path waits for the other end of a named pipe, or reads a device
+    without an end, if it comes after this.
+    """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path}: is a folder, a named pipe or a device; give a file")
         return Origin.of(path, page)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({why})") from error

@@ -136,7 +136,8 @@ def run(
 
     progress: called in this thread with each outcome as it comes, not in the order of the tasks.
     A full disk stops the run, since every other task would fail as well; so does
-    KeyboardInterrupt, once the images in work are done. The report tells of both.
+    KeyboardInterrupt, once the images in work are done. The report tells of both. A second
+    KeyboardInterrupt is raised at once, while threads are still at these images.
     Raises what `engine.prepare` raises: BackendUnavailable, ModelError.
     """
     workers = max(1, workers)
@@ -155,23 +156,27 @@ def run(
             progress(outcome)
 
     start = time.perf_counter()
-    with ThreadPoolExecutor(workers, thread_name_prefix="sketchify") as pool:
-        try:
-            while True:
-                # One more than can be worked on, so that no thread waits for this one.
-                while len(pending) <= workers and not report.stopped:
-                    if not (batch := list(islice(feed, engine.batch))):
-                        break
-                    pending.add(pool.submit(_carry, engine, batch, encoding, care))
-                if not pending:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="sketchify")
+    patient = True
+    try:
+        while True:
+            # One more than can be worked on, so that no thread waits for this one.
+            while len(pending) <= workers and not report.stopped:
+                if not (batch := list(islice(feed, engine.batch))):
                     break
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    settle(future)
-        except KeyboardInterrupt:
-            report.stopped, report.interrupted = "interrupted", True
-            begun = {future for future in pending if not future.cancel()}
-            for future in wait(begun).done:
+                pending.add(pool.submit(_carry, engine, batch, encoding, care))
+            if not pending:
+                break
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
                 settle(future)
+    except KeyboardInterrupt:
+        patient = False  # with what is left to do here, should there be another
+        report.stopped, report.interrupted = "interrupted", True
+        begun = {future for future in pending if not future.cancel()}
+        for future in wait(begun).done:
+            settle(future)
+    finally:
+        pool.shutdown(wait=patient)
     report.not_done = len(work) - settled
     report.seconds = time.perf_counter() - start
     report.failed.sort(key=lambda outcome: outcome.index)
@@ -190,8 +195,8 @@ def _carry(engine: Engine, batch: list[Task], encoding: Encoding, care: Care) ->
         if error and not isinstance(error, FailedBefore):
             try:
                 task.fail(reason, isinstance(error, DecodeError), seconds)
-            except OutputError as worse:
-                full |= worse.errno in FULL
+            except Exception as worse:  # an archive may be gone meanwhile, too
+                full |= isinstance(worse, OutputError) and worse.errno in FULL
         outcome = Outcome(task.index, task.source, task.output, status, reason, full, seconds)
         outcomes.append(outcome)
 
@@ -204,7 +209,7 @@ def _carry(engine: Engine, batch: list[Task], encoding: Encoding, care: Care) ->
                 continue
             image = task.read()
             if care.budget:
-                care.budget.check(image)
+                care.budget.check(image, encoding)
         except Exception as error:
             end(task, "failed", error)
         else:
@@ -227,7 +232,7 @@ def _convert(
     if not images:
         return ()
     results: list[bytes | Exception | None] = [None] * len(images)
-    with care.budget.hold(images) if care.budget else nullcontext():
+    with care.budget.hold(images, encoding) if care.budget else nullcontext():
         if care.decode:
             for place, image in enumerate(images):
                 try:

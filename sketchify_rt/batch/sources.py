@@ -265,8 +265,8 @@ def _list(folder: Path) -> tuple[list[str], list[str]]:
                 continue
             if _is_folder(entry):
                 folders.append(entry.name)
-            # A broken link is taken, so that it is reported rather than passed over.
-            elif _is_looked_for(entry.name) and (entry.is_symlink() or entry.is_file()):
+            # A broken link or a named pipe is taken, so that it is reported, not passed over.
+            elif _is_looked_for(entry.name):
                 files.append(entry.name)
     return sorted(files), sorted(folders)
 

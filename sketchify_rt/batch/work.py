@@ -55,6 +55,7 @@ class Work:
                 self.videos.append((index, job))
             else:
                 try:
+                    origin(job.source)  # before anything opens it
                     tasks = several[job.kind](index, job)
                 except Exception as error:
                     tasks = [Settled(index, job.source, error=error)]

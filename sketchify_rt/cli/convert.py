@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 
@@ -35,6 +35,7 @@ from sketchify_rt.options import (
 )
 
 if TYPE_CHECKING:
+    from sketchify_rt.cluster import RayEngine
     from sketchify_rt.engine import Sketchifier
 
 _INTERRUPTED = 130
@@ -48,6 +49,7 @@ Examples:
   sketchify-rt convert "scans/**/*.png" -o out --format webp --quality 90
   sketchify-rt convert scans/ -o out --square 256 --mode dodge
   sketchify-rt convert scans/ -o out --watch 10
+  sketchify-rt convert scans/ -o out --engine ray --address auto
   find scans -name "*.png" | sketchify-rt convert --from-file - -o out
   sketchify-rt convert - -o - < page.jpg > sketch.png
 
@@ -185,14 +187,27 @@ class _Refusal(click.ClickException):
 )
 @click.option(
     "--engine",
-    metavar="FOLDER",
-    help="Use this TensorRT engine, and no other; default: one from the cache.",
+    metavar="FOLDER|ray",
+    help="Use this TensorRT engine, and no other; default: one from the cache. ray: convert in the "
+    "actors of a Ray cluster, with --threads processors each, or one GPU.",
+)
+@click.option(
+    "--address",
+    metavar="ADDRESS",
+    help="Of the Ray cluster: auto, ray://HOST:10001 or HOST:PORT; default: RAY_ADDRESS, and else "
+    "one is started on this machine.",
+)
+@click.option(
+    "--actors",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="On the Ray cluster; default: as many as there is room for.",
 )
 @click.option(
     "--threads",
     metavar="N",
     type=click.IntRange(min=1),
-    help="Processor threads at most, and images at a time; default: all processors.",
+    help="Processor threads at most, and images at a time; default: all processors, on Ray 1.",
 )
 @click.option(
     "--tile",
@@ -293,6 +308,8 @@ def command(
     alpha: Any,
     unpack: bool,
     dpi: int,
+    address: str | None,
+    actors: int | None,
     memory: int | None,
     isolate: bool,
     timeout: float,
@@ -325,6 +342,18 @@ def command(
         log = logging.getLogger("sketchify_rt")
         ctx.call_on_close(functools.partial(log.setLevel, log.level))
         log.setLevel(logging.ERROR)
+    on_ray = options["engine"] == "ray"
+    if on_ray:
+        options["engine"] = None
+        if isolate or "-" in (*inputs, str(output)):
+            raise click.UsageError("--isolate and - are for this machine; leave --engine ray out")
+    elif address or actors:
+        raise click.UsageError("--address and --actors go with --engine ray")
+    if cloud := next((name for name in names if "://" in name), None):
+        raise click.UsageError(
+            f"{cloud}: folders of a cloud are for sketchify_rt.cluster.convert_dataset, see "
+            "docs/batch.md"
+        )
     try:
         chosen = Options(**options)
         encoding = Encoding(image_format, quality, keep_metadata, alpha)
@@ -344,12 +373,23 @@ def command(
             telling.rehearse(kinds(sources, to), sources)
             return
         with contextlib.ExitStack() as stack:
-            engine = stack.enter_context(_open(chosen))
+            cluster = engine = None
+            if on_ray:
+                cluster = stack.enter_context(_open_ray(chosen, address, actors))
+                most = cluster.workers
+            else:
+                engine = stack.enter_context(_open(chosen))
+                most = engine.backend.workers
             folder.open()
             diary.open()
             stack.callback(diary.close)
+            here = cluster is None or cluster.local
             care = Care(
-                budget.Budget(memory * budget.MIB if memory else budget.total_memory() // 2),
+                budget.Budget(
+                    memory * budget.MIB if memory else budget.total_memory() // 2, chosen.max_pixels
+                )
+                if memory or here
+                else None,
                 stack.enter_context(_decoders(chosen, encoding, timeout)) if isolate else None,
                 debug,
             )
@@ -357,11 +397,14 @@ def command(
             while True:
                 work = kinds(sources, to)
                 with contextlib.closing(work), teller.progress(work) as progress:
-                    workers = max(1, min(engine.backend.workers, work.most_workers))
+                    workers = max(1, min(most, work.most_workers))
+                    chief = cluster or engine
+                    assert chief is not None  # noqa: S101 (one of them is open)
                     report = run(
-                        engine, work, encoding, workers=workers, progress=progress, care=care
+                        chief, work, encoding, workers=workers, progress=progress, care=care
                     )
                 if work.videos:
+                    engine = engine or stack.enter_context(_open(chosen))
                     _run_videos(engine, work, to, quality, report, teller, debug)
                 teller.tell(report, sources)
                 if watch is None or report.stopped or not _wait(watch):
@@ -377,7 +420,7 @@ def command(
         raise _Refusal(str(error)) from error
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
-        ctx.exit(_INTERRUPTED)
+        _leave()
     ctx.exit(_INTERRUPTED if teller.total.interrupted else 1 if teller.failed else 0)
 
 
@@ -428,6 +471,13 @@ def _pipe(names: list[str], output: Path, options: Options, encoding: Encoding) 
     sys.stdout.buffer.flush()
 
 
+def _leave() -> NoReturn:
+    """End at once: threads that are still at an image would be waited for otherwise."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_INTERRUPTED)
+
+
 def _wait(seconds: float) -> bool:
     """Whether that time passed, rather than being interrupted."""
     try:
@@ -453,6 +503,14 @@ def _open(options: Options) -> Sketchifier:
 
     cv2.setNumThreads(1)  # its own threads would come on top of --threads
     return Sketchifier(**dataclasses.asdict(options))
+
+
+def _open_ray(options: Options, address: str | None, actors: int | None) -> RayEngine:
+    from sketchify_rt.cluster import RayEngine
+
+    engine = RayEngine(options, address, actors)
+    _end_cleanly_on_sigterm()  # Ray has set its own handler
+    return engine
 
 
 def _end_cleanly_on_sigterm() -> None:
