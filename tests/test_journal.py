@@ -117,6 +117,23 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
     assert opened(tmp_path).done(origin, output)
 
 
+def test_a_line_cut_short_by_a_full_disk_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = opened(tmp_path)
+    first, second = (source(tmp_path / name) for name in ("a.png", "b.png"))
+    whole = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: whole(file, data[:20]))
+    with pytest.raises(OutputError) as caught:
+        journal.failed(first, "is cut short", True, 0)
+    assert caught.value.errno == errno.ENOSPC
+    monkeypatch.undo()  # there is room again
+    journal.failed(second, "is empty", True, 0)
+    journal.close()
+    again = opened(tmp_path)
+    assert (again.failure(first), again.failure(second)) == (None, "is empty")
+
+
 def test_threads_write_whole_lines(tmp_path: Path) -> None:
     journal = opened(tmp_path)
     origins = [Origin(f"/{i}" * 50, i, i) for i in range(400)]

@@ -62,6 +62,7 @@ class Journal:
         self._made: set[bytes] = set()  # results
         self._failed: dict[bytes, str] = {}  # input and settings
         self._file = -1
+        self._torn = False
         if path is not None:
             self._read(path)
 
@@ -179,7 +180,9 @@ class Journal:
     def _write(self, told: dict[str, Any]) -> None:
         # One call for one line: appended as a whole, also beside other threads and processes.
         data = (json.dumps(told, separators=(",", ":")) + "\n").encode()
-        if os.write(self._file, data) != len(data):
+        data, self._torn = (b"\n" if self._torn else b"") + data, False
+        if (written := os.write(self._file, data)) != len(data):
+            self._torn = written > 0  # the next line is not to be a part of this one
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
