@@ -23,7 +23,7 @@ from sketchify_rt.errors import (
     bare,
 )
 from sketchify_rt.image import Gray
-from sketchify_rt.options import Encoding, Options, Precision
+from sketchify_rt.options import Encoding, Options, Precision, check_workers
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -169,8 +169,9 @@ class Sketchifier:
         when its turn comes, on torch's current stream. Raises OptionsError at once for bad
         arguments.
         """
-        most = self.backend.most_workers
-        workers = self.backend.workers if workers is None else min(workers, most)
+        if workers is None:
+            workers = self.backend.workers
+        workers = min(check_workers(workers), self.backend.most_workers)
         if on_error not in ("raise", "return"):
             raise OptionsError(f"on_error is {on_error!r}; it may be raise or return")
         self.prepare(workers)
@@ -185,9 +186,7 @@ class Sketchifier:
         Done by itself on first use, for one. Calls already running finish on the model as it was.
         Raises OptionsError, ModelError, BackendUnavailable, EngineError, DeviceMemoryError.
         """
-        if workers < 1:
-            raise OptionsError(f"workers is {workers}; it must be at least 1")
-        self._opened(workers)
+        self._opened(check_workers(workers))
 
     def _opened(self, workers: int = 1) -> tuple[backend.Runtime | None, int]:
         """The U-Net, None for the filters alone, and the threads of one call."""

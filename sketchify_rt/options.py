@@ -167,6 +167,13 @@ _RANGES = {
 _OPTIONAL = {"engine", "threads", "max_side", "square", "device_memory"}
 
 
+def check_workers(workers: int) -> int:
+    """The same number of workers; raises OptionsError for what is no integer of at least 1."""
+    if not _is_integer(workers) or workers < 1:
+        raise OptionsError(f"workers is {workers!r}; it may be an integer of at least 1")
+    return workers
+
+
 def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 

@@ -6,6 +6,7 @@ import gc
 import io
 import itertools
 import pickle
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -243,11 +244,12 @@ def test_map_gives_what_it_has_before_its_source_fails(sketchify: Sketchifier) -
 
 
 def test_bad_arguments_of_map_and_prepare_fail_at_once(sketchify: Sketchifier) -> None:
-    for workers in (0, -1):
-        with pytest.raises(OptionsError, match=f"workers is {workers}"):
-            sketchify.map([], workers=workers)
-        with pytest.raises(OptionsError, match=f"workers is {workers}"):
-            sketchify.prepare(workers)
+    for workers in (0, -1, "2", True, 2.5, [1], float("nan")):
+        told = re.escape(f"workers is {workers!r}; it may be an integer of at least 1")
+        with pytest.raises(OptionsError, match=told):
+            sketchify.map([], workers=workers)  # type: ignore[arg-type]
+        with pytest.raises(OptionsError, match=told):
+            sketchify.prepare(workers)  # type: ignore[arg-type]
     with pytest.raises(OptionsError, match="on_error is 'retrun'"):
         sketchify.map([], on_error="retrun")  # type: ignore[arg-type]
 
