@@ -41,6 +41,9 @@ class EncodeError(SketchifyError, ValueError):
 class OutputError(SketchifyError, OSError):
     """A result cannot be written: folder not writable, disk full, name taken."""
 
+    def __reduce__(self) -> tuple[type[OutputError], tuple[object, ...], dict[str, int | None]]:
+        return type(self), self.args, {"errno": self.errno}  # which may be set after the start
+
 
 class BackendUnavailable(SketchifyError, RuntimeError):
     """A device or runtime was asked for by name and cannot be had; the message tells the remedy."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 class OpenBook:
     """Takes the pages of `archive` in any order, from several threads; `output` is the result.
 
-    complete: whether all pages were taken and the result is a file.
+    complete: whether all pages were taken, and the result is a file or cannot be one.
     """
 
     def __init__(self, archive: Archive, output: Path, made: Origin, to: Output) -> None:
@@ -28,26 +27,26 @@ class OpenBook:
         self._origin, self._journal = made, to.journal
         self._begun = time.perf_counter()
         self._failures: list[str] = []
-        self._lock = threading.Lock()
-        self._format = to.folder.format
+        self._left = {page.index for page in archive.pages}
+        self._book = Book(archive, output, to.folder.format, self._seal)
         self.complete = False
-        self._book: Book | None = None  # with the first page: a rehearsal makes no file
 
     def put(self, page: Page, data: bytes | None, reason: str = "") -> None:
         """A page, or, where it failed for a reason, None: it stays as it was.
 
-        With the last one the archive is complete. Raises OutputError.
+        With the last one the archive is complete. Raises what `Book.put` raises, and OutputError
+        where the journal cannot be written.
         """
         if data is None:
-            with self._lock:
-                self._failures.append(f"{page.name}: {reason}")
-        with self._lock:
-            if self._book is None:
-                self._book = Book(self.archive, self.output, self._format, self._seal)
-        if self._book.put(page, data):
-            self.complete = True
-            self.archive.close()
-            self._note_failures()
+            self._failures.append(f"{page.name}: {reason}")
+        try:
+            if self._book.put(page, data):
+                self._note_failures()
+        finally:
+            self._left.discard(page.index)
+            if not self._left:
+                self.complete = True
+                self.archive.close()
 
     def _seal(self, status: os.stat_result) -> None:
         seconds = time.perf_counter() - self._begun
@@ -62,6 +61,5 @@ class OpenBook:
 
     def abort(self) -> None:
         """Let go of an archive that is not complete; of one that is, nothing."""
-        if self._book is not None:
-            self._book.abort()
+        self._book.abort()
         self.archive.close()

@@ -6,8 +6,10 @@ import struct
 import threading
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
+from copy import copy
 from itertools import accumulate
 from pathlib import Path
+from typing import BinaryIO
 from zipfile import ZIP64_LIMIT, ZIP_STORED, ZipFile, ZipInfo
 
 from isal import isal_zlib
@@ -35,9 +37,9 @@ class Book:
     def __init__(
         self, archive: Archive, output: Path, ending: Format, seal: Seal = lambda status: None
     ) -> None:
-        """Begin a file that gets its name, `output`, with the last page, see `sinks.whole`.
+        """A file begins with the first page, and gets its name, `output`, with the last.
 
-        ending: of the new pages. Raises OutputError.
+        seal: see `sinks.whole`; ending: of the new pages.
         """
         self._archive, self._output = archive, output
         self._names = _result_names(archive, ending)
@@ -46,7 +48,8 @@ class Book:
         self._over: SketchifyError | None = None  # why it takes no more
         self._lock = threading.Lock()
         self._whole = whole(output, seal)
-        self._file = self._whole.__enter__()
+        self._begun = False
+        self._file: BinaryIO
 
     def put(self, page: Page, data: bytes | None) -> bool:
         """Take the result for a page, None to keep the page; whether the archive is now complete.
@@ -56,17 +59,20 @@ class Book:
         """
         with self._lock:
             if self._over:
-                raise self._over
+                raise copy(self._over)  # the traceback of one for all would keep all their results
             self._ready[page.index] = data
             try:
                 with ExitStack() as stack:
-                    stack.push(self._whole)
+                    if self._begun:
+                        stack.push(self._whole)
+                    else:
+                        self._file, self._begun = stack.enter_context(self._whole), True
                     if complete := self._write_ready():
                         self._write_directory()
                     else:
                         stack.pop_all()
             except BaseException as error:
-                self._end(error if isinstance(error, SketchifyError) else self._given_up())
+                self._end(copy(error) if isinstance(error, SketchifyError) else self._given_up())
                 raise
             if complete:
                 self._end(OutputError(f"{self._output}: is complete already"))
@@ -77,7 +83,8 @@ class Book:
         with self._lock, suppress(OutputError), ExitStack() as stack:
             if not self._over:
                 self._end(given_up := self._given_up())
-                stack.push(self._whole)
+                if self._begun:
+                    stack.push(self._whole)
                 raise given_up
 
     def _given_up(self) -> OutputError:

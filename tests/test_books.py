@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import errno
+import gc
+import zipfile
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from sketchify_rt.batch.archives import Archive, writer
+from sketchify_rt.batch.books import OpenBook
+from sketchify_rt.batch.journal import Journal
+from sketchify_rt.batch.output import Output, origin
+from sketchify_rt.batch.sinks import Folder
+from sketchify_rt.errors import InputError, OutputError
+
+PAGES = 6
+
+
+class Sketch(bytes):
+    """Counts those that are in memory."""
+
+    alive: ClassVar[int] = 0
+
+    def __init__(self, _: bytes) -> None:
+        Sketch.alive += 1
+
+    def __del__(self) -> None:
+        Sketch.alive -= 1
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> OpenBook:
+    with zipfile.ZipFile(tmp_path / "a.cbz", "w") as archive:
+        for number in range(PAGES):
+            archive.writestr(f"{number}.jpg", b"page")
+    source, out = tmp_path / "a.cbz", tmp_path / "out"
+    to = Output(Folder(out, "png"), Journal(None, out, {}))
+    return OpenBook(Archive(source), out / "a.cbz", origin(source), to)
+
+
+def put(book: OpenBook, numbers: list[int]) -> list[int | None]:
+    """Error numbers of the pages that failed."""
+    failures = []
+    for number in numbers:
+        try:
+            book.put(book.archive.pages[number], Sketch(b"x" * 1000))
+        except OutputError as error:
+            failures.append(error.errno)
+    return failures
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]])
+def test_where_no_archive_can_be_begun_no_later_page_is_kept(
+    book: OpenBook, order: list[int]
+) -> None:
+    out = book.output.parent
+    out.write_text("in the way of a folder")
+    assert put(book, order[:2]) == [errno.ENOTDIR] * 2
+    out.unlink()  # too late: two pages are missing
+    assert put(book, order[2:]) == [errno.ENOTDIR] * 4
+    assert not book.output.exists()
+    gc.collect()
+    assert Sketch.alive == 0
+
+
+def test_where_an_archive_is_lost_in_the_middle_no_later_page_is_kept(
+    book: OpenBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    assert put(book, [0, 2, 3]) == []
+    assert Sketch.alive == 2  # they wait for page 1
+    monkeypatch.setattr(writer.Book, "_write", fail)
+    assert put(book, [1, 4]) == [errno.EIO] * 2
+    gc.collect()
+    assert Sketch.alive == 0
+    assert list(book.output.parent.iterdir()) == []
+
+
+def test_an_archive_is_let_go_of_with_its_last_page_even_where_it_is_lost(book: OpenBook) -> None:
+    book.output.parent.write_text("in the way of a folder")
+    *rest, last = book.archive.pages
+    put(book, list(range(len(rest))))
+    assert not book.complete
+    assert book.archive.read(last).data == b"page"
+    put(book, [len(rest)])
+    assert book.complete
+    with pytest.raises(InputError, match="closed"):
+        book.archive.read(last)
+    book.abort()
