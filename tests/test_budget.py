@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -72,26 +76,39 @@ def test_what_is_broken_needs_its_bytes_alone(data: bytes) -> None:
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "raw TIFF", "PPM"])
 def test_what_is_over_the_limit_of_pixels_is_left_to_the_decoder(form: str) -> None:
     file = File("a", bomb(form))
+    budget = Budget(64 * MIB)
     with pytest.raises(InputError, match=r"^a: needs some \d+ MiB .* 64 together; raise --memory"):
-        Budget(64 * MIB).check(file, PNG)
-    Budget(64 * MIB, max_pixels=10**8).check(file, PNG)
-    assert needed(file, PNG, 10**8) == len(file.data)
+        budget.check("a", budget.needed(file, PNG))
+    assert Budget(64 * MIB, max_pixels=10**8).needed(file, PNG) == len(file.data)
 
 
-def test_a_large_one_is_not_passed_by_for_ever() -> None:
-    budget, order = Budget(4 * PIXELS * PER_PIXEL["luma"]), list[str]()
+def test_a_budget_without_a_size_has_room_for_all() -> None:
+    budget = Budget()
+    assert budget.check("a", 10**15) == 10**15
+    with budget.hold(10**15, lambda: 10**16), budget.hold(10**15, lambda: 10**16):
+        pass
 
-    def work(name: str, count: int) -> None:
-        with budget.hold([GRAY] * count, PNG):
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.001)
+    assert condition()
+
+
+@pytest.mark.parametrize("size", [0, 300])
+def test_a_large_one_is_not_passed_by_for_ever(size: int) -> None:
+    budget, order = Budget(400), list[str]()
+
+    def work(name: str, size: int, need: int) -> None:
+        with budget.hold(size, lambda: need):
             order.append(name)
 
-    with budget.hold([GRAY], PNG):
-        threads = [threading.Thread(target=work, args=("large", 4))]
+    with budget.hold(1, lambda: 101):
+        threads = [threading.Thread(target=work, args=("large", size, 400))]
         threads[0].start()
-        until = time.monotonic() + 60
-        while not budget._turn.locked() and time.monotonic() < until:
-            time.sleep(0.001)
-        threads += [threading.Thread(target=work, args=(str(i), 1)) for i in range(3)]
+        until(budget._turn.locked)
+        threads += [threading.Thread(target=work, args=(str(i), 1, 100)) for i in range(3)]
         for thread in threads[1:]:
             thread.start()
         time.sleep(0.05)
@@ -100,3 +117,90 @@ def test_a_large_one_is_not_passed_by_for_ever() -> None:
         thread.join()
     assert order[0] == "large"
     assert sorted(order[1:]) == ["0", "1", "2"]
+    assert budget._free == 400
+
+
+def test_large_files_wait_for_room_before_they_are_read() -> None:
+    budget, read, go_on = Budget(1000), list[str](), threading.Event()
+
+    def work(name: str) -> None:
+        def load() -> int:
+            read.append(name)
+            return 900
+
+        with budget.hold(500, load):
+            assert go_on.wait(60)
+
+    threads = [threading.Thread(target=work, args=(str(i),)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    until(lambda: bool(read))
+    time.sleep(0.05)
+    assert len(read) == 1
+    assert budget._free == 100
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert sorted(read) == ["0", "1", "2"]
+    assert budget._free == 1000
+
+
+def test_small_files_are_read_without_waiting() -> None:
+    budget = Budget(1000)
+    with budget.hold(1, lambda: 1000):
+        read = threading.Event()
+
+        def load() -> int:
+            read.set()
+            return 10
+
+        def work() -> None:
+            with budget.hold(1, load):
+                pass
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert read.wait(60)
+        time.sleep(0.05)
+        assert thread.is_alive()
+    thread.join()
+    assert budget._free == 1000
+
+
+def test_a_file_that_turns_out_to_need_less_gives_the_rest_back() -> None:
+    budget = Budget(1000)
+    with budget.hold(800, lambda: 10):
+        assert budget._free == 990
+    assert budget._free == 1000
+
+
+@pytest.mark.parametrize("size", [0, 800])
+def test_what_breaks_while_it_is_read_holds_nothing(size: int) -> None:
+    def load() -> int:
+        raise KeyboardInterrupt
+
+    budget = Budget(1000)
+    with pytest.raises(KeyboardInterrupt), budget.hold(size, load):
+        pass
+    assert budget._free == 1000
+    assert not budget._turn.locked()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_large_blocks_go_back_to_the_system() -> None:
+    script = (
+        "import sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from sketchify_rt.batch import budget\n"
+        "if sys.argv[1:]: budget.return_large_blocks()\n"
+        "np.ones(32 * 2**20 - 8192, np.uint8)\n"  # from now on glibc keeps as much
+        "before = np.ones(24 * 2**20, np.uint8)\n"
+        "wall = bytes(2**16)\n"
+        "del before\n"
+        "print(int(Path('/proc/self/statm').read_text().split()[1]) * 4096)\n"
+    )
+    kept, returned = (
+        int(subprocess.check_output([sys.executable, "-c", script, *arguments]))
+        for arguments in ((), ("1",))
+    )
+    assert kept - returned > 16 * 2**20

@@ -4,6 +4,7 @@ import importlib
 import io
 import itertools
 import random
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -134,6 +135,33 @@ def test_pages_are_named_so_that_they_sort(put, count: int, first: str) -> None:
     labels = [pdf.label(number) for number in range(count)]
     assert labels == sorted(labels)
     assert abs(int(pdf.render(count - 1, 72)[4, 4]) - 20 * (count - 1)) <= 2
+
+
+def test_drawing_takes_the_memory_that_was_told(put, tmp_path: Path) -> None:
+    path = put(one_page(RED, box=b"0 0 720 720"))
+    told = Pdf(path).size(0, 301)
+    assert told == 3010 * 3010 * 4
+    script = (
+        "import re, sys\n"
+        "from pathlib import Path\n"
+        "from sketchify_rt.batch.pdf import Pdf\n"
+        "status = Path('/proc/self/status')\n"
+        "peak = lambda: 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', status.read_text())[1])\n"
+        "pdf = Pdf(Path(sys.argv[1]))\n"
+        "pdf.render(0, 30)\n"
+        "before = peak()\n"
+        "pdf.render(0, 301)\n"
+        "print(peak() - before)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True)
+    assert 0.9 * told < int(ran.stdout) < 1.1 * told + 4 * 2**20, ran.stderr
+
+
+def test_what_is_not_drawn_takes_no_memory(put) -> None:
+    small = Pdf(put(one_page(RED)), max_pixels=9)
+    assert small.size(0, 72) == small.size(1, 72) == 0
+    small.close()
+    assert small.size(0, 1) == 0
 
 
 def test_a_page_that_is_too_large_is_refused_by_name(put) -> None:

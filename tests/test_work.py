@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import zipfile
@@ -183,3 +184,16 @@ def test_pages_of_a_pdf_become_pictures() -> None:
     Path("none.pdf").write_text("no PDF")
     report, _ = convert("none.pdf")
     assert list(reasons(report)) == ["none.pdf"]
+
+
+@pytest.mark.parametrize("unpack", [False, True])
+def test_tasks_tell_how_much_memory_reading_takes(unpack: bool) -> None:
+    Path("a.jpg").write_bytes(b"12345")
+    comic("b.cbz")
+    PIL.Image.new("L", (72, 36)).save("c.pdf", resolution=72)
+    root = Path("out")
+    to = Output(Folder(root, "png", "refuse", lambda path: False), Journal(None, root, {}))
+    with contextlib.closing(Work(Sources(["a.jpg", "b.cbz", "c.pdf"], root), to, unpack)) as work:
+        sizes = [task.size() for task in work if task.wanted()]
+    stored = [2 * len(f"of {name}") for name in ("p10.jpg", "p2.jpg")]
+    assert sizes == [5, *stored, 200 * 100 * 4]

@@ -104,6 +104,15 @@ class Pdf:
         """Name of a page, counted from 0: "page-001" for the first of 100 to 999."""
         return f"page-{index + 1:0{len(str(len(self)))}}"
 
+    def size(self, index: int, dpi: int = 200) -> int:
+        """Bytes of memory that `render` takes, colour and luma; 0 where it refuses."""
+        with _lock, contextlib.suppress(pdfium.PdfiumError, InputError, DecodeError):
+            if self._document is not None:
+                width, height = map(float, self._document.get_page_size(index))
+                scale = self._scale("", (width, height), dpi)
+                return 4 * math.ceil(width * scale) * math.ceil(height * scale)
+        return 0
+
     def render(self, index: int, dpi: int = 200) -> Gray:
         """A page, counted from 0, upright on white with its annotations, as luma (H, W).
 

@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -59,7 +58,7 @@ class Care:
     the engine, in a process that may break; debug: tell unforeseen errors with their traceback.
     """
 
-    budget: Budget | None = None
+    budget: Budget = field(default_factory=Budget)  # without a bound
     decode: Callable[[Loaded], Loaded] | None = None
     debug: bool = False
 
@@ -200,29 +199,43 @@ def _carry(engine: Engine, batch: list[Task], encoding: Encoding, care: Care) ->
         outcome = Outcome(task.index, task.source, task.output, status, reason, full, seconds)
         outcomes.append(outcome)
 
-    tasks: list[Task] = []
-    images: list[Loaded] = []
+    wanted: list[Task] = []
+    size = 0
     for task in batch:
         try:
             if not task.wanted():
                 end(task, "skipped")
                 continue
-            image = task.read()
-            if care.budget:
-                care.budget.check(image, encoding)
+            size += care.budget.check(task.source, task.size())
+            wanted.append(task)
         except Exception as error:
             end(task, "failed", error)
-        else:
-            tasks.append(task)
-            images.append(image)
-    for task, result in zip(tasks, _convert(engine, images, encoding, care), strict=True):
-        try:
-            if isinstance(result, Exception):
-                raise result
-            task.write(result, (time.perf_counter() - begun) / len(batch))
-            end(task, "converted")
-        except Exception as error:
-            end(task, "failed", error)
+
+    tasks: list[Task] = []
+    images: list[Loaded] = []
+
+    def read() -> int:
+        need = 0
+        for task in wanted:
+            try:
+                image = task.read()
+                need += care.budget.check(task.source, care.budget.needed(image, encoding))
+            except Exception as error:
+                end(task, "failed", error)
+            else:
+                tasks.append(task)
+                images.append(image)
+        return need
+
+    with care.budget.hold(size, read):
+        for task, result in zip(tasks, _convert(engine, images, encoding, care), strict=True):
+            try:
+                if isinstance(result, Exception):
+                    raise result
+                task.write(result, (time.perf_counter() - begun) / len(batch))
+                end(task, "converted")
+            except Exception as error:
+                end(task, "failed", error)
     return outcomes
 
 
@@ -232,18 +245,17 @@ def _convert(
     if not images:
         return ()
     results: list[bytes | Exception | None] = [None] * len(images)
-    with care.budget.hold(images, encoding) if care.budget else nullcontext():
-        if care.decode:
-            for place, image in enumerate(images):
-                try:
-                    images[place] = care.decode(image)
-                except Exception as error:
-                    results[place] = bare(error)
-        good = [place for place, result in enumerate(results) if result is None]
-        try:
-            done = engine.convert_batch([images[place] for place in good], encoding)
-        except Exception as error:
-            done = [error] * len(good)
+    if care.decode:
+        for place, image in enumerate(images):
+            try:
+                images[place] = care.decode(image)
+            except Exception as error:
+                results[place] = bare(error)
+    good = [place for place, result in enumerate(results) if result is None]
+    try:
+        done = engine.convert_batch([images[place] for place in good], encoding)
+    except Exception as error:
+        done = [error] * len(good)
     for place, result in zip(good, done, strict=True):
         results[place] = result
     return [result for result in results if result is not None]

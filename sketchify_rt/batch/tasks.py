@@ -35,6 +35,9 @@ class Task(Protocol):
     def wanted(self) -> bool:
         """Whether its result is to be made; raises where it must not be, or cannot be known."""
 
+    def size(self) -> int:
+        """Bytes of memory that `read` takes. Raises InputError."""
+
     def read(self) -> Loaded:
         """The image, decoded only where it is no file of its own. Raises InputError."""
 
@@ -50,7 +53,7 @@ class FileTask:
     """An image that becomes a file in the output folder.
 
     stem: of the result, below that folder, without its ending; page: label of a page in the file
-    `path`, or ""; load: reads it, the file itself if None.
+    `path`, or ""; load: reads it, and takes as many bytes as `weigh` says, the file itself if None.
     """
 
     index: int
@@ -59,6 +62,7 @@ class FileTask:
     to: Output
     page: str = ""
     load: Callable[[], Loaded] | None = None
+    weigh: Callable[[], int] | None = None
     output: Path | None = None
     _origin: Origin | None = field(default=None, repr=False)
 
@@ -73,6 +77,12 @@ class FileTask:
         # Before it is read: a change meanwhile is one that the next run sees.
         self._origin = origin(self.path, self.page)
         return self.to.wants(self._origin, self.output)
+
+    def size(self) -> int:
+        """Of the file, or what `weigh` gives."""
+        if self.weigh is not None:
+            return self.weigh()
+        return self._origin.size if self._origin else 0
 
     def read(self) -> Loaded:
         """The bytes of the file, or what `load` gives."""
@@ -109,6 +119,10 @@ class Settled:
             raise self.error
         return False
 
+    def size(self) -> int:
+        """Never asked for."""
+        raise NotImplementedError
+
     def read(self) -> Loaded:
         """Never asked for."""
         raise NotImplementedError
@@ -142,6 +156,10 @@ class PageTask:
     def wanted(self) -> bool:
         """The archive is, else it would not have been opened."""
         return True
+
+    def size(self) -> int:
+        """Of the page, packed and unpacked."""
+        return self.book.archive.size(self.page)
 
     def read(self) -> Loaded:
         """The bytes of the page."""

@@ -76,6 +76,7 @@ class Work:
                     self.to,
                     page.name,
                     functools.partial(archive.read, page),
+                    functools.partial(archive.size, page),
                 )
                 for page in archive.pages
             ]
@@ -99,6 +100,7 @@ class Work:
                 self.to,
                 pdf.label(number),
                 functools.partial(pdf.render, number, self.dpi),
+                functools.partial(pdf.size, number, self.dpi),
             )
             for number in range(len(pdf))
         ]

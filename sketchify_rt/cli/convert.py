@@ -384,12 +384,13 @@ def command(
             diary.open()
             stack.callback(diary.close)
             here = cluster is None or cluster.local
+            budget.return_large_blocks()
             care = Care(
                 budget.Budget(
                     memory * budget.MIB if memory else budget.total_memory() // 2, chosen.max_pixels
                 )
                 if memory or here
-                else None,
+                else budget.Budget(),
                 stack.enter_context(_decoders(chosen, encoding, timeout)) if isolate else None,
                 debug,
             )

@@ -89,6 +89,10 @@ class Archive:
                 stems[page.index] = job.stem
         return stems
 
+    def size(self, page: Page) -> int:
+        """Bytes of memory that `read` takes, 0 where it refuses."""
+        return 0 if _why_unread(page.info) else page.info.compress_size + page.info.file_size
+
     def read(self, page: Page) -> File:
         """The image file, named "book.cbz/page 01.jpg".
 
