@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sketchify_rt.batch import sinks
+from sketchify_rt.batch import parts
 from sketchify_rt.batch.sinks import Folder, whole, write
 from sketchify_rt.errors import OutputError
 
@@ -64,18 +67,29 @@ def test_a_write_cut_short_leaves_the_old_file_and_nothing_else(tmp_path: Path) 
     assert everything(tmp_path) == ["a.png"]
 
 
+# As on file systems that know no files without a name.
+ALL_NAMED = """
+import errno, os
+from sketchify_rt.batch import parts
+opened = parts._open
+def refuse(path, how):
+    if how == os.O_TMPFILE and path.exists():
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+    return opened(path, how)
+parts._open = refuse
+"""
+
+
+@pytest.fixture
+def all_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "_open", parts._open)  # to be put back
+    exec(ALL_NAMED, {})
+
+
 @pytest.fixture(params=[True, False], ids=["unnamed", "named"])
-def unnamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """File systems that know files without a name, and others."""
+def unnamed(request: pytest.FixtureRequest) -> bool:
     if not request.param:
-        opened = sinks._open
-
-        def refuse(path: Path, how: int) -> object:
-            if how == os.O_TMPFILE and path.exists():
-                raise OSError(errno.EOPNOTSUPP, "Operation not supported")
-            return opened(path, how)
-
-        monkeypatch.setattr(sinks, "_open", refuse)
+        request.getfixturevalue("all_named")
     return bool(request.param)
 
 
@@ -148,16 +162,143 @@ def test_opening_makes_the_folder_and_leaves_no_trace_in_it(tmp_path: Path) -> N
 
 
 def test_opening_leaves_no_trace_when_interrupted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, all_named: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(part: Path) -> None:
-        part.touch()
+    def interrupt(number: int) -> None:
+        assert len(everything(tmp_path)) == 1
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sinks, "_create", interrupt)
+    monkeypatch.setattr(os, "dup", interrupt)
     with pytest.raises(KeyboardInterrupt):
         Folder(tmp_path, "png").open()
     assert everything(tmp_path) == []
+
+
+def killed(code: str, folder: Path) -> None:
+    """Run Python code that tells when it is to be killed."""
+    code = f"import time; from pathlib import Path{ALL_NAMED}{code}"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "now\n"
+        process.kill()
+
+
+def test_what_sigkill_leaves_goes_when_the_file_is_made_again(
+    tmp_path: Path, all_named: None
+) -> None:
+    half = """
+from sketchify_rt.batch.sinks import whole
+with whole(Path("a.png")) as file:
+    file.write(b"half of a very long file")
+    file.flush()
+    print("now", flush=True)
+    time.sleep(60)
+"""
+    for _ in range(2):
+        killed(half, tmp_path)
+        assert len(everything(tmp_path)) == 1
+        assert everything(tmp_path)[0].endswith(".part")
+    write(tmp_path / "b.png", b"other")
+    assert len(everything(tmp_path)) == 2  # it is not of that file
+    write(tmp_path / "a.png", b"whole")
+    assert everything(tmp_path) == ["a.png", "b.png"]
+    assert (tmp_path / "a.png").read_bytes() == b"whole"
+
+
+def test_what_sigkill_leaves_of_a_replacement_goes_as_well(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", b"old")
+    replacement = """
+from sketchify_rt.batch.sinks import write
+parts._open = opened
+def stop(*_):
+    print("now", flush=True)
+    time.sleep(60)
+Path.replace = stop
+write(Path("a.png"), b"new")
+"""
+    killed(replacement, tmp_path)
+    assert len(everything(tmp_path)) == 2
+    write(tmp_path / "a.png", b"newest")
+    assert everything(tmp_path) == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == b"newest"
+
+
+def test_a_part_that_another_is_at_is_left_alone(tmp_path: Path, unnamed: bool) -> None:
+    path = tmp_path / "a.png"
+    with whole(path) as first:
+        first.write(b"first")
+        with whole(path) as second:
+            second.write(b"second")
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first"
+    assert everything(tmp_path) == ["a.png"]
+
+
+def test_processes_that_make_the_same_file_never_mix(tmp_path: Path, unnamed: bool) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+{"" if unnamed else ALL_NAMED}
+from sketchify_rt.batch.sinks import write
+for number in range(150):
+    write(Path("a.png"), sys.argv[1].encode() * (1000 + number))
+"""
+    path = tmp_path / "a.png"
+    write(path, b"0" * 1000)
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, name], cwd=tmp_path) for name in "1234"
+    ]
+    seen = set()
+    while any(process.poll() is None for process in running):
+        data = path.read_bytes()
+        assert len(data) >= 1000
+        assert data == data[:1] * len(data)
+        seen.add(data[:1])
+    assert [process.returncode for process in running] == [0] * 4
+    assert len(seen) > 1
+    assert len(path.read_bytes()) == 1149
+    assert everything(tmp_path) == ["a.png"]
+
+
+def test_a_part_that_another_began_meanwhile_is_left_alone(
+    tmp_path: Path, all_named: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with whole(tmp_path / "a.png"):
+        (name,) = tmp_path.iterdir()
+    name.write_bytes(b"left by a killed process")
+    lock = fcntl.flock
+
+    def late(number: int, how: int) -> None:
+        if not (tmp_path / "taken").exists():
+            name.rename(tmp_path / "taken")
+            name.write_bytes(b"of another process")
+        lock(number, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    write(tmp_path / "a.png", b"x")
+    assert (tmp_path / "a.png").read_bytes() == b"x"
+    assert name.read_bytes() == b"of another process"
+
+
+def test_where_there_are_no_locks_no_part_is_taken_for_one_that_was_left(
+    tmp_path: Path, all_named: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    test_a_part_that_another_is_at_is_left_alone(tmp_path, unnamed=False)
+
+
+def test_a_link_in_the_place_of_a_part_is_not_followed(tmp_path: Path, all_named: None) -> None:
+    (tmp_path / "mine").write_bytes(b"mine")
+    with whole(tmp_path / "a.png"):
+        (name,) = {*everything(tmp_path)} - {"mine"}
+    (tmp_path / name).symlink_to("mine")
+    write(tmp_path / "a.png", b"x")
+    assert (tmp_path / "mine").read_bytes() == b"mine"
+    assert (tmp_path / "a.png").read_bytes() == b"x"
 
 
 def test_what_exists_is_refused_skipped_or_replaced(tmp_path: Path) -> None:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from sketchify_rt.batch.parts import Seal, part
 from sketchify_rt.errors import OutputError
 from sketchify_rt.options import Format
 
 Existing = Literal["refuse", "overwrite", "skip"]
 
-# What file systems say that know no files without a name, as NFS.
-_NO_UNNAMED = frozenset({errno.EISDIR, errno.EOPNOTSUPP, errno.EINVAL})
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REMEDIES = {
     errno.ENOSPC: "make room there or choose another output folder",
@@ -35,77 +31,27 @@ _REMEDIES = {
 }
 
 
-Seal = Callable[[os.stat_result], None]
-
-
-def _nothing(_: object) -> None:
-    return None
-
-
 @contextmanager
-def whole(path: Path, seal: Seal = _nothing) -> Iterator[BinaryIO]:
+def whole(path: Path, seal: Seal = lambda status: None) -> Iterator[BinaryIO]:
     """A file to write to, which becomes `path` at the end of the `with`, or never was.
 
     Readers, and whoever comes after an interruption, see the old file or the new one, never a
     part: until then the file has no name at all, so that even SIGKILL leaves nothing behind. Where
-    the file system does not know such files, it is a hidden one in the same folder. Folders above
-    `path` are made. seal: told of the file when it is complete, before it gets its name; what it
-    raises undoes it.
+    the file system does not know such files, and for the instant in which it takes the place of an
+    old one, it is a hidden one in the same folder; what SIGKILL leaves of that goes when the same
+    file is made again. Folders above `path` are made. seal: told of the file when it is complete,
+    before it gets its name; what it raises undoes it.
     Raises OutputError, with `errno` set, which names the file, what is wrong and what to do.
 
     There is no fsync: it takes 4 to 7 ms a page (ext4 on a virtual disk), as long as the whole
     of the classic filters, to guard against a power cut alone. What a power cut leaves behind is
     an empty file, which `Folder` does not take for a result.
     """
-    # The name has a fixed length: one made from a name of 255 bytes would be too long.
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with _create(part) as file:
-            yield file
-            file.flush()
-            seal(os.fstat(file.fileno()))
-            if not part.exists():
-                _give_name(file, path, part)
-        if part.exists():
-            part.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        if isinstance(error, OSError) and not isinstance(error, OutputError):
-            raise explained(path, error) from error
-        raise
+    with _explaining(path), part(path, seal) as file:
+        yield file
 
 
-def _create(part: Path) -> BinaryIO:
-    """A file without a name in the folder of `part`, or else of that name."""
-    try:
-        return _open(part.parent, os.O_TMPFILE)
-    except FileNotFoundError:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        return _create(part)
-    except OSError as error:
-        if error.errno not in _NO_UNNAMED:
-            raise
-        return _open(part, os.O_CREAT | os.O_EXCL)
-
-
-def _open(path: Path, how: int) -> BinaryIO:
-    # Mode 0666 less the umask, as for any file; those of the tempfile module would be 0600.
-    return open(os.open(path, os.O_RDWR | os.O_CLOEXEC | how, 0o666), "wb")  # noqa: PTH123
-
-
-def _give_name(file: BinaryIO, path: Path, part: Path) -> None:
-    for name in (path, part):  # there is no call that puts it in the place of another file
-        try:
-            # That of an open file is a link, followed only if a folder is given, not looked at.
-            number = file.fileno()
-            os.link(f"/proc/self/fd/{number}", name, src_dir_fd=number)
-            return
-        except FileExistsError:
-            continue
-
-
-def write(path: Path, data: bytes, seal: Seal = _nothing) -> None:
+def write(path: Path, data: bytes, seal: Seal = lambda status: None) -> None:
     """Write `data` to `path` as `whole` does."""
     with whole(path, seal) as file:
         file.write(data)
@@ -117,6 +63,20 @@ def explained(path: Path, error: OSError, what: str = "cannot be written") -> Ou
     result = OutputError(f"{path}: {what}: {error.strerror}; {remedy}")
     result.errno = error.errno
     return result
+
+
+@contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise explained(path, error) from error
+
+
+class _GivenUpError(Exception):
+    """So that a file does not get its name."""
 
 
 def _unprotected(_: Path) -> bool:
@@ -138,14 +98,8 @@ class Folder:
 
     def open(self) -> None:
         """Create the folder and prove that files can be made in it; OutputError if not."""
-        probe = self.root / f".{secrets.token_hex(8)}.part"
-        try:
-            _create(probe).close()
-        except OSError as error:
-            raise explained(self.root, error) from error
-        finally:
-            with contextlib.suppress(OSError):
-                probe.unlink()
+        with _explaining(self.root), suppress(_GivenUpError), part(self.root / "probe"):
+            raise _GivenUpError
 
     def place(self, name: str) -> Path:
         """Path of the result of that name; OutputError where it is an input."""

@@ -16,7 +16,8 @@ from isal import isal_zlib
 
 from sketchify_rt.batch.archives.directory import UTF_8, Member, Page
 from sketchify_rt.batch.archives.reader import ENCRYPTED, Archive
-from sketchify_rt.batch.sinks import Seal, whole
+from sketchify_rt.batch.parts import Seal
+from sketchify_rt.batch.sinks import whole
 from sketchify_rt.errors import OutputError, SketchifyError
 from sketchify_rt.options import Format
 

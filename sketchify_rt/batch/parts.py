@@ -1,0 +1,146 @@
+"""A file from its first byte until it gets its name."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+T = TypeVar("T")
+Seal = Callable[[os.stat_result], None]
+
+# What file systems say that know no files without a name, as NFS.
+_NO_UNNAMED = frozenset({errno.EISDIR, errno.EOPNOTSUPP, errno.EINVAL})
+
+
+@contextmanager
+def part(path: Path, seal: Seal = lambda status: None) -> Iterator[BinaryIO]:
+    """A file to write to, which becomes `path` at the end, see `sinks.whole`. Raises OSError."""
+    number = _open_unnamed(path.parent)
+    with _hidden(path, seal) if number is None else _unnamed(number, path, seal) as file:
+        yield file
+
+
+@contextmanager
+def _unnamed(number: int, path: Path, seal: Seal) -> Iterator[BinaryIO]:
+    with open(number, "wb") as file:
+        yield file
+        file.flush()
+        seal(os.fstat(number))
+        try:
+            _link(number, path)
+        except FileExistsError:  # there is no call that puts it in the place of another file
+            _lock(number)
+            _, name = _claim(path, functools.partial(_link, number))
+            with _removed_else(name):
+                name.replace(path)
+
+
+@contextmanager
+def _hidden(path: Path, seal: Seal) -> Iterator[BinaryIO]:
+    number, name = _claim(path, _create)
+    try:
+        with _removed_else(name):
+            # Closed before it gets its name, since NFS tells of a full disk no sooner; and yet
+            # locked, lest another process take it for one that a killed process left.
+            with open(os.dup(number), "wb") as file:  # noqa: PTH123
+                yield file
+                file.flush()
+                seal(os.fstat(number))
+            name.replace(path)
+    finally:
+        os.close(number)
+
+
+@contextmanager
+def _removed_else(name: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            name.unlink()
+        raise
+
+
+def _claim(path: Path, make: Callable[[Path], T]) -> tuple[T, Path]:
+    """What `make` makes of a hidden name beside `path`, which no other process has.
+
+    It hangs on the name of `path`: who makes the same file anew, after having been killed, first
+    removes what is left of it. While another process makes the same file, the name is random.
+    """
+    # Of a fixed length: one made from a name of 255 bytes would be too long.
+    digest = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()
+    with contextlib.suppress(OSError):
+        _clear(name := path.with_name(f".{digest}.part"))
+        return make(name), name
+    name = path.with_name(f".{secrets.token_hex(8)}.part")
+    return make(name), name
+
+
+def _clear(name: Path) -> None:
+    """Remove what a killed process left. Raises OSError where another may be at it."""
+    try:
+        number = _open(name, os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _check(number, name)
+        name.unlink()
+    finally:
+        os.close(number)
+
+
+def _create(name: Path) -> int:
+    """Make a file of that name, locked. Raises OSError."""
+    number = _open(name, os.O_CREAT | os.O_EXCL)
+    try:
+        _lock(number)
+        _check(number, name)
+    except BaseException:
+        os.close(number)
+        raise
+    return number
+
+
+def _lock(number: int) -> None:
+    """Lock a file of this process's own; others have it for as long as `_clear` takes."""
+    with contextlib.suppress(OSError):  # no locks: then none is ever removed
+        fcntl.flock(number, fcntl.LOCK_EX)
+
+
+def _check(number: int, name: Path) -> None:
+    """Raises OSError where the file has lost its name since it was opened."""
+    if not os.path.samestat(os.fstat(number), name.lstat()):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(name))
+
+
+def _link(number: int, name: Path) -> None:
+    # That of an open file is a link, followed only if a folder is given, not looked at.
+    os.link(f"/proc/self/fd/{number}", name, src_dir_fd=number)
+
+
+def _open_unnamed(folder: Path) -> int | None:
+    """A file without a name in the folder, which is made; None where there are no such files."""
+    try:
+        return _open(folder, os.O_TMPFILE)
+    except FileNotFoundError:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _open_unnamed(folder)
+    except OSError as error:
+        if error.errno not in _NO_UNNAMED:
+            raise
+        return None
+
+
+def _open(path: Path, how: int) -> int:
+    # Mode 0666 less the umask, as for any file; those of the tempfile module would be 0600.
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC | how, 0o666)
