@@ -475,6 +475,20 @@ def test_what_failed_is_tried_again_if_asked_for(here: Path) -> None:
     assert (result.exit_code, result.stderr) == (1, "in/b.jpg: the file is cut short\n")
 
 
+def test_a_picture_over_the_limit_is_tried_again_with_a_higher_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("a.png", np.full((8, 8), 90, np.uint8))
+    line = ["a.png", "-o", "out", "--mode", "binary", "--max-pixels"]
+    for again in ("", " (so it was before"):
+        result = call(*line, "63")
+        assert result.exit_code == 1
+        assert f"over the limit of 63; raise max_pixels to read it{again}" in result.stderr
+    assert call(*line, "64").exit_code == 0
+    assert visible("out") == [Path("out/a.png")]
+
+
 def test_without_a_journal_nothing_is_known(here: Path) -> None:
     make(a="1")
     for _ in range(2):

@@ -14,8 +14,8 @@ from sketchify_rt.batch.sinks import Existing, Folder, write
 from sketchify_rt.errors import OutputError
 
 
-def opened(root: Path, settings: object = "x") -> Journal:
-    journal = Journal(root / NAME, root, {"all": settings})
+def opened(root: Path, settings: object = "x", limit: int = 9) -> Journal:
+    journal = Journal(root / NAME, root, {"all": settings}, {"max_pixels": limit})
     journal.open()
     return journal
 
@@ -216,6 +216,36 @@ def test_what_failed_before_is_told_again_tried_again_or_passed_over(tmp_path: P
     assert Output(folder, journal, retry=True).wants(bad, path)
     assert not Output(folder, journal, failed_before="skip").wants(bad, path)
     assert Output(folder, opened(tmp_path, "other settings")).wants(bad, path)
+
+
+def test_what_failed_within_other_limits_is_tried_again(tmp_path: Path) -> None:
+    large, path = source(tmp_path / "large.jpg"), tmp_path / "large.png"
+    opened(tmp_path).failed(large, "has 10 pixels", True, 0)
+    folder = Folder(tmp_path, "png")
+    with pytest.raises(FailedBefore, match="has 10 pixels"):
+        Output(folder, opened(tmp_path)).wants(large, path)
+    raised = opened(tmp_path, limit=10)
+    assert Output(folder, raised).wants(large, path)
+    raised.failed(large, "is cut short", True, 0)
+    for journal in (raised, opened(tmp_path, limit=10)):
+        with pytest.raises(FailedBefore, match="is cut short"):
+            Output(folder, journal).wants(large, path)
+
+
+@pytest.mark.parametrize("limit", [9, 10])
+def test_what_is_tried_again_takes_no_other_files_place(tmp_path: Path, limit: int) -> None:
+    bad, path = source(tmp_path / "bad.jpg"), tmp_path / "bad.png"
+    journal = opened(tmp_path)
+    journal.failed(bad, "is truncated", True, 0)
+    write(path, b"a picture of mine")
+    again = opened(tmp_path, limit=limit)
+    with pytest.raises(OutputError, match="exists already"):
+        Output(Folder(tmp_path, "png"), again, retry=limit == 9).wants(bad, path)
+    assert not Output(Folder(tmp_path, "png", "skip"), again, retry=True).wants(bad, path)
+    make(again, bad, path)  # as an archive is, some pages of which failed
+    again.failed(bad, "a page is truncated", True, 0)
+    assert Output(Folder(tmp_path, "png"), again, retry=True).wants(bad, path)
+    assert Output(Folder(tmp_path, "png"), opened(tmp_path, limit=11)).wants(bad, path)
 
 
 def test_a_file_that_changed_a_moment_ago_is_left_alone(tmp_path: Path) -> None:

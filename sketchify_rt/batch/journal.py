@@ -48,19 +48,27 @@ class Journal:
     A million lines take some 200 MB. Thread-safe. Several processes may write to one file.
     """
 
-    def __init__(self, path: Path | None, root: Path, settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        root: Path,
+        settings: dict[str, Any],
+        limits: dict[str, Any] | None = None,
+    ) -> None:
         """Read what is there; lines cut short by a crash are passed over.
 
         path: the file, None for memory alone; root: the output folder, which results are named
-        below; settings: all that the results depend on, JSON values. Raises OutputError where the
-        file cannot be read.
+        below; settings: all that the results depend on, limits: what inputs are refused by and
+        results do not depend on, both JSON values. Raises OutputError where the file cannot be
+        read.
         """
         self._path, self._root = path, root
-        self._settings = settings
+        self._settings, self._limits = settings, limits or {}
         self._digest = _hash(json.dumps(settings, sort_keys=True)).hex()
         self._done: set[bytes] = set()  # input, settings and result
         self._made: set[bytes] = set()  # results
-        self._failed: dict[bytes, str] = {}  # input and settings
+        # By input and settings: the reason, and whether it was within these limits.
+        self._failed: dict[bytes, tuple[str, bool]] = {}
         self._file = -1
         self._torn = False
         if path is not None:
@@ -89,7 +97,7 @@ class Journal:
                 self._done.add(key + made)
                 self._failed.pop(key, None)
             elif told["lasting"]:
-                self._failed[key] = told["reason"]
+                self._failed[key] = told["reason"], told.get("limits") == self._limits
         except (ValueError, KeyError, TypeError, AttributeError):
             return
 
@@ -104,7 +112,13 @@ class Journal:
 
     def failure(self, origin: Origin) -> str | None:
         """Why this input, unchanged and with the same settings, failed for good before."""
-        return self._failed.get(_input(origin, self._digest))
+        failed = self._failed.get(_input(origin, self._digest))
+        return failed and failed[0]
+
+    def failed_within(self, origin: Origin) -> bool:
+        """Whether it failed within these limits, so that it would fail again."""
+        failed = self._failed.get(_input(origin, self._digest))
+        return failed is not None and failed[1]
 
     def _made_at(self, output: Path) -> bytes | None:
         try:
@@ -141,9 +155,14 @@ class Journal:
         Raises OutputError where the line cannot be written.
         """
         if lasting:
-            self._failed[_input(origin, self._digest)] = reason
+            self._failed[_input(origin, self._digest)] = reason, True
         self._append(
-            origin, status="failed", reason=reason, lasting=lasting, seconds=round(seconds, 4)
+            origin,
+            status="failed",
+            reason=reason,
+            lasting=lasting,
+            limits=self._limits,
+            seconds=round(seconds, 4),
         )
 
     def _append(self, origin: Origin, **told: Any) -> None:

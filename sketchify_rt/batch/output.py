@@ -41,20 +41,20 @@ class Output:
         """Whether the result at `path` is to be made, rather than there already.
 
         What a run of the journal made is done once, and anew where the input or the settings have
-        changed; of other files that are there, `Folder.existing` decides.
+        changed; what failed for good is tried anew within other limits; of other files that are
+        there, `Folder.existing` decides.
         Raises FailedBefore, and OutputError where the file may not be replaced.
         """
         if self.settled and time.time() - origin.modified / 1e9 < self.settled:
             return False
         if self.folder.existing == "overwrite":
             return True
-        if reason := self.journal.failure(origin):
-            if self.retry:
-                return True
+        reason = self.journal.failure(origin)
+        if reason and self.journal.failed_within(origin) and not self.retry:
             if self.failed_before == "skip":
                 return False
             raise FailedBefore(f"{reason} (so it was before; --retry-failed tries again)")
-        if self.journal.done(origin, path):
+        if not reason and self.journal.done(origin, path):
             return False
         if self.folder.existing == "refuse" and self.journal.made(path):
             return True

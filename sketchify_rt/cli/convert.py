@@ -364,7 +364,10 @@ def command(
         if not sources.exist:
             raise _Refusal("\n".join(telling.problems(sources)))
         diary = journal.Journal(
-            None if no_journal else output / journal.NAME, output, settings(chosen, encoding, dpi)
+            None if no_journal else output / journal.NAME,
+            output,
+            settings(chosen, encoding, dpi),
+            {"max_pixels": chosen.max_pixels},
         )
         folder = Folder(output, image_format, existing, sources.holds)
         to = Output(folder, diary, retry_failed, settled=min(watch or 0, _SETTLED))
