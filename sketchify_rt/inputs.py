@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,6 +139,7 @@ def _pixels(image: Loaded | SketchifyError) -> int:
 # channels, not compressed at all, are half of it.
 MAX_FILE = 4 * 2**30
 _HEAD = 1024  # bytes that tell what a file is
+_CHUNK = 2**20
 _OTHERS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
@@ -154,10 +156,7 @@ def _read(path: str) -> File:
                 what = _OTHERS.get(stat.S_IFMT(status.st_mode), "no file")
                 raise InputError(f"{path}: is {what}; give a picture file, or its bytes")
             if status.st_size > MAX_FILE:
-                raise InputError(
-                    f"{path}: has {status.st_size / 2**30:.1f} GiB, and a picture file may have "
-                    f"{MAX_FILE / 2**30:.0f}; if it is a picture, reduce it or cut it into parts"
-                )
+                raise _too_large(path, f"{status.st_size / 2**30:.1f}")
             size = status.st_size
             if size > _HEAD:
                 known = containers.identify(file.read(_HEAD)) in containers.READABLE
@@ -169,6 +168,35 @@ def _read(path: str) -> File:
     except (OSError, ValueError) as error:  # ValueError: no name that a file can have
         why = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({why})") from error
+
+
+def read(stream: BinaryIO, name: str) -> File:
+    """The file that a stream without a known end holds; as of a path, no more than its beginning
+    where that is no picture's. name: for messages.
+
+    Raises InputError for more than MAX_FILE bytes, of which one more is read, and for what cannot
+    be read.
+    """
+    from sketchify_rt.codec import containers
+
+    data = io.BytesIO()
+    try:
+        data.write(head := stream.read(_HEAD))
+        if containers.identify(head) in containers.READABLE:
+            while chunk := stream.read(min(_CHUNK, MAX_FILE + 1 - data.tell())):
+                data.write(chunk)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror})") from error
+    if data.tell() > MAX_FILE:
+        raise _too_large(name, f"more than {MAX_FILE / 2**30:.0f}")
+    return File(name, data.getvalue())
+
+
+def _too_large(name: str, size: str) -> InputError:
+    return InputError(
+        f"{name}: has {size} GiB, and a picture file may have {MAX_FILE / 2**30:.0f}; if it is a "
+        "picture, reduce it or cut it into parts"
+    )
 
 
 def _open(path: str, flags: int) -> int:

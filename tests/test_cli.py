@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from sketchify_rt import inputs
 from sketchify_rt.cli import convert, main
 from sketchify_rt.errors import BackendUnavailable, DecodeError
 from sketchify_rt.inputs import File
@@ -576,9 +577,11 @@ def test_one_image_through_the_standard_streams(
 ) -> None:
     class Single(Engine):
         def convert(self, image: object, encoding: Encoding) -> bytes:
-            data = image if isinstance(image, bytes) else Path(str(image)).read_bytes()
+            if not isinstance(image, File):
+                image = File(str(image), Path(str(image)).read_bytes())
+            data = image.data
             if data == b"bad":
-                raise DecodeError("<bytes>", "is cut short")
+                raise DecodeError(image.name, "is cut short")
             return encoding.format.encode() + data
 
     monkeypatch.setattr(convert, "_open", Single)
@@ -590,6 +593,11 @@ def test_one_image_through_the_standard_streams(
     result = CliRunner().invoke(main, line, input=b"bad")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "Error: standard input: is cut short\n"
+    monkeypatch.setattr(inputs, "MAX_FILE", 2000)
+    picture = cv2.imencode(".bmp", np.zeros((64, 64), np.uint8))[1].tobytes()
+    result = CliRunner().invoke(main, line, input=picture)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: standard input: has more than 0 GiB, and a picture")
     for wrong in (["-", "-o", "out"], ["-", "a.jpg", "-o", "-"], ["a.jpg", "a.jpg", "-o", "-"]):
         assert call(*wrong).exit_code == 2
     assert [path.name for path in Path().iterdir()] == ["a.jpg"]

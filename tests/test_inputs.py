@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import socket
 from pathlib import Path
@@ -10,6 +11,7 @@ import PIL.Image
 import pytest
 import torch
 
+from sketchify_rt import inputs
 from sketchify_rt.errors import InputError
 from sketchify_rt.inputs import (
     MAX_FILE,
@@ -19,6 +21,7 @@ from sketchify_rt.inputs import (
     is_pil,
     load,
     on_device,
+    read,
     within,
 )
 from sketchify_rt.options import Encoding
@@ -71,6 +74,49 @@ def test_of_what_begins_like_no_picture_no_more_is_read(tmp_path: Path) -> None:
     with path.open("wb") as disk:
         disk.truncate(MAX_FILE)  # would not fit
     assert load(path) == File(str(path), bytes(1024))
+
+
+class Stream(io.RawIOBase):
+    """Gives the bytes, then zeros without an end; counts what was read."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.given = data, 0
+
+    def read(self, size: int = -1) -> bytes:
+        assert size >= 0
+        data = self.data[self.given :][:size].ljust(size, b"\0")
+        self.given += size
+        return data
+
+
+@pytest.mark.parametrize("size", [0, 1, 1023, 1024, 1025, 5000])
+def test_a_stream_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(inputs, "MAX_FILE", 5000)
+    monkeypatch.setattr(inputs, "_CHUNK", 100)
+    data = (file("png", 9, 9).data + bytes(5000))[:size]
+    assert read(io.BytesIO(data), "pipe") == File("pipe", data)
+
+
+def test_of_a_stream_no_more_is_read_than_a_picture_may_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inputs, "MAX_FILE", 3000)
+    monkeypatch.setattr(inputs, "_CHUNK", 1000)
+    picture = Stream(file("png", 9, 9).data)
+    with pytest.raises(InputError, match=r"^pipe: has more than 0 GiB, and a picture .* reduce it"):
+        read(picture, "pipe")  # type: ignore[arg-type]
+    assert picture.given == inputs.MAX_FILE + 1
+    other = Stream(b"no picture")
+    assert len(read(other, "pipe").data) == other.given == 1024  # type: ignore[arg-type]
+
+
+def test_a_stream_that_breaks_is_told() -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    with pytest.raises(InputError, match=r"^pipe: cannot be read \(Input/output error\)"):
+        read(Broken(), "pipe")
 
 
 def test_pixels_of_the_host_become_luma() -> None:

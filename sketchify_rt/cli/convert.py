@@ -463,14 +463,15 @@ def _pipe(names: list[str], output: Path, options: Options, encoding: Encoding) 
     """One image to standard output, from standard input where it is called -."""
     if len(names) != 1 or str(output) != "-":
         raise click.UsageError("- is for one image: convert - -o -, or convert FILE -o -")
-    standard = names[0] == "-"
-    source: str | bytes = sys.stdin.buffer.read() if standard else names[0]
+    from sketchify_rt import inputs
+
     with _open(options) as engine:
         try:
+            name = names[0]
+            source = inputs.read(sys.stdin.buffer, "standard input") if name == "-" else name
             data = engine.convert(source, encoding)
         except SketchifyError as error:
-            told = str(error).replace("<bytes>", "standard input", 1)
-            raise click.ClickException(told) from error
+            raise click.ClickException(str(error)) from error
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
