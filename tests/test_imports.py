@@ -28,7 +28,7 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 # Where each heavy dependency may be imported: files, or whole folders.
 HEAVY = {
-    "cv2": {"codec", "image.py", "cli/convert.py", "cluster.py"},  # these to bound its threads
+    "cv2": {"codec", "image.py", "cli/convert.py", "cluster/actor.py"},  # these to bound its threads
     "PIL": {"codec", "engine.py", "inputs.py"},
     "openvino": {"runtime/openvino.py"},
     "torch": {
@@ -55,8 +55,8 @@ HEAVY = {
     "tensorrt": {"runtime/tensorrt_log.py"},
     "av": {f"batch/video/{name}.py" for name in ("__init__", "reader", "writer")},
     "pypdfium2": {"batch/pdf.py"},
-    "ray": {"cluster.py"},
-    "pyarrow": {"cluster.py"},
+    "ray": {"cluster/connect.py"},
+    "pyarrow": {"cluster/dataset.py"},
     "tqdm": {"cli"},
     "click": {"cli"},
 }
@@ -145,7 +145,7 @@ print(seconds, *(heavy & set(sys.modules)))
 def test_the_engine_and_the_command_line_open_no_backend() -> None:
     code = """
 import sys
-import sketchify_rt.engine, sketchify_rt.cli
+import sketchify_rt.engine, sketchify_rt.cli.verbs
 print(*({"torch", "openvino", "cv2", "PIL"} & set(sys.modules)))
 """
     assert run(code) == ""
@@ -154,9 +154,9 @@ print(*({"torch", "openvino", "cv2", "PIL"} & set(sys.modules)))
 def test_help_of_all_verbs_loads_nothing_heavy() -> None:
     code = """
 import sys
-import sketchify_rt.cli as cli
-for verb in cli._VERBS:
-    cli.main.get_command(None, verb)
+from sketchify_rt.cli import verbs
+for verb in verbs._VERBS:
+    verbs.main.get_command(None, verb)
 heavy = {"torch", "openvino", "cv2", "PIL", "numpy", "onnx", "filelock", "platformdirs", "tensorrt"}
 heavy |= {"ray", "pyarrow"}
 print(*(heavy & set(sys.modules)))

@@ -23,8 +23,9 @@ from sketchify_rt.batch.output import Output
 from sketchify_rt.batch.runner import Outcome, run
 from sketchify_rt.batch.sinks import Folder
 from sketchify_rt.batch.tasks import FileTask
-from sketchify_rt.cli import main
+from sketchify_rt.cli.verbs import main
 from sketchify_rt.cluster import RayEngine, SketchActor
+from sketchify_rt.cluster.engine import _portable
 from sketchify_rt.engine import Sketchifier
 from sketchify_rt.errors import (
     BackendUnavailable,
@@ -245,10 +246,10 @@ def test_errors_that_do_not_travel_become_text() -> None:
         def __init__(self, one: int, two: int) -> None:
             super().__init__(f"{one} and {two}")
 
-    told = cluster._portable(Odd(1, 2))
+    told = _portable(Odd(1, 2))
     assert type(told) is SketchifyError
     assert str(told) == "Odd: 1 and 2"
-    assert cluster._portable(b"data") == b"data"
+    assert _portable(b"data") == b"data"
 
 
 def test_the_command_line_goes_on_where_it_was(
