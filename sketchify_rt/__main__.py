@@ -3,4 +3,4 @@
 from sketchify_rt.cli import main
 
 if __name__ == "__main__":
-    main(prog_name="sketchify-rt")
+    main()

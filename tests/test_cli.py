@@ -22,7 +22,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sketchify_rt import inputs
-from sketchify_rt.cli import convert, main
+from sketchify_rt.cli import convert
+from sketchify_rt.cli.verbs import main
 from sketchify_rt.errors import BackendUnavailable, DecodeError
 from sketchify_rt.inputs import File
 from sketchify_rt.kernels import native
@@ -264,7 +265,8 @@ _FAKE = """
 import sys, time
 sys.path.insert(0, {tests!r})
 import test_cli
-from sketchify_rt.cli import convert, main
+from sketchify_rt.cli import convert
+from sketchify_rt.cli.verbs import main
 class Slow(test_cli.Engine):
     def convert(self, image, encoding):
         time.sleep({seconds})
@@ -314,6 +316,65 @@ def test_a_second_interruption_ends_at_once(here: Path) -> None:
     assert results() == {}
 
 
+_STRIKE = """
+import importlib.abc, os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs in the background
+def strike(*_, **__):
+    raise KeyboardInterrupt
+class Importing(importlib.abc.MetaPathFinder):
+    def __init__(self, name, native=False):
+        self.name, self.native = name, native
+        sys.meta_path.insert(0, self)
+    def find_spec(self, name, path, target=None):
+        if name == self.name and self.native:
+            raise ImportError("initialization failed") from KeyboardInterrupt()
+        if name == self.name:
+            raise KeyboardInterrupt
+{}
+from sketchify_rt.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("strike", "status", "told"),
+    [
+        ("Importing('click')", 130, ""),
+        ("Importing('sketchify_rt.cli.convert')", 130, "interrupted\n"),
+        ("import click; click.Command.parse_args = strike", 130, "interrupted\n"),
+        (
+            "from sketchify_rt.batch import sources; sources.Sources.__init__ = strike",
+            130,
+            "interrupted\n",
+        ),
+        ("Importing('sketchify_rt.engine')", 130, "interrupted\n"),
+        ("Importing('openvino', native=True)", 130, "interrupted\n"),
+        (
+            "from sketchify_rt.batch import journal; journal.Journal.open = strike",
+            130,
+            "interrupted\n",
+        ),
+        # Done, and in Python's own end: as if the interruption came a moment later.
+        ("threading._shutdown = lambda: os.kill(os.getpid(), signal.SIGINT)", -2, ""),
+    ],
+)
+def test_an_early_or_a_late_interruption_ends_quietly(
+    tmp_path: Path, strike: str, status: int, told: str
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((9, 9), 90, np.uint8))
+    program = [sys.executable, "-c", _STRIKE.format(strike)]
+    process = subprocess.run(
+        [*program, "convert", "a.png", "-o", "out", "-q"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert process.stderr == told
+    assert (process.returncode, process.stdout) == (status, "")
+
+
 def test_a_reader_that_has_gone_is_no_traceback(here: Path) -> None:
     make(in__a="1")
     reading, writing = os.pipe()
@@ -358,7 +419,7 @@ def test_help_tells_every_option_its_range_and_default() -> None:
 
 def test_the_command_line_is_quick_to_answer() -> None:
     code = (
-        "import sys; from sketchify_rt.cli import main\n"
+        "import sys; from sketchify_rt.cli.verbs import main\n"
         "main(['convert', '--help'], standalone_mode=False)\n"
         "print(sorted({'cv2', 'numpy', 'PIL', 'openvino', 'torch', 'tqdm'} & set(sys.modules)))"
     )

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sketchify_rt import BackendUnavailable, backend
-from sketchify_rt.cli import main
+from sketchify_rt.cli.verbs import main
 from sketchify_rt.runtime import engine_cache, engine_record
 from sketchify_rt.runtime.engine_record import Machine
 

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sketchify_rt import __version__
-from sketchify_rt.cli import engines, main
+from sketchify_rt.cli import engines
+from sketchify_rt.cli.verbs import main
 from sketchify_rt.runtime import engine_record
 from sketchify_rt.runtime.engine_cache import Engine, folder_name, locked, store
 from sketchify_rt.runtime.engine_record import Check, Machine, Origin, Recipe
@@ -235,7 +236,7 @@ def test_it_works_without_torch_and_tensorrt(root: Path) -> None:
     code = """
 import sys
 sys.modules["torch"] = sys.modules["tensorrt"] = None
-from sketchify_rt.cli import main
+from sketchify_rt.cli.verbs import main
 main()
 """
     for verb, expected in {

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from sketchify_rt.cli import INTERRUPTED
 from sketchify_rt.errors import OptionsError, SketchifyError
 from sketchify_rt.runtime.engine_record import EnginePrecision, Recipe
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from sketchify_rt.runtime.engine_cache import Engine
     from sketchify_rt.runtime.tensorrt_builder import Progress
 
-_INTERRUPTED = 130
 _TICK = 0.5  # seconds between two looks at the clock, on a terminal
 _LINE = 30  # seconds between two lines, elsewhere
 
@@ -157,7 +157,7 @@ def command(
         raise click.ClickException(str(error)) from error
     except (KeyboardInterrupt, CancelledError):
         click.echo("interrupted", err=True)
-        ctx.exit(_INTERRUPTED)
+        ctx.exit(INTERRUPTED)
     if as_json:
         click.echo(json.dumps(_document(engine), indent=2))
     elif not quiet:

@@ -22,7 +22,7 @@ from sketchify_rt.batch.runner import Care, Report, run
 from sketchify_rt.batch.sinks import Existing, Folder
 from sketchify_rt.batch.sources import Sources
 from sketchify_rt.batch.work import Work
-from sketchify_rt.cli import telling
+from sketchify_rt.cli import INTERRUPTED, telling
 from sketchify_rt.errors import OptionsError, SketchifyError
 from sketchify_rt.options import (
     ALPHAS,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from sketchify_rt.cluster import RayEngine
     from sketchify_rt.engine import Sketchifier
 
-_INTERRUPTED = 130
 _SETTLED = 2.0  # seconds that a watched file must not have changed, so as not to take a part of it
 
 _EPILOG = """\b
@@ -425,7 +424,7 @@ def command(
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         _leave()
-    ctx.exit(_INTERRUPTED if teller.total.interrupted else 1 if teller.failed else 0)
+    ctx.exit(INTERRUPTED if teller.total.interrupted else 1 if teller.failed else 0)
 
 
 def _run_videos(
@@ -480,7 +479,7 @@ def _leave() -> NoReturn:
     """End at once: threads that are still at an image would be waited for otherwise."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(_INTERRUPTED)
+    os._exit(INTERRUPTED)
 
 
 def _wait(seconds: float) -> bool:

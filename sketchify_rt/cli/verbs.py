@@ -1,12 +1,17 @@
-"""The command line: one file per verb, imported when the verb is used or listed."""
+"""The verbs of the command line, imported when they are used or listed."""
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 import click
 
 from sketchify_rt import __version__
+from sketchify_rt.cli import INTERRUPTED
 
 _VERBS = ("convert", "build-engine", "engines", "info")
 
@@ -22,6 +27,35 @@ class _Verbs(click.Group):
         assert isinstance(command, click.Command)  # noqa: S101
         return command
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _interruptible():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _interruptible():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends with 130; by itself click would end with 1, as if something had failed."""
+    try:
+        yield
+    except (KeyboardInterrupt, click.ClickException) as error:
+        if not _is_interruption(error):
+            raise
+        click.echo("interrupted", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def _is_interruption(error: BaseException | None) -> bool:
+    """Or comes of one: native modules that are interrupted while they are imported say ImportError,
+    and so seem not to be installed.
+    """
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
 
 @click.group(
     cls=_Verbs,
@@ -30,3 +64,12 @@ class _Verbs(click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """Turn illustrations and manga pages into pencil sketches."""
+
+
+def run() -> None:
+    """As the program that the process is; raises SystemExit."""
+    try:
+        main(prog_name="sketchify-rt")
+    finally:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from Python's own end
