@@ -28,7 +28,8 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 # Where each heavy dependency may be imported: files, or whole folders.
 HEAVY = {
-    "cv2": {"codec", "image.py", "cli/convert.py", "cluster/actor.py"},  # these to bound its threads
+    # The last two to bound its threads.
+    "cv2": {"codec", "image.py", "cli/convert.py", "cluster/actor.py"},
     "PIL": {"codec", "engine.py", "inputs.py"},
     "openvino": {"runtime/openvino.py"},
     "torch": {
