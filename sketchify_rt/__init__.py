@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         DecodeError,
         DeviceMemoryError,
         EncodeError,
+        EngineError,
         InputError,
         ModelError,
         OptionsError,
@@ -48,11 +49,13 @@ __all__ = [
 _HOME = {"Sketchifier": "engine", "Options": "options", "Encoding": "options"}
 
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_HOME.get(name, 'errors')}")
-    return getattr(module, name)
+if not TYPE_CHECKING:  # to mypy all other names would exist as well
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = importlib.import_module(f"{__name__}.{_HOME.get(name, 'errors')}")
+        return getattr(module, name)
 
 
 def __dir__() -> list[str]:

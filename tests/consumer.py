@@ -1,0 +1,57 @@
+"""A program of someone else, as mypy sees it: what each call of the package is known to give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, assert_type
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+import sketchify_rt
+from sketchify_rt import (
+    BackendUnavailable,
+    DecodeError,
+    DeviceMemoryError,
+    EncodeError,
+    Encoding,
+    EngineError,
+    InputError,
+    ModelError,
+    Options,
+    OptionsError,
+    OutputError,
+    Sketchifier,
+    SketchifyError,
+)
+
+Gray = npt.NDArray[np.uint8]
+
+errors: list[type[SketchifyError]] = [
+    BackendUnavailable,
+    DecodeError,
+    DeviceMemoryError,
+    EncodeError,
+    EngineError,
+    InputError,
+    ModelError,
+    OptionsError,
+    OutputError,
+]
+
+
+def sketches(page: Path, gray: Gray, picture: PIL.Image.Image) -> None:
+    sketchify_rt.Sketchy  # type: ignore[attr-defined]  # noqa: B018
+    with Sketchifier(strength=1.2) as sketchify:
+        assert_type(sketchify, Sketchifier)
+        assert_type(sketchify(page), Gray)
+        assert_type(sketchify("page.jpg"), Gray)
+        assert_type(sketchify(b"bytes"), Gray)
+        assert_type(sketchify(gray), Gray)
+        assert_type(sketchify(picture), PIL.Image.Image)
+        assert_type(sketchify.convert(page, Encoding("webp")), bytes)
+        assert_type(sketchify.convert_batch([page, gray]), list[bytes | Exception])
+        assert_type(next(sketchify.map([page])), Any)
+        assert_type(sketchify.options, Options)
+        assert_type(sketchify.options.strength, float)
