@@ -49,6 +49,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about torch
         graph = halve_weights(to_onnx(inference_form(UNet(TINY))))
+    onnx.helper.set_model_props(graph, {"credit": "nobody"})
     onnx.save(graph, path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     manifest = Manifest("tiny", sha256, TINY.stride, TINY.halo, 1, 1, {}, {}, "nobody", {})
@@ -84,6 +85,8 @@ def test_the_same_pages_give_the_same_bytes(
     assert again.read("int8") == first.read("int8")
     assert again.manifest == first.manifest
     assert first.read() == exported.read_bytes()
+    (told,) = onnx.load_model_from_string(first.read("int8")).metadata_props
+    assert (told.key, told.value) == ("credit", "nobody")
 
 
 def test_it_stays_near_the_floats(quantized: Path) -> None:

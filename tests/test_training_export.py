@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
@@ -34,7 +35,10 @@ def test_from_pages_to_a_model_that_the_engine_runs(tmp_path: Path) -> None:
     sets = ["--set", "model.width=4", "--set", "batch=2", "--set", "crop=64"]
     command("fit", ready, run, *words, *sets)
     exported = tmp_path / "tiny.onnx"
-    command("export", run, exported, "--data", "blobs", "--credit", "nobody")
+    about = ["--data", "blobs", "--credit", "nobody"]
+    command("export", run, exported, *about, "--licence", "MIT")
+    told = {entry.key: entry.value for entry in onnx.load(exported).metadata_props}
+    assert (told["model_license"], told["credit"], told["stride"]) == ("MIT", "nobody", "8")
 
     manifest = models.load(str(exported)).manifest
     config = UNetConfig(width=4)
@@ -49,9 +53,9 @@ def test_from_pages_to_a_model_that_the_engine_runs(tmp_path: Path) -> None:
 
     later = tmp_path / "later"
     command("fit", ready, later, *words, *sets, "--initial", run)
-    command("export", later, tmp_path / "later.onnx", "--data", "blobs", "--credit", "nobody")
-    told = models.load(str(tmp_path / "later.onnx")).manifest.training["recipe"]["initial"]
-    assert (told["step"], told["recipe"]) == (3, recipe)  # and no path
+    command("export", later, tmp_path / "later.onnx", *about)
+    initial = models.load(str(tmp_path / "later.onnx")).manifest.training["recipe"]["initial"]
+    assert (initial["step"], initial["recipe"]) == (3, recipe)  # and no path
 
     gray = picture(100, 131, 9)  # no multiples of the stride
     from_onnx, from_torch = predictor(str(exported))(gray), predictor(str(run))(gray)

@@ -20,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sketchify_rt.models import Manifest
 from training import checkpoint as checkpoints
+from training.describe import describe
 from training.errors import TrainingError
 from training.model import UNet, flop_per_pixel
 
@@ -27,18 +28,21 @@ OPSET = 20
 _ConvNorm = tuple[nn.Conv2d, nn.BatchNorm2d]
 
 
-def export(checkpoint: Path, output: Path, credit: str, data: str) -> Manifest:
+def export(
+    checkpoint: Path, output: Path, credit: str, data: str, licence: str | None = None
+) -> Manifest:
     """Write `output` (.onnx) and the manifest beside it (.json); returns the manifest.
 
-    credit: the line that the licence of the training pages asks for. data: what they were. Raises
-    TrainingError where `checkpoint` is none, or has weights that are no finite numbers.
+    credit: the line that the licence of the training pages asks for. data: what they were. licence:
+    of the weights, an SPDX expression, told in the ONNX file. Raises TrainingError where
+    `checkpoint` is none, or has weights that are no finite numbers.
     """
     state = checkpoints.load(checkpoint)
     model = checkpoints.load_model(checkpoint)
     if not all(values.isfinite().all() for values in model.state_dict().values()):
         raise TrainingError(f"{checkpoint}: has weights that are no numbers; train anew")
     training = {"data": data, **_history(state)}
-    return write(model, output, credit, training)
+    return write(model, output, credit, training, licence)
 
 
 def _history(state: dict[str, Any]) -> dict[str, Any]:
@@ -49,10 +53,13 @@ def _history(state: dict[str, Any]) -> dict[str, Any]:
     return {"recipe": recipe, "step": state["step"], "minutes": round(state["seconds"] / 60)}
 
 
-def write(model: UNet, output: Path, credit: str, training: dict[str, Any]) -> Manifest:
+def write(
+    model: UNet, output: Path, credit: str, training: dict[str, Any], licence: str | None = None
+) -> Manifest:
     """Write a U-Net as `export` does; `training` and `credit` are the manifest's."""
     config = model.config
     graph = halve_weights(to_onnx(inference_form(model)))
+    describe(graph, config.stride, config.halo, credit, licence)
     onnx.checker.check_model(graph, full_check=True)
     content = graph.SerializeToString()
     manifest = Manifest(

@@ -36,7 +36,10 @@ def quantize(model: Model, pages: Pages, crops: int, seed: int) -> Model:
     crops: how many, of 256 x 256 pixels, the ranges of the activations are measured on; `seed`
     chooses them. Equal arguments give equal bytes.
     """
-    graph = to_int8(onnx.load_model_from_string(model.read()), pages, crops, seed)
+    source = onnx.load_model_from_string(model.read())
+    told = {entry.key: entry.value for entry in source.metadata_props}
+    graph = to_int8(source, pages, crops, seed)
+    onnx.helper.set_model_props(graph, told)
     onnx.checker.check_model(graph, full_check=True)
     content = graph.SerializeToString()
     manifest = dataclasses.replace(

@@ -12,7 +12,8 @@ import click
 @click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--data", required=True, help="What the training pages were, for the manifest.")
 @click.option("--credit", required=True, help="The credit line that their licence asks for.")
-def command(checkpoint: Path, output: Path, data: str, credit: str) -> None:
+@click.option("--licence", help="Of the weights, an SPDX expression, for the ONNX file.")
+def command(checkpoint: Path, output: Path, data: str, credit: str, licence: str | None) -> None:
     """Write CHECKPOINT, a run or its file, as OUTPUT (.onnx), its manifest (.json) beside it."""
     from training.export import export as run
 
@@ -20,7 +21,7 @@ def command(checkpoint: Path, output: Path, data: str, credit: str) -> None:
         raise click.BadParameter(f"{output} does not end in .onnx", param_hint="OUTPUT")
     if not output.absolute().parent.is_dir():
         raise click.BadParameter(f"{output}: there is no such folder", param_hint="OUTPUT")
-    training = run(checkpoint, output, credit=credit, data=data).training
+    training = run(checkpoint, output, credit=credit, data=data, licence=licence).training
     done, steps = training["step"], training["recipe"]["steps"]
     if done < steps:
         click.echo(f"the run is not finished: step {done} of {steps}", err=True)
