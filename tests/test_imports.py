@@ -21,7 +21,7 @@ FLOORS = [
     {"backend", "inputs"},
     {"engine"},
     {"batch"},
-    {"cluster"},
+    {"cluster", "server"},
     {"cli"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -13,7 +13,7 @@ import click
 from sketchify_rt import __version__
 from sketchify_rt.cli import INTERRUPTED
 
-_VERBS = ("convert", "build-engine", "engines", "info")
+_VERBS = ("convert", "build-engine", "engines", "export-server", "info")
 
 
 class _Verbs(click.Group):

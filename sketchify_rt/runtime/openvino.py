@@ -85,6 +85,34 @@ def _core() -> ov.Core:
     return ov.Core()
 
 
+Signature = list[tuple[str, str, list[int]]]
+
+
+def signature(data: bytes, path: os.PathLike[str]) -> tuple[Signature, Signature]:
+    """Inputs and outputs of an ONNX graph: name, type ("f32"), and shape, -1 for any size.
+
+    path: for messages. Raises ModelError where OpenVINO cannot read it, and BackendUnavailable in a
+    fork of a process that has used OpenVINO.
+    """
+    _refuse_fork()
+    try:
+        network = _core().read_model(data)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: OpenVINO cannot read it: {error}") from error
+    inputs, outputs = (
+        [
+            (
+                value.any_name,
+                value.element_type.get_type_name(),
+                [-1 if size.is_dynamic else size.get_length() for size in value.partial_shape],
+            )
+            for value in values
+        ]
+        for values in (network.inputs, network.outputs)
+    )
+    return inputs, outputs
+
+
 class OpenVinoRuntime:
     """A compiled model. Any height and width that are multiples of the model's stride.
 

@@ -1,0 +1,198 @@
+"""`sketchify-rt export-server`, against the server's schema as its own client ships it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from pathlib import Path
+
+import click.testing
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from google.protobuf import text_format
+from onnx import TensorProto, helper
+from tritonclient.grpc import model_config_pb2
+
+from sketchify_rt import ModelError, __version__, models, server
+from sketchify_rt.batch import sinks
+from sketchify_rt.cli.verbs import main
+from sketchify_rt.models import Manifest, Model
+from sketchify_rt.runtime import engine_cache
+from sketchify_rt.runtime.engine_record import Check, Machine, Origin, Recipe
+from sketchify_rt.runtime.openvino import OpenVinoRuntime
+
+DTYPES = {model_config_pb2.TYPE_FP32: np.float32}
+PLAN = b"what TensorRT wrote"
+
+
+def export(*arguments: object) -> click.testing.Result:
+    return click.testing.CliRunner().invoke(main, ["export-server", *map(str, arguments)])
+
+
+def config(folder: Path) -> model_config_pb2.ModelConfig:
+    text = (folder / "config.pbtxt").read_text(encoding="utf-8")
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def engine(folder: Path, recipe: Recipe) -> Path:
+    model = models.load("lite")
+    sha256 = model.manifest.int8_sha256 if recipe.precision == "int8" else model.manifest.sha256
+    origin = Origin("lite", str(sha256), __version__)
+    machine = Machine("11.4.0.106", "13.0", "580.65.06", "NVIDIA H200", "9.0")
+    engine_cache.store(folder, PLAN, origin, recipe, machine, 1.0, Check(1, 0.1, 100, 8))
+    return folder
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_exported_model_paints_as_its_configuration_says(
+    tmp_path: Path, precision: str
+) -> None:
+    result = export(tmp_path / "models", "--precision", precision, "--queue-delay", 500)
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "models/lite"
+    assert result.stdout == f"{folder}: onnxruntime, batches of up to 8\n"
+    told = config(folder)
+    assert (told.name, told.backend, told.max_batch_size) == ("lite", "onnxruntime", 8)
+    assert told.dynamic_batching.max_queue_delay_microseconds == 500
+    assert told.parameters["stride"].string_value == "8"
+    assert told.parameters["halo"].string_value == "47"
+
+    sides = iter((96, 136))
+    shape = [next(sides) if size == -1 else size for size in told.input[0].dims]
+    ink = np.random.default_rng(0).random((2, *shape)) < 0.2
+    binary = np.where(ink, 0, 255).astype(np.uint8)
+    session = onnxruntime.InferenceSession(folder / "1/model.onnx")
+    (tones,) = session.run(
+        [told.output[0].name],
+        {told.input[0].name: binary.astype(DTYPES[told.input[0].data_type]) / 255},
+    )
+    assert tones.dtype == DTYPES[told.output[0].data_type]
+    assert list(told.output[0].dims) == list(told.input[0].dims) == [1, -1, -1]
+    ours = OpenVinoRuntime(models.load("lite"), 1, precision=precision)(binary[:, 0])
+    far = np.abs(np.rint(255 * tones[:, 0]) - np.rint(255 * ours))
+    assert np.ptp(ours) > 0.5
+    if precision == "fp32":
+        assert far.max() <= 1
+    else:  # both round between the layers, each in its way: 6 at most, 0.29 on average
+        assert far.mean() <= 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "dims", "kind"),
+    [
+        (Recipe(), [1, 512, 512], model_config_pb2.TYPE_FP16),
+        (Recipe("fp32", (8, 104, 160), (1, 1, 4)), [1, -1, -1], model_config_pb2.TYPE_FP32),
+        (Recipe("int8"), [1, 512, 512], model_config_pb2.TYPE_FP16),
+    ],
+)
+def test_an_engine_is_served_as_it_was_built(
+    tmp_path: Path, recipe: Recipe, dims: list[int], kind: int
+) -> None:
+    built = engine(tmp_path / "engine", recipe)
+    result = export(tmp_path, "--backend", "tensorrt", "--engine", built)
+    assert result.exit_code == 0, result.output
+    told = config(tmp_path / "lite")
+    assert (told.backend, told.max_batch_size) == ("tensorrt", recipe.batch[2])
+    assert list(told.dynamic_batching.preferred_batch_size) == [recipe.batch[1]]
+    assert (told.input[0].name, told.output[0].name) == ("binary", "tones")
+    assert told.input[0].data_type == model_config_pb2.TYPE_UINT8
+    assert told.output[0].data_type == kind
+    assert list(told.input[0].dims) == list(told.output[0].dims) == dims
+    assert (tmp_path / "lite/1/model.plan").read_bytes() == PLAN
+
+
+def test_a_model_is_replaced_only_if_asked_and_other_versions_stay(tmp_path: Path) -> None:
+    built = engine(tmp_path / "engine", Recipe())
+    assert export(tmp_path, "--quiet").stdout == ""
+    other = tmp_path / "lite/2/model.onnx"
+    other.parent.mkdir()
+    other.write_bytes(b"another")
+    refused = export(tmp_path, "--backend", "tensorrt", "--engine", built)
+    assert refused.exit_code == 1
+    assert "lite/config.pbtxt: exists already; give --overwrite" in refused.stderr
+    assert config(tmp_path / "lite").backend == "onnxruntime"
+    words = ("--backend", "tensorrt", "--engine", built, "--max-batch", 4, "--overwrite")
+    assert export(tmp_path, *words).exit_code == 0
+    told = config(tmp_path / "lite")
+    assert (told.max_batch_size, *told.dynamic_batching.preferred_batch_size) == (4, 4)
+    names = {path.name for path in (tmp_path / "lite").rglob("*") if path.is_file()}
+    assert names == {"config.pbtxt", "model.plan", "model.onnx"}
+    assert [path.name for path in (tmp_path / "lite/1").iterdir()] == ["model.plan"]
+    assert other.read_bytes() == b"another"
+
+
+def test_where_the_configuration_fails_no_model_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = sinks.write
+
+    def write(path: Path, data: bytes) -> None:
+        if path.name == "config.pbtxt":
+            raise sinks.explained(path, OSError(errno.ENOSPC, "No space left on device"))
+        written(path, data)
+
+    monkeypatch.setattr(sinks, "write", write)
+    result = export(tmp_path)
+    assert result.exit_code == 1
+    assert "config.pbtxt: cannot be written: No space left on device; make room" in result.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--backend", "tensorrt"), 2, "--backend tensorrt and --engine go together"),
+        (("--engine", "e"), 2, "--backend tensorrt and --engine go together"),
+        (("--model", "huge"), 1, "no model 'huge'; shipped are: lite"),
+        (("--max-batch", "0"), 2, "0 is not in the range"),
+        (("--backend", "tensorrt", "--engine", "nowhere"), 1, "nowhere: no engine is there"),
+    ],
+)
+def test_wrong_usage_is_told_and_nothing_written(
+    tmp_path: Path, words: tuple[str, ...], code: int, message: str
+) -> None:
+    result = export(tmp_path / "models", *words)
+    assert (result.exit_code, message in result.stderr) == (code, True), result.output
+    assert not (tmp_path / "models").exists()
+
+
+def test_an_engine_that_does_not_suit_is_refused(tmp_path: Path) -> None:
+    words = (tmp_path / "models", "--backend", "tensorrt", "--engine")
+    small = engine(tmp_path / "small", Recipe(batch=(2, 4, 8)))
+    result = export(*words, small)
+    assert result.exit_code == 2
+    assert "takes 2 to 8 images together; the server needs 1 to 8" in result.stderr
+    large = export(*words, engine(tmp_path / "large", Recipe()), "--max-batch", 64)
+    assert large.exit_code == 2
+    assert "takes 1 to 32 images together; the server needs 1 to 64" in large.stderr
+    both = export(*words, small, "--precision", "int8")
+    assert "--precision is for --backend onnx" in both.stderr
+    assert not (tmp_path / "models").exists()
+
+
+def toy(path: Path, name: str, shape: list[int | str]) -> Model:
+    given, made = (
+        helper.make_tensor_value_info(each, TensorProto.FLOAT, shape) for each in ('a"b', "tones")
+    )
+    nodes = [helper.make_node("Relu", [given.name], [made.name])]
+    graph = helper.make_graph(nodes, "toy", [given], [made])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Model(path, Manifest(name, sha256, 8, 0, 0, 0, {}, {}, "nobody", {}))
+
+
+def test_names_lead_nowhere_else_and_are_quoted(tmp_path: Path) -> None:
+    model = toy(tmp_path / "toy.onnx", "../toy", ["n", 1, "h", "w"])
+    served = server.of_onnx(model, max_batch=2)
+    folder = server.write(tmp_path / "models", served)
+    assert folder == tmp_path / "models/---toy"
+    told = config(folder)
+    assert (told.name, told.input[0].name) == (folder.name, 'a"b')
+
+
+def test_a_model_of_one_image_is_refused(tmp_path: Path) -> None:
+    model = toy(tmp_path / "toy.onnx", "toy", [1, 1, "h", "w"])
+    with pytest.raises(ModelError, match=r"toy.onnx: 'a\"b' is f32 of \[1, 1, -1, -1\]"):
+        server.of_onnx(model)
