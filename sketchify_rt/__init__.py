@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         SketchifyError,
     )
     from sketchify_rt.options import Encoding, Options
+    from sketchify_rt.transform import SketchTransform
 
 __version__ = "0.1.0"
 
@@ -41,12 +42,18 @@ __all__ = [
     "Options",
     "OptionsError",
     "OutputError",
+    "SketchTransform",
     "Sketchifier",
     "SketchifyError",
     "__version__",
 ]
 
-_HOME = {"Sketchifier": "engine", "Options": "options", "Encoding": "options"}
+_HOME = {
+    "Sketchifier": "engine",
+    "SketchTransform": "transform",
+    "Options": "options",
+    "Encoding": "options",
+}
 
 
 if not TYPE_CHECKING:  # to mypy all other names would exist as well

@@ -24,6 +24,7 @@ from sketchify_rt import (
     OutputError,
     Sketchifier,
     SketchifyError,
+    SketchTransform,
 )
 
 Gray = npt.NDArray[np.uint8]
@@ -53,5 +54,7 @@ def sketches(page: Path, gray: Gray, picture: PIL.Image.Image) -> None:
         assert_type(sketchify.convert(page, Encoding("webp")), bytes)
         assert_type(sketchify.convert_batch([page, gray]), list[bytes | Exception])
         assert_type(next(sketchify.map([page])), Any)
+        assert_type(SketchTransform(strength=2)(picture), PIL.Image.Image)
+        assert_type(SketchTransform()(gray), Gray)
         assert_type(sketchify.options, Options)
         assert_type(sketchify.options.strength, float)

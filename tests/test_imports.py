@@ -20,7 +20,7 @@ FLOORS = [
     {"codec", "kernels", "runtime"},
     {"backend", "inputs"},
     {"engine"},
-    {"batch"},
+    {"batch", "transform"},
     {"cluster", "server"},
     {"cli"},
 ]
