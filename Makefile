@@ -40,6 +40,8 @@ $(VENV)/installed: $(NATIVE) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
+# Compiled with the tools in .venv: so the test of the wheel, which builds with them too, finds most of it done.
 $(VENV)/installed-dev: $(NATIVE) tests/constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint tests/constraints.txt --editable '.[dev,gpu,pdf,ray,train,video]'
+	$(BIN)/python -m pip install --quiet cmake ninja pybind11 scikit-build-core
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --constraint tests/constraints.txt --editable '.[dev,gpu,pdf,ray,train,video]'
 	touch $@ $(VENV)/installed
