@@ -74,7 +74,8 @@ def of_onnx(model: Model, kind: Kind = "float", max_batch: int = 8) -> Served:
     """The ONNX file, for the server's ONNX Runtime backend.
 
     max_batch: at least 1. Raises ModelError where the file cannot be read, or is not of one image
-    in and one out, in batches of any size; and BackendUnavailable in a fork, see `Sketchifier`.
+    in and one out, in batches of any size; and BackendUnavailable in a fork, see `Sketchifier`,
+    or where its weights lie in files of their own and the package onnx is not installed.
     """
     from sketchify_rt.runtime import openvino  # which reads the graph: slow to import
 

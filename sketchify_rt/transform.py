@@ -22,7 +22,8 @@ class SketchTransform:
 
     An image is a PIL image; a NumPy array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; or a
     torch tensor (..., C, H, W), where C is 1 or 3. Arrays and tensors are uint8, or floats of 0..1.
-    Colours come back equal, alpha opaque; PIL images that are not RGB or RGBA as L.
+    Colours come back equal, alpha opaque; PIL images that are not RGB or RGBA as L,
+    and all of them upright, as their EXIF data have it.
 
     Thread-safe. It can be pickled, and goes into the workers of a DataLoader, forked or spawned;
     but a fork of a process that has made sketches gets BackendUnavailable, see `Sketchifier`.

@@ -23,7 +23,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from sketchify_rt import ModelError, models
+from sketchify_rt import BackendUnavailable, ModelError, models
 from sketchify_rt.models.crops import crops
 from sketchify_rt.runtime import onnx_files
 from sketchify_rt.runtime.onnx_typed import typed
@@ -659,6 +659,12 @@ def test_external_data_that_is_not_there_is_named(apart: Path, act: Any) -> None
             act(apart, data.replace(b"\x04last", b"\x04" + name))
     with pytest.raises(ModelError, match="not an ONNX file"):
         act(apart, b"location")
+
+
+def test_external_data_without_onnx_is_said(apart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(BackendUnavailable, match=r"apart\.onnx: its weights .* `pip install onnx`"):
+        onnx_files.load(apart, apart.read_bytes())
 
 
 def test_external_data_cut_off_is_said(apart: Path) -> None:

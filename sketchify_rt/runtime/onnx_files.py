@@ -9,14 +9,15 @@ import hashlib
 import itertools
 from pathlib import Path
 
-from sketchify_rt.errors import ModelError
+from sketchify_rt.errors import BackendUnavailable, ModelError
 
 
 def digest(path: Path, data: bytes) -> str:
     """SHA-256 of an ONNX file and its external data, hexadecimal; of the bytes where it has none.
 
     path: where the file lies. data: what is in it. Raises ModelError where it is no ONNX file, and
-    where a file that it refers to is missing or outside of its folder.
+    where a file that it refers to is missing or outside of its folder; BackendUnavailable where
+    there are such files, and the package onnx is not installed.
     """
     total = hashlib.sha256(data)
     for file in _external(path, data):
@@ -44,7 +45,13 @@ def _external(path: Path, data: bytes) -> list[Path]:
     """The files that weights of the model lie in, in the order of their names."""
     if b"location" not in data:  # the key of each reference to a file
         return []
-    import onnx
+    try:
+        import onnx
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"{path}: its weights lie in files of their own, which takes the package onnx to read; "
+            "`pip install onnx`, or save the model as one file"
+        ) from error
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
