@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 
@@ -22,9 +23,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sketchify_rt import inputs
-from sketchify_rt.cli import convert
+from sketchify_rt.cli import convert, telling
 from sketchify_rt.cli.verbs import main
-from sketchify_rt.errors import BackendUnavailable, DecodeError
+from sketchify_rt.errors import BackendUnavailable, DecodeError, SketchifyError
 from sketchify_rt.inputs import File
 from sketchify_rt.kernels import native
 from sketchify_rt.options import Encoding, Options
@@ -574,6 +575,87 @@ def test_inputs_are_taken_from_a_list(here: Path, end: str) -> None:
     assert sorted(results("other")) == ["-c.png", "a.png", "in/b.png"]
 
 
+def test_a_list_may_begin_with_the_mark_of_utf_8(here: Path) -> None:
+    make(a="1")
+    Path("list").write_bytes(b"\xef\xbb\xbfa.jpg\n")
+    assert call("--from-file", "list", "-o", "out").exit_code == 0
+    assert sorted(results()) == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("a.jpg".encode("utf-16"), "list: is UTF-16; save the list as UTF-8"),
+        (b"\n", "list names no input"),
+    ],
+    ids=["UTF-16", "empty"],
+)
+def test_lists_that_are_none(here: Path, content: bytes, told: str) -> None:
+    Path("list").write_bytes(content)
+    result = call("--from-file", "list", "-o", "out")
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
+def test_a_report_replaces_no_input(here: Path) -> None:
+    make(a="1")
+    for name in "list.csv", "named.csv":
+        Path(name).write_text("a.jpg\n")
+        line = ["--from-file", "list.csv", "named.csv", "-o", "out", "--report", name]
+        result = call(*line)
+        assert result.exit_code == 2
+        assert f"--report {name} is an input; choose another file" in result.stderr
+        assert Path(name).read_text() == "a.jpg\n"
+
+
+def test_the_report_of_a_run_that_broke_is_kept(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(a="1")
+
+    def broken(*rest: object) -> None:
+        raise SketchifyError("something else went wrong")
+
+    monkeypatch.setattr(telling.Teller, "tell", broken)
+    assert call("a.jpg", "-o", "out", "--report", "report.csv").exit_code == 2
+    (row,) = csv.DictReader(Path("report.csv").read_text().splitlines())
+    assert (row["source"], row["status"]) == ("a.jpg", "converted")
+
+
+@pytest.mark.parametrize("when", ["row", "end"])
+def test_a_report_that_cannot_be_written_stops_nothing(
+    here: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    make(a="1", b="2")
+
+    @contextlib.contextmanager
+    def rows(path: Path) -> Iterator[Callable[[object], None]]:
+        def write(row: object) -> None:
+            if when == "row":
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        yield write
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(telling, "_rows", rows)
+    result = call("a.jpg", "b.jpg", "-o", "out", "--report", "report.csv")
+    assert result.stderr == "the report is not written: No space left on device\n"
+    assert (result.exit_code, sorted(results())) == (1, ["a.png", "b.png"])
+
+
+def test_control_characters_of_names_are_escaped(here: Path) -> None:
+    result = call("\x1b]2J\n.jpg", "-o", "out")
+    assert result.stderr == "Error: \\x1b]2J\\n.jpg: no such file or folder\n"
+
+
+@pytest.mark.parametrize("option", ["--report=r.csv", "--json", "--watch=3"])
+def test_a_rehearsal_reports_nothing(here: Path, option: str) -> None:
+    make(a="1")
+    result = call("a.jpg", "-o", "out", "--dry-run", option)
+    assert result.exit_code == 2
+    assert "--dry-run only tells" in result.stderr
+
+
 def test_a_rehearsal_tells_all_and_does_nothing(here: Path) -> None:
     make(in__a="1", in__b="bad")
     call("in", "-o", "out")
@@ -627,8 +709,17 @@ def test_a_watch_converts_what_comes_and_tells_failures_once(
     monkeypatch.setattr(convert, "_wait", wait)
     os.utime("in/a.jpg", (0, 0))
     os.utime("in/b.jpg", (0, 0))
-    result = call("in", "-o", "out", "--watch", "0.5")
+    result = call("in", "-o", "out", "--watch", "0.5", "--report", "report.csv", "--retry-failed")
     assert result.stderr == "in/b.jpg: the file is cut short\n"
+    rows = csv.DictReader(Path("report.csv").read_text().splitlines())
+    told = [(row["source"], row["status"]) for row in rows]
+    assert sorted(told) == [  # once, however often it was looked for
+        ("in/a.jpg", "converted"),
+        ("in/b.jpg", "failed"),
+        ("in/new1.jpg", "converted"),
+        ("in/new2.jpg", "converted"),
+        ("in/new3.jpg", "converted"),
+    ]
     assert sorted(results()) == ["a.png", "new1.png", "new2.png", "new3.png"]
     assert result.stdout.startswith("converted 4, ")
     assert result.exit_code == 1

@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -101,7 +103,9 @@ def test_a_line_cut_short_costs_itself_alone(tmp_path: Path) -> None:
         assert opened(tmp_path).done(origins[2], tmp_path / names[2])
 
 
-@pytest.mark.parametrize("junk", [b"\0\xff\n", b"[]\n", b"{}\n", b'{"source": 3}\n', b"null\n"])
+@pytest.mark.parametrize(
+    "junk", [b"\0\xff\n", b"[]\n", b"{}\n", b'{"source": 3}\n', b"null\n", b"[" * 99999 + b"\n"]
+)
 def test_junk_is_passed_over(tmp_path: Path, junk: bytes) -> None:
     origin, output = source(tmp_path / "a.jpg"), tmp_path / "a.png"
     make(opened(tmp_path), origin, output)
@@ -250,7 +254,26 @@ def test_what_is_tried_again_takes_no_other_files_place(tmp_path: Path, limit: i
 
 def test_a_file_that_changed_a_moment_ago_is_left_alone(tmp_path: Path) -> None:
     fresh = source(tmp_path / "a.jpg")
-    old = Origin(fresh.name, fresh.size, fresh.modified - 10**10)
     to = Output(Folder(tmp_path, "png"), Journal(None, tmp_path, {}), settled=5)
-    assert not to.wants(fresh, tmp_path / "a.png")
-    assert to.wants(old, tmp_path / "a.png")
+    for ago, wanted in (0, False), (10, True), (-3600, True):  # the last by a wrong clock
+        modified = fresh.modified - ago * 10**9
+        origin = Origin(fresh.name, fresh.size, modified)
+        assert to.wants(origin, tmp_path / "a.png") is wanted
+
+
+def test_a_second_run_into_one_folder_is_refused(tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib; from sketchify_rt.batch.journal import Journal\n"
+        "root = pathlib.Path(sys.argv[1]); Journal(root / 'j', root, {}).open()\n"
+        "print('open', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with first:
+        assert first.stdout and first.stdout.readline() == b"open\n"
+        second = Journal(tmp_path / "j", tmp_path, {})
+        with pytest.raises(OutputError, match="another run converts into this folder"):
+            second.open()
+        first.kill()
+    second.open()  # no lock outlives its process
+    second.close()

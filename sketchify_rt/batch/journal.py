@@ -8,6 +8,7 @@ tells of. A line is written before its result gets its name, so a result without
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 from sketchify_rt import __version__
 from sketchify_rt.batch.sinks import explained
+from sketchify_rt.errors import OutputError
 
 NAME = ".sketchify-rt.jsonl"  # in the output folder; hidden, so never an input
 
@@ -45,7 +47,8 @@ class Origin:
 class Journal:
     """Lines of earlier runs, as what was done and what failed, and those of this one.
 
-    A million lines take some 200 MB. Thread-safe. Several processes may write to one file.
+    A million lines take some 200 MB. Thread-safe. One process at a time writes to a file: another
+    would not know what this one makes, and make it as well.
     """
 
     def __init__(
@@ -98,7 +101,7 @@ class Journal:
                 self._failed.pop(key, None)
             elif told["lasting"]:
                 self._failed[key] = told["reason"], told.get("limits") == self._limits
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return
 
     def done(self, origin: Origin, output: Path) -> bool:
@@ -180,21 +183,38 @@ class Journal:
             raise explained(self._path, error) from error
 
     def open(self) -> None:
-        """Begin to write, with a line on this run. Raises OutputError."""
+        """Begin to write, with a line on this run. Raises OutputError, as where another does."""
         if self._path is None:
             return
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self._path, flags, 0o666)
+            self._lock(self._path)
             end = os.lseek(self._file, 0, os.SEEK_END)
             if end and os.pread(self._file, 1, end - 1) != b"\n":
                 os.write(self._file, b"\n")  # ends a line that was cut short
             started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             run = {"run": __version__, "started": started, "settings": self._digest}
             self._write(run | {"with": self._settings})
+        except OutputError:
+            raise
         except OSError as error:
             raise explained(self._path, error) from error
+
+    def _lock(self, path: Path) -> None:
+        """Until the end of this process, however that comes."""
+        try:
+            # Of the process, not of the open file: no child that was forked keeps it.
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            self.close()
+            raise OutputError(
+                f"{path.parent}: another run converts into this folder; wait for its end, or "
+                "choose another output folder"
+            ) from None
+        except OSError:  # a file system without locks
+            return
 
     def _write(self, told: dict[str, Any]) -> None:
         # One call for one line: appended as a whole, also beside other threads and processes.

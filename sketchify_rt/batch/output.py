@@ -45,7 +45,8 @@ class Output:
         there, `Folder.existing` decides.
         Raises FailedBefore, and OutputError where the file may not be replaced.
         """
-        if self.settled and time.time() - origin.modified / 1e9 < self.settled:
+        # A time far in the future is no change of a moment ago, but a clock that was wrong.
+        if abs(time.time() - origin.modified / 1e9) < self.settled:
             return False
         if self.folder.existing == "overwrite":
             return True

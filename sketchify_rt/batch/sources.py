@@ -96,7 +96,10 @@ class Sources:
         """
         self.problems: list[Problem] = []
         self.exist = False
-        self._output = output.resolve()
+        try:
+            self._output = output.resolve()
+        except (OSError, RuntimeError) as error:  # RuntimeError of a loop of links, to Python 3.12
+            raise OptionsError(f"{output} cannot be an output folder: {error}") from error
         self._walked: set[Path] = set()  # folders taken as a whole, resolved
         self._taken: dict[Path, set[str]] = {}  # single files taken, by resolved folder
         self._picks: dict[str, list[_Pick]] = {}  # by folder of the results, case folded

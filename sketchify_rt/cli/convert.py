@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import dataclasses
 import functools
@@ -334,7 +335,10 @@ def command(
         raise click.UsageError("--overwrite and --skip-existing exclude each other")
     names = [*inputs, *(_names(from_file) if from_file else ())]
     if not names:
-        raise click.UsageError("nothing to convert; give INPUT or --from-file")
+        empty = f"{from_file.name} names no input" if from_file else "give INPUT or --from-file"
+        raise click.UsageError(f"nothing to convert; {empty}")
+    if dry_run and (report_to or as_json or watch):
+        raise click.UsageError("--dry-run only tells; leave --report, --json and --watch out")
     existing: Existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
     _end_cleanly_on_sigterm()
     if quiet:
@@ -357,11 +361,17 @@ def command(
         chosen = Options(**options)
         encoding = Encoding(image_format, quality, keep_metadata, alpha)
         if str(output) == "-" or "-" in inputs:
+            if report_to or as_json or watch or dry_run or isolate:
+                raise click.UsageError(
+                    "with - there is one image and nothing to tell of it; leave --report, --json, "
+                    "--watch, --dry-run and --isolate out"
+                )
             _pipe(names, output, chosen, encoding)
             return
         sources = Sources(names, output)
         if not sources.exist:
             raise _Refusal("\n".join(telling.problems(sources)))
+        _spare_inputs(report_to, sources, from_file)
         diary = journal.Journal(
             None if no_journal else output / journal.NAME,
             output,
@@ -369,7 +379,7 @@ def command(
             {"max_pixels": chosen.max_pixels},
         )
         folder = Folder(output, image_format, existing, sources.holds)
-        to = Output(folder, diary, retry_failed, settled=min(watch or 0, _SETTLED))
+        to = Output(folder, diary, retry_failed, settled=_SETTLED if watch else 0)
         kinds = functools.partial(Work, unpack=unpack, dpi=dpi, max_pixels=chosen.max_pixels)
         if dry_run:
             telling.rehearse(kinds(sources, to), sources)
@@ -415,7 +425,7 @@ def command(
                 sources = Sources(names, output)
                 kept: Existing = "refuse" if overwrite else existing
                 folder = dataclasses.replace(folder, protected=sources.holds, existing=kept)
-                to = dataclasses.replace(to, folder=folder, failed_before="skip")
+                to = dataclasses.replace(to, folder=folder, retry=False, failed_before="skip")
             teller.sum_up()
     except OptionsError as error:
         raise click.UsageError(str(error), ctx) from error
@@ -453,9 +463,24 @@ def _run_videos(
 
 def _names(listing: BinaryIO) -> list[str]:
     """One a line, or, where there is any NUL, with NUL between."""
-    data = listing.read()
+    data = listing.read().removeprefix(codecs.BOM_UTF8)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise click.UsageError(f"{listing.name}: is UTF-16; save the list as UTF-8")
     names = data.split(b"\0") if b"\0" in data else data.splitlines()
     return [os.fsdecode(name) for name in names if name]
+
+
+def _spare_inputs(report: Path | None, sources: Sources, listing: BinaryIO | None) -> None:
+    """Raises UsageError where the report would replace what is read."""
+    if report is None:
+        return
+    lists = [listing.name] if listing and isinstance(listing.name, str) else []
+    if sources.holds(report) or any(_same(name, report) for name in lists):
+        raise click.UsageError(f"--report {report} is an input; choose another file")
+
+
+def _same(name: str, report: Path) -> bool:
+    return Path(name).exists() and report.exists() and report.samefile(name)
 
 
 def _pipe(names: list[str], output: Path, options: Options, encoding: Encoding) -> None:
@@ -467,6 +492,8 @@ def _pipe(names: list[str], output: Path, options: Options, encoding: Encoding) 
     with _open(options) as engine:
         try:
             name = names[0]
+            if sys.stdout is None or (name == "-" and sys.stdin is None):
+                raise click.UsageError("standard input or output is closed")
             source = inputs.read(sys.stdin.buffer, "standard input") if name == "-" else name
             data = engine.convert(source, encoding)
         except SketchifyError as error:
@@ -477,8 +504,10 @@ def _pipe(names: list[str], output: Path, options: Options, encoding: Encoding) 
 
 def _leave() -> NoReturn:
     """End at once: threads that are still at an image would be waited for otherwise."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.flush()
     os._exit(INTERRUPTED)
 
 

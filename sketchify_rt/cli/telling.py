@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +20,10 @@ from sketchify_rt.batch.runner import Outcome, Report, explain
 from sketchify_rt.batch.sinks import whole
 from sketchify_rt.batch.sources import Job, Sources
 from sketchify_rt.batch.work import Work
-from sketchify_rt.errors import OptionsError
+from sketchify_rt.errors import OptionsError, SketchifyError
 
 Row = dict[str, Any]
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _COLUMNS = ("source", "output", "status", "reason", "seconds")
 
 
@@ -36,6 +39,8 @@ class Teller:
         self._write: Callable[[Row], None] = lambda row: None
         self._outcomes: list[Outcome] = []
         self._failures: dict[tuple[Path, str], None] = {}  # in the order they were told in
+        self._again = False  # a later run of a watch: what it skips or fails at again is known
+        self._unreported = False
 
     def __enter__(self) -> Teller:
         if self._rows:
@@ -48,12 +53,16 @@ class Teller:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        # Whatever ended the run, the rows up to there are worth having.
+        try:
+            self._stack.close()
+        except (SketchifyError, OSError) as failure:
+            self._give_up_report(failure)
 
     @property
     def failed(self) -> bool:
-        """Whether anything was left undone."""
-        return bool(self._failures or self.total.not_done)
+        """Whether anything was left undone, or not reported."""
+        return bool(self._failures or self.total.not_done or self._unreported)
 
     @contextlib.contextmanager
     def progress(self, work: Work) -> Iterator[Callable[[Outcome], None]]:
@@ -98,9 +107,13 @@ class Teller:
             yield self._note, advance
 
     def _note(self, outcome: Outcome) -> None:
+        if self._again and (
+            outcome.status == "skipped" or (outcome.source, outcome.reason) in self._failures
+        ):
+            return
         if self._json:
             self._outcomes.append(outcome)
-        self._write(
+        self._report(
             {
                 "source": str(outcome.source),
                 "output": str(outcome.output) if outcome.output else None,
@@ -110,9 +123,24 @@ class Teller:
             }
         )
 
+    def _report(self, row: Row) -> None:
+        try:
+            self._write(row)
+        except OSError as error:
+            self._give_up_report(error)
+
+    def _give_up_report(self, error: Exception) -> None:
+        if not self._unreported:
+            self._unreported = True
+            self._write = lambda row: None
+            why = error.strerror if isinstance(error, OSError) else error
+            click.echo(f"the report is not written: {why}", err=True)
+
     def tell(self, report: Report, sources: Sources) -> None:
         """Of a run that ended: each failure that was not told before."""
-        self.total.add(report)
+        known = dataclasses.replace(report, skipped=0, failed=[]) if self._again else report
+        self.total.add(known)
+        self._again = True
         for problem in sources.problems:
             self._fail(problem.source, problem.reason, new=True)
         for outcome in report.failed:
@@ -129,7 +157,7 @@ class Teller:
             return
         self._failures[source, reason] = None
         if new:
-            self._write({"source": str(source), "status": "failed", "reason": reason})
+            self._report({"source": str(source), "status": "failed", "reason": reason})
         if not self._json:
             click.echo(f"{show(source)}: {reason}", err=True)
 
@@ -237,5 +265,5 @@ def problems(sources: Sources) -> list[str]:
 
 
 def show(path: Path) -> str:
-    """Its name, whatever bytes it has."""
-    return click.format_filename(path)
+    """Its name, whatever bytes it has; control characters, which move a cursor, are escaped."""
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], click.format_filename(path))

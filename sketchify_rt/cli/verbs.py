@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -68,6 +70,9 @@ def main() -> None:
 
 def run() -> None:
     """As the program that the process is; raises SystemExit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names go to terminals of any encoding
+            stream.reconfigure(errors="backslashreplace")
     try:
         main(prog_name="sketchify-rt")
     finally:
