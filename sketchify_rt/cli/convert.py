@@ -23,17 +23,9 @@ from sketchify_rt.batch.runner import Care, Report, run
 from sketchify_rt.batch.sinks import Existing, Folder
 from sketchify_rt.batch.sources import Sources
 from sketchify_rt.batch.work import Work
-from sketchify_rt.cli import INTERRUPTED, telling
+from sketchify_rt.cli import INTERRUPTED, common, telling
 from sketchify_rt.errors import OptionsError, SketchifyError
-from sketchify_rt.options import (
-    ALPHAS,
-    FORMATS,
-    MODES,
-    PRECISIONS,
-    RUNTIMES,
-    Encoding,
-    Options,
-)
+from sketchify_rt.options import ALPHAS, FORMATS, MODES, Encoding, Options
 
 if TYPE_CHECKING:
     from sketchify_rt.cluster import RayEngine
@@ -97,13 +89,7 @@ class _Refusal(click.ClickException):
     show_default=True,
     help="sketch paints pencil tones with the U-Net; dodge and binary are classic filters alone.",
 )
-@click.option(
-    "--model",
-    metavar="NAME|PATH",
-    default=Options.model,
-    show_default=True,
-    help="A shipped model (see info), or an ONNX file with its manifest beside it.",
-)
+@common.model
 @click.option(
     "--format",
     "image_format",
@@ -141,13 +127,7 @@ class _Refusal(click.ClickException):
     show_default=True,
     help="Pixels per inch for the pages of PDF files.",
 )
-@click.option(
-    "--strength",
-    type=click.FloatRange(0, 4),
-    default=Options.strength,
-    show_default=True,
-    help="Line strength, for the modes sketch and dodge.",
-)
+@common.strength
 @click.option(
     "--max-side",
     metavar="PIXELS",
@@ -161,30 +141,9 @@ class _Refusal(click.ClickException):
     help="Cut the middle square of a landscape, the top square of a portrait, and resize it "
     "to this side (the 2017 recipe has 256); default: keep the image whole.",
 )
-@click.option(
-    "--device",
-    metavar="auto|cpu|cuda[:N]",
-    default=Options.device,
-    show_default=True,
-    help="Only auto falls back to another device; one asked for by name is used or refused.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default=Options.precision,
-    show_default=True,
-    help="Arithmetic of the U-Net: auto is int8 on a CPU with VNNI if the model has that form, and "
-    "else half; half is bfloat16 on a CPU that has it, FP16 on a GPU; fp32 is float32 everywhere; "
-    "int8 is the model's quantized form, with OpenVINO or TensorRT.",
-)
-@click.option(
-    "--runtime",
-    type=click.Choice(RUNTIMES),
-    default=Options.runtime,
-    show_default=True,
-    help="What runs the U-Net: auto is OpenVINO on a CPU, on a GPU a TensorRT engine where there "
-    "is one (see build-engine), and else torch; tensorrt builds an engine that is missing.",
-)
+@common.device
+@common.precision
+@common.runtime
 @click.option(
     "--engine",
     metavar="FOLDER|ray",
@@ -209,22 +168,8 @@ class _Refusal(click.ClickException):
     type=click.IntRange(min=1),
     help="Processor threads at most, and images at a time; default: all processors, on Ray 1.",
 )
-@click.option(
-    "--tile",
-    metavar="PIXELS",
-    type=click.IntRange(min=256),
-    default=Options.tile,
-    show_default=True,
-    help="Larger images go through the U-Net in tiles of at most this side; sets peak memory.",
-)
-@click.option(
-    "--max-pixels",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=Options.max_pixels,
-    show_default=True,
-    help="Refuse to decode images of more pixels than this.",
-)
+@common.tile
+@common.max_pixels
 @click.option(
     "--batch",
     metavar="N",

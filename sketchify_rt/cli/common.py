@@ -1,0 +1,68 @@
+"""Options that several verbs have, each a decorator."""
+
+from __future__ import annotations
+
+import click
+
+from sketchify_rt.options import PRECISIONS, RUNTIMES, Options
+
+model = click.option(
+    "--model",
+    metavar="NAME|PATH",
+    default=Options.model,
+    show_default=True,
+    help="A shipped model (see info), or an ONNX file with its manifest beside it.",
+)
+
+strength = click.option(
+    "--strength",
+    type=click.FloatRange(0, 4),
+    default=Options.strength,
+    show_default=True,
+    help="Line strength: the ink of the pencil is multiplied by it; mode binary has none.",
+)
+
+device = click.option(
+    "--device",
+    metavar="auto|cpu|cuda[:N]",
+    default=Options.device,
+    show_default=True,
+    help="Only auto falls back to another device; one asked for by name is used or refused.",
+)
+
+precision = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default=Options.precision,
+    show_default=True,
+    help="Arithmetic of the U-Net: auto is int8 on a CPU with VNNI if the model has that form, and "
+    "else half; half is bfloat16 on a CPU that has it, FP16 on a GPU; fp32 is float32 everywhere; "
+    "int8 is the model's quantized form, with OpenVINO or TensorRT.",
+)
+
+runtime = click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    default=Options.runtime,
+    show_default=True,
+    help="What runs the U-Net: auto is OpenVINO on a CPU, on a GPU a TensorRT engine where there "
+    "is one (see build-engine), and else torch; tensorrt builds an engine that is missing.",
+)
+
+tile = click.option(
+    "--tile",
+    metavar="PIXELS",
+    type=click.IntRange(min=256),
+    default=Options.tile,
+    show_default=True,
+    help="Larger images go through the U-Net in tiles of at most this side; sets peak memory.",
+)
+
+max_pixels = click.option(
+    "--max-pixels",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=Options.max_pixels,
+    show_default=True,
+    help="Refuse to decode images of more pixels than this.",
+)
