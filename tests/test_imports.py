@@ -16,7 +16,7 @@ PACKAGE = ROOT / "sketchify_rt"
 FLOORS = [
     {"errors"},
     {"image", "options", "models", "stream"},
-    {"tensors", "tiling"},
+    {"metrics", "tensors", "tiling"},
     {"codec", "kernels", "runtime"},
     {"backend", "inputs"},
     {"engine"},
@@ -29,7 +29,7 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 # Where each heavy dependency may be imported: files, or whole folders.
 HEAVY = {
     # The last two to bound its threads.
-    "cv2": {"codec", "image.py", "cli/convert.py", "cluster/actor.py"},
+    "cv2": {"codec", "image.py", "metrics.py", "cli/convert.py", "cluster/actor.py"},
     "PIL": {"codec", "engine.py", "inputs.py"},
     "openvino": {"runtime/openvino.py"},
     "torch": {

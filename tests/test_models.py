@@ -14,9 +14,9 @@ from onnx import numpy_helper
 
 from sketchify_rt import ModelError, Sketchifier, models
 from sketchify_rt.kernels import native
+from sketchify_rt.metrics import measure
 from sketchify_rt.models import Kind
 from training.evaluate import blurred_binary
-from training.metrics import measure
 from training.model import UNet, flop_per_pixel
 from training.recipe import UNetConfig
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from sketchify_rt.metrics import Metrics
 from training.cli import main
 from training.compare import compare, differing, document, figures_table, text
 from training.errors import TrainingError
 from training.evaluation import NAME, Evaluation, Measured
-from training.metrics import Metrics
 
 BASE = [0.80, 0.90, 0.84, 0.92, 0.86, 0.88]
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sketchify_rt.metrics import Metrics
 from training.bootstrap import Estimate
 from training.errors import TrainingError
 from training.evaluation import Evaluation, Measured, Size, differences, estimates, summary
-from training.metrics import Metrics
 
 _UNKNOWN = "-"
 _HEADS = {  # and digits after the point

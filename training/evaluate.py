@@ -16,15 +16,15 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sketchify_rt import Sketchifier, models
+from sketchify_rt import Sketchifier, metrics, models
 from sketchify_rt.image import Gray, fit, resize
 from sketchify_rt.kernels import native
+from sketchify_rt.metrics import Metrics
 from sketchify_rt.tiling import pad
-from training import checkpoint, metrics
+from training import checkpoint
 from training.data import as_tensor
 from training.errors import TrainingError
 from training.evaluation import Evaluation, Figures, Measured, Size
-from training.metrics import Metrics
 from training.model import UNet, flop_per_pixel
 from training.pages import Pages
 from training.sheet import Shown, best_median_worst, sheet

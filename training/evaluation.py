@@ -9,9 +9,9 @@ from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from sketchify_rt.metrics import Metrics
 from training.bootstrap import Estimate, estimate
 from training.errors import TrainingError
-from training.metrics import Metrics
 
 NAME = "evaluation.json"  # in the folder of a run
 

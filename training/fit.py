@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from sketchify_rt import metrics
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import native
-from training import checkpoint, distributed, metrics
+from training import checkpoint, distributed
 from training.data import Batches, loader
 from training.errors import TrainingError
 from training.evaluate import evaluate, painter

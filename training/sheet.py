@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import native
-from training.metrics import ssim_map
+from sketchify_rt.metrics import ssim_map
 
 _GAP = 4  # pixels between pictures
 _GROUND = 128  # level between pictures

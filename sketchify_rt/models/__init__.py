@@ -32,8 +32,8 @@ class Manifest:
     unshuffle of the U-Net. training: what it was trained on (data), how (recipe, the fields of
     ``training/recipe.py``), steps of the optimizer and minutes. credit: the line that the licence
     of the training pages asks for. metrics: means over the validation pages, explained in
-    ``training/metrics.py``; empty where they were not
-    measured. int8_sha256, int8_metrics: of the INT8 form; None where there is none.
+    ``sketchify_rt/metrics.py``; empty where they were not measured. int8_sha256, int8_metrics: of
+    the INT8 form; None where there is none.
     """
 
     name: str

@@ -83,9 +83,9 @@ def command(
     bootstrap over pages.
     """
     from sketchify_rt import models
+    from sketchify_rt.metrics import mean, rounded
     from training import evaluate as measuring
     from training.compare import figures_table
-    from training.metrics import mean, rounded
 
     sizes = SIZES if size == "both" else tuple(each for each in SIZES if each == size)
     if record and "native" not in sizes:

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
+from sketchify_rt import metrics
 from sketchify_rt.image import Gray
-from training import metrics
-from training.metrics import Metrics
+from sketchify_rt.metrics import Metrics
 
 
 def page(height: int, width: int, seed: int) -> Gray:
@@ -80,6 +80,14 @@ def test_similarity_agrees_with_the_definition_pixel_by_pixel() -> None:
             )
     np.testing.assert_allclose(metrics.ssim_map(a, b), values, atol=1e-6)
     assert metrics.measure(a, b).ssim == pytest.approx(values.mean(), abs=1e-6)
+
+
+def test_bands_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = page(203, 60, 4), page(203, 60, 5)
+    whole = metrics.measure(a, b)
+    monkeypatch.setattr(metrics, "_BAND_PIXELS", 1)  # the least height: the last has 3 rows
+    assert vars(metrics.measure(a, b)) == pytest.approx(vars(whole), rel=1e-12)
+    assert whole.ssim == pytest.approx(metrics.ssim_map(a, b).mean(), rel=1e-12)
 
 
 def test_figures_are_rounded_for_a_manifest() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, astuple, dataclass
 from statistics import fmean
 
@@ -36,17 +36,26 @@ class Metrics:
 
 
 def measure(sketch: Gray, target: Gray) -> Metrics:
-    """Compare two uint8 (H, W) images of one size."""
-    difference = np.abs(sketch.astype(np.int16) - target)
-    squares = float(np.mean(np.square(difference, dtype=np.float32)))
-    dark = target < DARK
+    """Compare two uint8 (H, W) images of one size; needs some 100 MB, however large they are."""
+    counts = np.zeros(2**16, np.int64)  # how often each two levels meet
+    ssim, ink = 0.0, np.zeros(4, np.int64)
+    for inner, outer, within in _bands(*sketch.shape):
+        counts += np.bincount((sketch[inner] * np.uint16(256) + target[inner]).ravel(), None, 2**16)
+        ssim += float(ssim_map(sketch[outer], target[outer])[within].sum())
+        ink += _ink(sketch[outer] < INK, target[outer] < INK, within)
+    levels = np.arange(256)
+    difference = np.abs(levels[:, None] - levels)
+    pairs = counts.reshape(256, 256)
+    dark = pairs[:, :DARK]
+    squares = float((pairs * difference**2).sum() / sketch.size)
     return Metrics(
-        mae=float(difference.mean()),
+        mae=float((pairs * difference).sum() / sketch.size),
         psnr=float(10 * np.log10(255**2 / squares)) if squares else float("inf"),
-        ssim=float(ssim_map(sketch, target).mean()),
-        ink_f1=_ink_f1(sketch < INK, target < INK),
-        dark_mae=float(difference[dark].mean()) if dark.any() else 0.0,
-        tone=_tone_distance(sketch, target),
+        ssim=ssim / sketch.size,
+        ink_f1=_f1(*ink),
+        dark_mae=float((dark * difference[:, :DARK]).sum() / max(1, dark.sum())),
+        # In one dimension the distance is the area between the cumulative histograms.
+        tone=float(np.abs(np.cumsum(pairs.sum(1) - pairs.sum(0))).sum() / sketch.size),
     )
 
 
@@ -79,21 +88,35 @@ def rounded(metrics: Metrics) -> dict[str, float]:
     return {name: round(value, 4) for name, value in asdict(metrics).items()}
 
 
-def _ink_f1(found: npt.NDArray[np.bool_], wanted: npt.NDArray[np.bool_]) -> float:
+_SSIM_REACH = 5  # pixels that `ssim_map` looks to each side, and `_ink` no farther
+_BAND_PIXELS = 2**19
+
+
+def _bands(height: int, width: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Rows that cover an image; the same with what is looked at around them; them within that."""
+    step = max(8 * _SSIM_REACH, _BAND_PIXELS // width)
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        first = max(0, top - _SSIM_REACH)
+        outer = slice(first, min(bottom + _SSIM_REACH, height))
+        yield slice(top, bottom), outer, slice(top - first, bottom - first)
+
+
+def _ink(
+    found: npt.NDArray[np.bool_], wanted: npt.NDArray[np.bool_], rows: slice
+) -> tuple[int, int, int, int]:
+    """Pixels found that are right, all found, pixels wanted that were found, all wanted."""
     near = np.ones((3, 3), np.uint8)
     found_near, wanted_near = (
         cv2.dilate(ink.astype(np.uint8), near) > 0 for ink in (found, wanted)
     )
-    if not found.any() or not wanted.any():
-        return float(found.any() == wanted.any())
-    precision = float((found & wanted_near).sum() / found.sum())
-    recall = float((wanted & found_near).sum() / wanted.sum())
+    counted = (found & wanted_near, found, wanted & found_near, wanted)
+    right, all_found, hit, all_wanted = (int(pixels[rows].sum()) for pixels in counted)
+    return right, all_found, hit, all_wanted
+
+
+def _f1(right: int, found: int, hit: int, wanted: int) -> float:
+    if not found or not wanted:
+        return float(found == wanted)
+    precision, recall = float(right / found), float(hit / wanted)
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-
-
-def _tone_distance(a: Gray, b: Gray) -> float:
-    # In one dimension the distance is the area between the cumulative histograms.
-    cumulative_a, cumulative_b = (
-        np.cumsum(np.bincount(x.ravel(), minlength=256)) / x.size for x in (a, b)
-    )
-    return float(np.abs(cumulative_a - cumulative_b).sum())
