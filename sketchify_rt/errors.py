@@ -34,6 +34,10 @@ class DecodeError(SketchifyError, ValueError):
         return type(self), (self.source, self.reason)  # so that it survives a process boundary
 
 
+class DecoderKilled(DecodeError):
+    """Something else than the image ended the process that read it; it may be read another time."""
+
+
 class EncodeError(SketchifyError, ValueError):
     """An image cannot be written in the format asked for, for instance because of its size."""
 

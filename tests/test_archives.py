@@ -20,6 +20,7 @@ from typing import NamedTuple
 import pytest
 
 from sketchify_rt.batch.archives import Archive, Book, Member, directory, writer
+from sketchify_rt.batch.archives.waiting import Waiting
 from sketchify_rt.errors import DecodeError, InputError, OutputError, SketchifyError
 
 NOISE = random.Random(6).randbytes
@@ -513,6 +514,38 @@ def test_whatever_the_order_the_bytes_are_the_same(comic: Path, tmp_path: Path) 
             assert done == [False, False, True]
             seen.add((tmp_path / "b.cbz").read_bytes())
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("memory", [0, 5, 10, 10**6])
+def test_what_waits_comes_back_from_memory_and_file(tmp_path: Path, memory: int) -> None:
+    waiting = Waiting(tmp_path, memory)
+    kept = {place: bytes([place]) * place if place % 3 else None for place in range(9)}
+    for _ in range(2):
+        for place, data in reversed(kept.items()):
+            waiting.put(place, data)
+        assert not list(tmp_path.iterdir())  # no name, whatever ends the process
+        for place, data in kept.items():
+            assert place in waiting
+            assert waiting.pop(place) == data
+            assert place not in waiting
+    waiting.put(1, b"x" * 20)
+    waiting.clear()
+    assert 1 not in waiting
+
+
+def test_a_page_that_takes_long_keeps_no_others_in_memory(
+    comic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "Waiting", lambda folder: Waiting(folder, 1000))
+    with Archive(comic) as archive:
+        first, *others = archive.pages
+        sketches = {page.index: bytes([65 + page.index]) * 50_000 for page in archive.pages}
+        book = Book(archive, tmp_path / "b.cbz", "png")
+        assert [book.put(page, sketches[page.index]) for page in others] == [False] * len(others)
+        assert book.put(first, sketches[first.index])
+    with zipfile.ZipFile(tmp_path / "b.cbz") as made:
+        found = [made.read(name)[:1] for name in made.namelist() if name.endswith(".png")]
+    assert found == [sketches[page.index][:1] for page in archive.pages]
 
 
 def test_threads_in_any_order_give_the_same_bytes(

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import _thread
 import errno
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 
 from sketchify_rt.batch import tasks
 from sketchify_rt.batch.budget import MIB, Budget
+from sketchify_rt.batch.interruption import deferred
 from sketchify_rt.batch.journal import Journal
 from sketchify_rt.batch.output import Output
 from sketchify_rt.batch.runner import Care, Outcome, Report, run
@@ -347,3 +350,17 @@ def test_images_in_work_share_their_memory(tmp_path: Path) -> None:
     }
     assert max(held) == 800_000
     assert budget._free == MIB
+
+
+def test_an_interruption_is_deferred_once() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    noted: list[int] = []
+    with deferred(lambda: noted.append(1)):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert noted == [1]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert noted == [1]
+    assert signal.getsignal(signal.SIGINT) is before
+    with ThreadPoolExecutor(1) as pool, deferred(lambda: None):
+        assert pool.submit(lambda: deferred(lambda: None).__enter__()).result() is None

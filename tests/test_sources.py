@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -224,3 +225,32 @@ def test_holds_tells_inputs_from_results() -> None:
     assert sources.holds(Path("globbed/c.jpg"))
     assert not sources.holds(Path("named/other.jpg"))
     assert not sources.holds(Path("out/a.png"))
+
+
+def test_names_of_results_that_are_folders_of_others_too(tmp_path: Path) -> None:
+    for name in (
+        "a/scan.pdf",
+        "b/Scan.pdf/page-1.jpg",
+        "b/other.pdf",
+        "b/deep.cbz",
+        "c/deep.cbz/x/y.png",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    inputs = [str(tmp_path / name) for name in ("*/*.pdf", "*/*.cbz", "b/**/*.jpg", "c/**/*.png")]
+    jobs = list(Sources(inputs, tmp_path / "out"))
+    assert len(jobs) == 5
+    stems = {job.source.name: job.stem for job in jobs}
+    assert stems["other.pdf"].endswith("other.pdf")
+    folders = {str(Path(stem).parent).casefold() for stem in stems.values()}
+    for name in "scan.pdf", "other.pdf", "deep.cbz":
+        assert stems[name].casefold() not in folders
+
+
+def test_a_video_whose_sketches_have_another_videos_name(tmp_path: Path) -> None:
+    for name in "x.avi", "X.avi.mkv", "y.avi", "y.mkv":
+        (tmp_path / name).touch()
+    inputs = [str(tmp_path / name) for name in ("x.avi", "X.avi.mkv", "y.avi", "y.mkv")]
+    stems = [job.stem for job in Sources(inputs, tmp_path / "out")]
+    assert stems[1:] == ["X.avi.mkv", "y.avi", "y.mkv"]
+    assert re.fullmatch(r"x~[0-9a-f]{8}\.avi", stems[0])

@@ -17,7 +17,7 @@ from sketchify_rt.batch.runner import Report, run
 from sketchify_rt.batch.sinks import Existing, Folder
 from sketchify_rt.batch.sources import Sources
 from sketchify_rt.batch.work import Work
-from sketchify_rt.errors import DecodeError
+from sketchify_rt.errors import DecodeError, DecoderKilled
 from sketchify_rt.inputs import File, Loaded
 from sketchify_rt.options import Encoding
 
@@ -41,6 +41,8 @@ class Engine:
                 results.append(str(np.shape(image)).encode())
             elif image.data == b"bad":
                 results.append(DecodeError(image.name, "is cut short"))
+            elif image.data == b"killed":
+                results.append(DecoderKilled(image.name, "its decoder was killed"))
             else:
                 results.append(image.data[::-1])
         return results
@@ -124,6 +126,54 @@ def test_a_page_that_fails_stays_as_it_was_and_is_told_of_until_it_is_mended() -
     report, _ = convert("book.cbz")
     assert (report.converted, report.failed) == (2, [])
     assert [name for name, _ in members("out/book.cbz")][::2] == ["p10.png", "p2.png"]
+
+
+def test_an_archive_is_tried_again_unless_all_that_failed_would_fail_again() -> None:
+    comic("book.cbz", p2="bad", p10="killed")
+    for _ in range(2):
+        report, _ = convert("book.cbz")
+        assert sorted(reasons(report)) == ["book.cbz/p10.jpg", "book.cbz/p2.jpg"]
+    Path("alone.jpg").write_text("killed")
+    for _ in range(2):
+        report, _ = convert("alone.jpg")
+        assert reasons(report) == {"alone.jpg": "its decoder was killed"}
+
+
+@pytest.mark.parametrize("name", ["book.cbz", "scan.pdf"])
+def test_a_file_of_pages_that_is_replaced_meanwhile_is_done_anew(name: str) -> None:
+    def make(width: int) -> None:
+        comic("book.cbz", p2=f"of {width}")
+        pages = [PIL.Image.new("L", (width, 90), 200) for _ in range(2)]
+        pages[0].save("new.pdf", save_all=True, append_images=pages[1:], resolution=200)
+        Path("new.pdf").replace("scan.pdf")
+
+    make(60)
+    root = Path("out")
+    journal = Journal(root / NAME, root, {})
+    journal.open()
+    work = Work(Sources([name], root), Output(Folder(root, "png"), journal), unpack=True)
+    tasks = iter(work)
+    first = next(tasks)
+    make(70)
+    for task in (first, *tasks):
+        assert task.wanted()
+        task.write(b"old", 0)
+    journal.close()
+    report, _ = convert(name, unpack=True)
+    assert (report.converted, report.failed) == (2, [])
+    assert all(Path("out", path).read_bytes() != b"old" for path in visible())
+
+
+def test_what_no_process_of_its_own_decodes_is_refused_where_that_was_asked_for() -> None:
+    for name in "a.pdf", "b.mp4", "c.jpg":
+        Path(name).write_text("of c")
+    root = Path("out")
+    to = Output(Folder(root, "png"), Journal(None, root, {}))
+    work = Work(Sources(["a.pdf", "b.mp4", "c.jpg"], root), to, isolated=True)
+    report = run(Engine(), work, Encoding(), workers=1)
+    assert (report.converted, work.videos) == (1, [])
+    why = "are not decoded in processes of their own; convert it without --isolate if you trust it"
+    assert reasons(report) == {"a.pdf": f"PDF files {why}", "b.mp4": f"videos {why}"}
 
 
 def test_an_archive_is_unpacked_page_by_page() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sketchify_rt.batch.archives import Archive, Book
-from sketchify_rt.batch.journal import Origin
+from sketchify_rt.batch.journal import Flaw, Origin
 from sketchify_rt.batch.output import Output
 
 if TYPE_CHECKING:
@@ -27,21 +27,23 @@ class OpenBook:
         self._origin, self._journal = made, to.journal
         self._begun = time.perf_counter()
         self._failures: list[str] = []
+        self._lasting = True  # all of them
         self._left = {page.index for page in archive.pages}
         self._book = Book(archive, output, to.folder.format, self._seal)
         self.complete = False
 
-    def put(self, page: Page, data: bytes | None, reason: str = "") -> None:
+    def put(self, page: Page, data: bytes | None, reason: str = "", lasting: bool = False) -> None:
         """A page, or, where it failed for a reason, None: it stays as it was.
 
+        lasting: whether it would fail again; the archive is tried again unless all failed so.
         With the last one the archive is complete. Raises what `Book.put` raises, and OutputError
         where the journal cannot be written.
         """
         if data is None:
             self._failures.append(f"{page.name}: {reason}")
+            self._lasting &= lasting
         try:
-            if self._book.put(page, data):
-                self._note_failures()
+            self._book.put(page, data)
         finally:
             self._left.discard(page.index)
             if not self._left:
@@ -50,14 +52,12 @@ class OpenBook:
 
     def _seal(self, status: os.stat_result) -> None:
         seconds = time.perf_counter() - self._begun
-        self._journal.converted(self._origin, self.output, status, seconds)
-
-    def _note_failures(self) -> None:
+        flaw = None
         if self._failures:
             count = f"{len(self._failures)} of {len(self.archive.pages)} pages"
             reason = f"{count} stayed as they were; the first: {self._failures[0]}"
-            seconds = time.perf_counter() - self._begun
-            self._journal.failed(self._origin, reason, lasting=True, seconds=seconds)
+            flaw = Flaw(reason, self._lasting)
+        self._journal.converted(self._origin, self.output, status, seconds, flaw)
 
     def abort(self) -> None:
         """Let go of an archive that is not complete; of one that is, nothing."""

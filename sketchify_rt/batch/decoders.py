@@ -23,7 +23,7 @@ from typing import Any
 
 from sketchify_rt.batch import decode_worker
 from sketchify_rt.batch.decode_worker import Reply
-from sketchify_rt.errors import BackendUnavailable, DecodeError
+from sketchify_rt.errors import BackendUnavailable, DecodeError, DecoderKilled
 from sketchify_rt.inputs import File, Loaded, Picture
 from sketchify_rt.options import Encoding
 
@@ -69,9 +69,9 @@ class Decoders:
     def decode(self, image: Loaded) -> Loaded:
         """What an image file holds; other images are given back as they are.
 
-
         Raises the DecodeError that the codec raises, or one that tells what became of the process:
-        it took too long, or a signal ended it. Raises BackendUnavailable where none can be started.
+        it took too long, or a signal ended it; DecoderKilled where that was SIGKILL.
+        Raises BackendUnavailable where none can be started.
         """
         if not isinstance(image, File):
             return image
@@ -88,7 +88,8 @@ class Decoders:
                 return worker.decode(file, self._timeout, self._encoding)
             except _Died as death:
                 if not death.idle:
-                    return DecodeError(file.name, self._reason(death.status))
+                    kind = DecoderKilled if death.status == -signal.SIGKILL else DecodeError
+                    return kind(file.name, self._reason(death.status))
             finally:
                 if worker.reusable:
                     self._idle.append(worker)

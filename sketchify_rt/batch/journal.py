@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,20 @@ class Origin:
     def of(cls, path: Path, page: str = "") -> Origin:
         """The file, or a page in it. Raises OSError."""
         status = path.stat()
-        name = str(path.absolute()) + (f"/{page}" if page else "")
-        return cls(name, status.st_size, status.st_mtime_ns)
+        whole = cls(str(path.absolute()), status.st_size, status.st_mtime_ns)
+        return whole.page(page) if page else whole
+
+    def page(self, label: str) -> Origin:
+        """Of a page in it."""
+        return replace(self, name=f"{self.name}/{label}")
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Why a result is not all it should be: pages of an archive failed. lasting: see `failed`."""
+
+    reason: str
+    lasting: bool
 
 
 class Journal:
@@ -96,13 +108,21 @@ class Journal:
             key = _input(origin, told["settings"])
             if told["status"] == "converted":
                 made = _result(told["output"], told["bytes"], told["written"])
-                self._made.add(made)
-                self._done.add(key + made)
-                self._failed.pop(key, None)
+                within = told.get("limits") == self._limits
+                flaw = Flaw(told["reason"], told["lasting"]) if "reason" in told else None
+                self._keep(key, made, flaw, within)
             elif told["lasting"]:
                 self._failed[key] = told["reason"], told.get("limits") == self._limits
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return
+
+    def _keep(self, key: bytes, made: bytes, flaw: Flaw | None, within: bool) -> None:
+        self._made.add(made)
+        if flaw is None:
+            self._done.add(key + made)
+        self._failed.pop(key, None)
+        if flaw and flaw.lasting:
+            self._failed[key] = flaw.reason, within
 
     def done(self, origin: Origin, output: Path) -> bool:
         """Whether the result of this input, with these settings, is there already."""
@@ -131,13 +151,23 @@ class Journal:
         return _result(self._below(output), status.st_size, status.st_mtime_ns)
 
     def converted(
-        self, origin: Origin, output: Path, status: os.stat_result, seconds: float
+        self,
+        origin: Origin,
+        output: Path,
+        status: os.stat_result,
+        seconds: float,
+        flaw: Flaw | None = None,
     ) -> None:
         """Note a result. status: of the file that is about to get the name `output`.
 
+        With a `flaw` it is no more done than what failed: one line tells of both, so that a run
+        that ends here cannot know of one alone.
         Raises OutputError where the line cannot be written.
         """
         below = self._below(output)
+        told: dict[str, Any] = {}
+        if flaw:
+            told = {"reason": flaw.reason, "lasting": flaw.lasting, "limits": self._limits}
         self._append(
             origin,
             status="converted",
@@ -145,12 +175,10 @@ class Journal:
             bytes=status.st_size,
             written=status.st_mtime_ns,
             seconds=round(seconds, 4),
+            **told,
         )
         made = _result(below, status.st_size, status.st_mtime_ns)
-        key = _input(origin, self._digest)
-        self._made.add(made)
-        self._done.add(key + made)
-        self._failed.pop(key, None)
+        self._keep(_input(origin, self._digest), made, flaw, within=True)
 
     def failed(self, origin: Origin, reason: str, lasting: bool, seconds: float) -> None:
         """Note a failure. lasting: the input is to blame, so that it would fail again.

@@ -10,17 +10,19 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from sketchify_rt.batch.budget import Budget
+from sketchify_rt.batch.interruption import deferred
 from sketchify_rt.batch.output import FailedBefore
 from sketchify_rt.batch.sinks import FULL
 from sketchify_rt.batch.tasks import Task
-from sketchify_rt.errors import DecodeError, OutputError, SketchifyError, bare
+from sketchify_rt.errors import DecodeError, DecoderKilled, OutputError, SketchifyError, bare
 from sketchify_rt.options import Encoding
 
 if TYPE_CHECKING:
@@ -144,6 +146,7 @@ def run(
     report = Report()
     feed = iter(work)
     pending: set[Future[list[Outcome]]] = set()
+    finished: SimpleQueue[Future[list[Outcome]] | None] = SimpleQueue()  # None: an interruption
     settled = 0
 
     def settle(future: Future[list[Outcome]]) -> None:
@@ -157,25 +160,29 @@ def run(
     start = time.perf_counter()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="sketchify")
     patient = True
-    try:
-        while True:
-            # One more than can be worked on, so that no thread waits for this one.
-            while len(pending) <= workers and not report.stopped:
-                if not (batch := list(islice(feed, engine.batch))):
+    with deferred(lambda: finished.put(None)):
+        try:
+            while True:
+                # One more than can be worked on, so that no thread waits for this one.
+                while len(pending) <= workers and not report.stopped:
+                    if not (batch := list(islice(feed, engine.batch))):
+                        break
+                    future = pool.submit(_carry, engine, batch, encoding, care)
+                    pending.add(future)
+                    future.add_done_callback(finished.put)
+                if not pending:
                     break
-                pending.add(pool.submit(_carry, engine, batch, encoding, care))
-            if not pending:
-                break
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                if (done := finished.get()) is None:
+                    raise KeyboardInterrupt
+                settle(done)
+        except KeyboardInterrupt:
+            patient = False  # with what is left to do here, should there be another
+            report.stopped, report.interrupted = "interrupted", True
+            begun = {future for future in pending if not future.cancel()}
+            for future in wait(begun).done:
                 settle(future)
-    except KeyboardInterrupt:
-        patient = False  # with what is left to do here, should there be another
-        report.stopped, report.interrupted = "interrupted", True
-        begun = {future for future in pending if not future.cancel()}
-        for future in wait(begun).done:
-            settle(future)
-    finally:
-        pool.shutdown(wait=patient)
+        finally:
+            pool.shutdown(wait=patient)
     report.not_done = len(work) - settled
     report.seconds = time.perf_counter() - start
     report.failed.sort(key=lambda outcome: outcome.index)
@@ -193,7 +200,8 @@ def _carry(engine: Engine, batch: list[Task], encoding: Encoding, care: Care) ->
         full = isinstance(error, OutputError) and error.errno in FULL
         if error and not isinstance(error, FailedBefore):
             try:
-                task.fail(reason, isinstance(error, DecodeError), seconds)
+                lasting = isinstance(error, DecodeError) and not isinstance(error, DecoderKilled)
+                task.fail(reason, lasting, seconds)
             except Exception as worse:  # an archive may be gone meanwhile, too
                 full |= isinstance(worse, OutputError) and worse.errno in FULL
         outcome = Outcome(task.index, task.source, task.output, status, reason, full, seconds)

@@ -13,7 +13,8 @@ Names of results, relative to the output folder and without the ending of the ou
   hangs on the set of inputs, never on the order in which they are converted.
 
 Archives, PDF files and videos keep their own names, as the name of a result or of the folder of
-results: book.cbz, scan.pdf/page-1.png.
+results: book.cbz, scan.pdf/page-1.png. Where other results have a folder of that name, the hash is
+added as well, and to x.avi, whose sketches are x.avi.mkv, where there is a video of that name.
 
 Each file is taken once, however often it is named or linked to as part of a folder.
 """
@@ -23,7 +24,8 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -120,8 +122,10 @@ class Sources:
         return sum(len(pick.names) for picks in self._picks.values() for pick in picks)
 
     def __iter__(self) -> Iterator[Job]:
+        paths = (key.split("/") for key in self._picks)
+        folders = {path for parts in paths for path in accumulate(parts, "{}/{}".format)}
         for picks in self._picks.values():
-            yield from _name(picks)
+            yield from _name(picks, folders)
 
     def holds(self, path: Path) -> bool:
         """Whether `path` is one of the inputs, or would be found among them by the next run."""
@@ -227,8 +231,8 @@ class Sources:
             self._picks.setdefault(below.casefold(), []).append(_Pick(folder, below, names))
 
 
-def _name(picks: list[_Pick]) -> Iterator[Job]:
-    """Jobs of all files whose results go into one folder."""
+def _name(picks: list[_Pick], folders: Container[str] = ()) -> Iterator[Job]:
+    """Jobs of all files whose results go into one folder. folders: of all results, case folded."""
 
     def names() -> Iterator[str]:
         return (name for pick in picks for name in pick.names)
@@ -238,12 +242,18 @@ def _name(picks: list[_Pick]) -> Iterator[Job]:
     nested = {stem for name in names() if _is_image(stem := _stem(name).casefold())}
     twins |= nested.intersection(name.casefold() for name in names())
     same = _repeated(name.casefold() for name in names() if _stem(name).casefold() in twins)
+    # x.avi, whose sketches are x.avi.mkv, where there is an x.avi.mkv besides.
+    videos = {name.casefold() for name in names() if _kind(name) == "video"}
+    same |= (wrapped := {name for name in videos if f"{name}.mkv" in videos})
+    twins |= wrapped
     for folder, below, files in picks:
         for name in files:
             label = _stem(name)
-            if label.casefold() in twins:
+            # What is no image may become a folder of pages.
+            crossed = _kind(name) != "image" and _join(below, name).casefold() in folders
+            if crossed or label.casefold() in twins:
                 label = name
-                if name.casefold() in same:
+                if crossed or name.casefold() in same:
                     place = os.fsencode(folder.resolve() / name)
                     mark = "~" + hashlib.blake2b(place, digest_size=4).hexdigest()
                     cut = len(name) if _kind(name) == "image" else name.rindex(".")

@@ -53,7 +53,8 @@ class FileTask:
     """An image that becomes a file in the output folder.
 
     stem: of the result, below that folder, without its ending; page: label of a page in the file
-    `path`, or ""; load: reads it, and takes as many bytes as `weigh` says, the file itself if None.
+    `path`, or "", and whole: that file as it was before it was opened; load: reads the page, and
+    takes as many bytes as `weigh` says, the file itself if None.
     """
 
     index: int
@@ -61,6 +62,7 @@ class FileTask:
     stem: str
     to: Output
     page: str = ""
+    whole: Origin | None = None
     load: Callable[[], Loaded] | None = None
     weigh: Callable[[], int] | None = None
     output: Path | None = None
@@ -75,7 +77,7 @@ class FileTask:
         """See `Output.wants`."""
         self.output = self.to.folder.place(f"{self.stem}.{self.to.folder.format}")
         # Before it is read: a change meanwhile is one that the next run sees.
-        self._origin = origin(self.path, self.page)
+        self._origin = self.whole.page(self.page) if self.whole else origin(self.path)
         return self.to.wants(self._origin, self.output)
 
     def size(self) -> int:
@@ -171,4 +173,4 @@ class PageTask:
 
     def fail(self, reason: str, lasting: bool, seconds: float) -> None:
         """The page stays as it was, so that none is missing."""
-        self.book.put(self.page, None, reason)
+        self.book.put(self.page, None, reason, lasting)

@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sketchify_rt.batch.journal import Origin
 from sketchify_rt.batch.output import Output, origin
 from sketchify_rt.batch.sources import Job, Sources
 from sketchify_rt.batch.tasks import FileTask, PageTask, Settled, Task
+from sketchify_rt.errors import InputError
 from sketchify_rt.options import MAX_PIXELS, MAX_THREADS
 
 if TYPE_CHECKING:
     from sketchify_rt.batch.books import OpenBook
+
+_NOT_ISOLATED = {"pdf": "PDF files", "video": "videos"}
 
 
 @dataclass
@@ -22,7 +26,8 @@ class Work:
     """Tasks of all jobs but videos, in order; `len` is their number as far as is known.
 
     unpack: make files of the pages of an archive, rather than an archive; dpi: of PDF pages;
-    max_pixels: of one of these. videos: those that were passed over, once it was iterated.
+    max_pixels: of one of these; isolated: refuse what no process of its own decodes. videos: those
+    that were passed over, once it was iterated.
     """
 
     jobs: Sources
@@ -30,6 +35,7 @@ class Work:
     unpack: bool = False
     dpi: int = 200
     max_pixels: int = MAX_PIXELS
+    isolated: bool = False
     videos: list[tuple[int, Job]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -50,19 +56,25 @@ class Work:
         for index, job in enumerate(self.jobs):
             if job.kind == "image":
                 yield FileTask(index, job.source, job.stem, self.to)
+            elif self.isolated and job.kind in _NOT_ISOLATED:
+                why = (
+                    f"{_NOT_ISOLATED[job.kind]} are not decoded in processes of their own; convert "
+                )
+                error = InputError(f"{job.source}: {why}it without --isolate if you trust it")
+                yield Settled(index, job.source, error=error)
             elif job.kind == "video":
                 self._length -= 1
                 self.videos.append((index, job))
             else:
                 try:
-                    origin(job.source)  # before anything opens it
-                    tasks = several[job.kind](index, job)
+                    whole = origin(job.source)  # before anything opens it
+                    tasks = several[job.kind](index, job, whole)
                 except Exception as error:
                     tasks = [Settled(index, job.source, error=error)]
                 self._length += len(tasks) - 1
                 yield from tasks
 
-    def _archive(self, index: int, job: Job) -> list[Task]:
+    def _archive(self, index: int, job: Job, whole: Origin) -> list[Task]:
         from sketchify_rt.batch.archives import Archive
         from sketchify_rt.batch.books import OpenBook
 
@@ -75,20 +87,20 @@ class Work:
                     f"{job.stem}/{archive.stem(page)}",
                     self.to,
                     page.name,
+                    whole,
                     functools.partial(archive.read, page),
                     functools.partial(archive.size, page),
                 )
                 for page in archive.pages
             ]
-        made = origin(job.source)
         output = self.to.folder.place(job.stem)
-        if not self.to.wants(made, output):
+        if not self.to.wants(whole, output):
             return [Settled(index, job.source, output)]
-        book = OpenBook(Archive(job.source), output, made, self.to)
+        book = OpenBook(Archive(job.source), output, whole, self.to)
         self._books = [*(book for book in self._books if not book.complete), book]
         return [PageTask(index, page, book) for page in book.archive.pages]
 
-    def _pdf(self, index: int, job: Job) -> list[Task]:
+    def _pdf(self, index: int, job: Job, whole: Origin) -> list[Task]:
         from sketchify_rt.batch.pdf import Pdf
 
         pdf = Pdf(job.source, self.max_pixels)
@@ -99,6 +111,7 @@ class Work:
                 f"{job.stem}/{pdf.label(number)}",
                 self.to,
                 pdf.label(number),
+                whole,
                 functools.partial(pdf.render, number, self.dpi),
                 functools.partial(pdf.size, number, self.dpi),
             )

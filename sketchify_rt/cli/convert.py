@@ -200,7 +200,7 @@ class _Refusal(click.ClickException):
     "--isolate",
     is_flag=True,
     help="Decode on the CPU in processes of their own: a file that makes one crash or hang is "
-    "named, and the rest goes on.",
+    "named, and the rest goes on. PDF files and videos are refused.",
 )
 @click.option(
     "--timeout",
@@ -321,11 +321,13 @@ def command(
             None if no_journal else output / journal.NAME,
             output,
             settings(chosen, encoding, dpi),
-            {"max_pixels": chosen.max_pixels},
+            {"max_pixels": chosen.max_pixels, "timeout": timeout if isolate else None},
         )
         folder = Folder(output, image_format, existing, sources.holds)
         to = Output(folder, diary, retry_failed, settled=_SETTLED if watch else 0)
-        kinds = functools.partial(Work, unpack=unpack, dpi=dpi, max_pixels=chosen.max_pixels)
+        kinds = functools.partial(
+            Work, unpack=unpack, dpi=dpi, max_pixels=chosen.max_pixels, isolated=isolate
+        )
         if dry_run:
             telling.rehearse(kinds(sources, to), sources)
             return

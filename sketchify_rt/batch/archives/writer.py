@@ -16,6 +16,7 @@ from isal import isal_zlib
 
 from sketchify_rt.batch.archives.directory import UTF_8, Member, Page
 from sketchify_rt.batch.archives.reader import ENCRYPTED, Archive
+from sketchify_rt.batch.archives.waiting import Waiting
 from sketchify_rt.batch.parts import Seal
 from sketchify_rt.batch.sinks import whole
 from sketchify_rt.errors import OutputError, SketchifyError
@@ -32,7 +33,7 @@ class Book:
     It has the members of the source in their order, with their dates, comments and attributes.
     Pages are named as `Archive.stem` says, and stored, being compressed already. All others, and
     pages that failed, are copied as they are, never unpacked: so nothing is lost of what cannot be
-    read, and no bomb goes off. Memory holds the pages that wait for one before them.
+    read, and no bomb goes off.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Book:
         """
         self._archive, self._output = archive, output
         self._names = _result_names(archive, ending)
-        self._ready: dict[int, bytes | None] = {}  # pages, by their place among the members
+        self._ready = Waiting(output.parent)  # pages, by their place among the members
         self._made: list[ZipInfo] = []
         self._over: SketchifyError | None = None  # why it takes no more
         self._lock = threading.Lock()
@@ -61,13 +62,13 @@ class Book:
         with self._lock:
             if self._over:
                 raise copy(self._over)  # the traceback of one for all would keep all their results
-            self._ready[page.index] = data
             try:
                 with ExitStack() as stack:
                     if self._begun:
                         stack.push(self._whole)
                     else:
                         self._file, self._begun = stack.enter_context(self._whole), True
+                    self._ready.put(page.index, data)
                     if complete := self._write_ready():
                         self._write_directory()
                     else:
