@@ -20,7 +20,7 @@ FLOORS = [
     {"codec", "kernels", "runtime"},
     {"backend", "inputs"},
     {"engine"},
-    {"batch", "transform"},
+    {"batch", "compare", "transform"},
     {"cluster", "server"},
     {"cli"},
 ]
@@ -29,8 +29,15 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 # Where each heavy dependency may be imported: files, or whole folders.
 HEAVY = {
     # The last two to bound its threads.
-    "cv2": {"codec", "image.py", "metrics.py", "cli/convert.py", "cluster/actor.py"},
-    "PIL": {"codec", "engine.py", "inputs.py"},
+    "cv2": {
+        "codec",
+        "compare/figure.py",
+        "image.py",
+        "metrics.py",
+        "cli/convert.py",
+        "cluster/actor.py",
+    },
+    "PIL": {"codec", "compare/png.py", "engine.py", "inputs.py"},
     "openvino": {"runtime/openvino.py"},
     "torch": {
         "backend/cuda.py",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from sketchify_rt.compare.figure import Picture, difference
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import native
 from sketchify_rt.metrics import ssim_map
@@ -23,11 +24,6 @@ _LINE = 24  # of text
 _WIDTH = 5 * (_CELL + _GAP) + _GAP
 _PAPER = (225, 225, 225)
 _MARK = (220, 0, 120)
-# Two colours that colour-blind readers tell apart (Okabe and Ito 2008).
-_TOO_DARK, _TOO_PALE = np.array((213, 94, 0)), np.array((0, 114, 178))
-
-Picture = NDArray[np.uint8]
-"""(H, W) gray or (H, W, 3) RGB."""
 
 Window = tuple[slice, slice]
 """Rows and columns."""
@@ -113,14 +109,8 @@ def _pictures(page: Shown) -> dict[str, Picture]:
         "binary": native.binarize(page.gray),
         "sketch": page.sketch,
         "target": target,
-        "difference, doubled": _difference(page.sketch, target),
+        "difference, doubled": difference(page.sketch, target),
     }
-
-
-def _difference(sketch: Gray, target: Gray) -> Picture:
-    paler = 2 * (sketch.astype(np.float32) - target)[..., None] / 255
-    absorbed = paler.clip(0, 1) * (255 - _TOO_PALE) + (-paler).clip(0, 1) * (255 - _TOO_DARK)
-    return np.asarray(np.rint(255 - absorbed), np.uint8)
 
 
 def _windows(page: Shown) -> list[Window]:

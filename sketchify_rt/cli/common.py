@@ -1,10 +1,17 @@
-"""Options that several verbs have, each a decorator."""
+"""What several verbs have: options, each a decorator, and how they refuse."""
 
 from __future__ import annotations
 
 import click
 
 from sketchify_rt.options import PRECISIONS, RUNTIMES, Options
+
+
+class Refusal(click.ClickException):
+    """Nothing was converted, since nothing could be."""
+
+    exit_code = 2
+
 
 model = click.option(
     "--model",

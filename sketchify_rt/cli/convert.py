@@ -60,12 +60,6 @@ usage, and nothing converted; 130 interrupted, what was begun is finished.
 """
 
 
-class _Refusal(click.ClickException):
-    """Nothing was converted, since nothing could be."""
-
-    exit_code = 2
-
-
 @click.command(epilog=_EPILOG)
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
 @click.option(
@@ -315,7 +309,7 @@ def command(
             return
         sources = Sources(names, output)
         if not sources.exist:
-            raise _Refusal("\n".join(telling.problems(sources)))
+            raise common.Refusal("\n".join(telling.problems(sources)))
         _spare_inputs(report_to, sources, from_file)
         diary = journal.Journal(
             None if no_journal else output / journal.NAME,
@@ -377,7 +371,7 @@ def command(
     except OptionsError as error:
         raise click.UsageError(str(error), ctx) from error
     except SketchifyError as error:
-        raise _Refusal(str(error)) from error
+        raise common.Refusal(str(error)) from error
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         _leave()

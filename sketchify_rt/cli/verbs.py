@@ -15,7 +15,7 @@ import click
 from sketchify_rt import __version__
 from sketchify_rt.cli import INTERRUPTED
 
-_VERBS = ("convert", "build-engine", "engines", "export-server", "info")
+_VERBS = ("convert", "compare", "build-engine", "engines", "export-server", "info")
 
 
 class _Verbs(click.Group):

@@ -1,0 +1,159 @@
+"""`sketchify-rt compare`: pictures -> a sheet of thresholds and sketches side by side."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sketchify_rt.batch.runner import explain
+from sketchify_rt.batch.sinks import Folder, write
+from sketchify_rt.cli import common, telling
+from sketchify_rt.errors import OptionsError, SketchifyError
+
+if TYPE_CHECKING:
+    from sketchify_rt.compare.figure import Box, Figure
+    from sketchify_rt.engine import Sketchifier
+
+_MOST = 32  # pictures of a sheet, which grows with them
+
+_EPILOG = """\b
+Examples:
+  sketchify-rt compare page.jpg -o sheet.png
+  sketchify-rt compare page.jpg -o sheet.png --model my.onnx --strength 1.6
+
+\b
+Exit code: 0 all are in the sheet; 1 some could not be read, the rest is in the sheet; 2 wrong
+usage, and no sheet; 130 interrupted, and no sheet.
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="SHEET",
+    type=click.Path(path_type=Path),
+    help="The sheet, .png.",
+)
+@common.model
+@common.strength
+@click.option(
+    "--threshold",
+    metavar="LEVEL",
+    type=click.IntRange(0, 254),
+    default=127,
+    show_default=True,
+    help="The fixed threshold; what is brighter is white.",
+)
+@common.device
+@common.precision
+@common.runtime
+@common.tile
+@common.max_pixels
+@click.option("--overwrite", is_flag=True, help="Replace the sheet that is there.")
+@click.option("--skip-existing", is_flag=True, help="Leave a sheet that is there, and end.")
+@click.option("-q", "--quiet", is_flag=True, help="No summary; failures alone.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    images: tuple[str, ...],
+    output: Path,
+    threshold: int,
+    overwrite: bool,
+    skip_existing: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Show pictures beside global thresholds, the adaptive one, the dodge filter and the sketch.
+
+    The sheet has a row for each IMAGE, with the figures of the sketch against the dodge filter,
+    which the U-Net learns, and a map of where they differ. The dodge filter has line strength 1. A
+    picture that is black and white has no tones to compare with, and no figures.
+    """
+    if overwrite and skip_existing:
+        raise click.UsageError("--overwrite and --skip-existing exclude each other")
+    if len(images) > _MOST:
+        raise click.UsageError(
+            f"a sheet has room for {_MOST} images, not {len(images)}; make several"
+        )
+    failures: list[str] = []
+    try:
+        _check_ending(output)
+        if not any(map(os.path.lexists, images)):
+            raise common.Refusal("\n".join(f"{name}: no such file" for name in images))
+        inputs = {Path(name).resolve() for name in images}
+        folder = Folder(
+            output.parent,
+            "png",
+            "overwrite" if overwrite else "skip" if skip_existing else "refuse",
+            lambda path: path.resolve() in inputs,
+        )
+        if folder.skips(folder.place(output.name)):
+            return
+        folder.open()
+        from sketchify_rt.compare import png
+        from sketchify_rt.engine import Sketchifier
+
+        form = png
+        with Sketchifier(**options) as sketchify:
+            sketchify.prepare()
+            draw = _drawer(sketchify, form.BOX, threshold)
+            rows = _each(images, draw, failures)
+            first = next(rows, None)
+            if first is not None:
+                write(output, form.sheet(itertools.chain([first], rows), _made_by(sketchify)))
+    except OptionsError as error:
+        raise click.UsageError(str(error), ctx) from error
+    except SketchifyError as error:
+        raise common.Refusal(str(error)) from error
+    shown = len(images) - len(failures)
+    if not quiet:
+        where = f"in {telling.show(output)}" if shown else "and so there is no sheet"
+        click.echo(f"compared {shown}, failed {len(failures)}, {where}")
+    ctx.exit(1 if failures else 0)
+
+
+def _check_ending(output: Path) -> None:
+    if output.suffix.lower() not in (".png",):
+        raise OptionsError(f"output is {output}; it may end in .png")
+
+
+def _each(
+    images: tuple[str, ...], draw: Callable[[str], Figure], failures: list[str]
+) -> Iterator[Figure]:
+    """The rows one by one; of a picture that fails it is told at once, and the rest goes on."""
+    for name in images:
+        try:
+            yield draw(name)
+        except Exception as error:
+            failures.append(name)
+            click.echo(f"{telling.show(Path(name))}: {explain(error, Path(name))}", err=True)
+
+
+def _drawer(sketchify: Sketchifier, box: Box, threshold: int) -> Callable[[str], Figure]:
+    from sketchify_rt import inputs
+    from sketchify_rt.codec import cpu as codec
+    from sketchify_rt.compare import figure
+
+    def draw(name: str) -> Figure:
+        file = inputs.load(name)
+        assert isinstance(file, inputs.File)  # noqa: S101 (of a path it is)
+        gray = codec.decode(file.data, file.name, sketchify.options.max_pixels)
+        del file
+        return figure.draw(telling.show(Path(name)), gray, sketchify, box, threshold)
+
+    return draw
+
+
+def _made_by(sketchify: Sketchifier) -> str:
+    options = sketchify.options
+    model = Path(options.model).name
+    return f"Sketches by {model} in {sketchify.precision}, line strength {options.strength:g}"

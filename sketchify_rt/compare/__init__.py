@@ -1,0 +1,1 @@
+"""Sketches beside what they come from and what they are to be, as a sheet to look at."""
