@@ -1,8 +1,8 @@
 """Every skip of the suite, and where GPU code runs.
 
 Where SKETCHIFY_TEST_ALL is set, what would be skipped fails; SKETCHIFY_REQUIRE_GPU=1 does so for
-the tests marked `gpu` alone. Without a GPU the kernels run in Triton's interpreter and numba's
-simulator, and torch on the processor.
+the tests marked `gpu` alone, SKETCHIFY_REQUIRE_CHROMIUM=1 for those in a browser. Without a GPU the
+kernels run in Triton's interpreter and numba's simulator, and torch on the processor.
 """
 
 from __future__ import annotations

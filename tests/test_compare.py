@@ -61,9 +61,8 @@ def test_figures_are_of_full_size_and_panels_are_not() -> None:
     gray = page()
     small = row(gray, (45, 1000))
     assert small.metrics == row(gray).metrics == measure(paint(gray), native.dodge(gray))
-    assert small.difference is not None
-    panels = [small.original, *small.between, small.sketch, small.difference]
-    assert {panel.picture.shape[:2] for panel in panels} == {(45, 60)}
+    assert len(small.panels) == 7
+    assert {panel.picture.shape[:2] for panel in small.panels} == {(45, 60)}
     average = cv2.resize(paint(gray), (60, 45), interpolation=cv2.INTER_AREA)
     np.testing.assert_array_equal(small.sketch.picture, average)
 
@@ -89,7 +88,7 @@ def test_a_black_and_white_page_is_not_compared() -> None:
     np.testing.assert_array_equal(native.dodge(black_and_white), black_and_white)  # the reason
     drawn = row(black_and_white)
     assert drawn.metrics is None
-    assert drawn.difference is None
+    assert [panel.title for panel in drawn.panels][-1] == "sketch"
     _, file = cv2.imencode(".jpg", black_and_white, [cv2.IMWRITE_JPEG_QUALITY, 75])
     traces = np.asarray(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE), np.uint8)
     assert len(np.unique(traces)) > 2
@@ -114,11 +113,9 @@ def test_png_shows_the_panels_side_by_side() -> None:
     height, width = drawn.sketch.picture.shape
     assert (height, width) == (460, 307)
     assert sheet.shape[1] == 2416
-    assert drawn.difference is not None
-    panels = [drawn.original, *drawn.between, drawn.sketch, drawn.difference]
     row_height = (sheet.shape[0] - 124) // 2
     for number in range(2):
-        for column, panel in enumerate(panels):
+        for column, panel in enumerate(drawn.panels):
             # The head, the rows above, the text above the pictures; the margin, the columns.
             top, left = 124 + number * row_height + 100, 40 + column * 336
             shown = sheet[top : top + height, left : left + width]
@@ -196,7 +193,7 @@ def test_a_sheet_that_is_there_stays_unless_told_otherwise(small: Path, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["page.png", "-o", "sheet.pdf"], "it may end in .png"),
+        (["page.png", "-o", "sheet.pdf"], "it may end in .png or .html"),
         (["page.png", "-o", "sheet.png"], "page.png: no such file"),
         (["page.png"] * 33 + ["-o", "sheet.png"], "has room for 32 images, not 33"),
         (["page.png", "-o", "sheet.png", "--overwrite", "--skip-existing"], "exclude each other"),

@@ -32,6 +32,7 @@ HEAVY = {
     "cv2": {
         "codec",
         "compare/figure.py",
+        "compare/html.py",
         "image.py",
         "metrics.py",
         "cli/convert.py",

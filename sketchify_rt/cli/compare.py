@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from sketchify_rt.compare.figure import Box, Figure
     from sketchify_rt.engine import Sketchifier
 
-_MOST = 32  # pictures of a sheet, which grows with them
+_MOST = 32  # pictures of a sheet: an HTML page of that many has some 50 MB
 
 _EPILOG = """\b
 Examples:
   sketchify-rt compare page.jpg -o sheet.png
+  sketchify-rt compare scans/*.png -o sheet.html     # with a slider, one file, works offline
   sketchify-rt compare page.jpg -o sheet.png --model my.onnx --strength 1.6
 
 \b
@@ -40,7 +41,7 @@ usage, and no sheet; 130 interrupted, and no sheet.
     required=True,
     metavar="SHEET",
     type=click.Path(path_type=Path),
-    help="The sheet, .png.",
+    help="The sheet: .png, or .html, which has a slider between picture and sketch.",
 )
 @common.model
 @common.strength
@@ -99,10 +100,10 @@ def command(
         if folder.skips(folder.place(output.name)):
             return
         folder.open()
-        from sketchify_rt.compare import png
+        from sketchify_rt.compare import html, png
         from sketchify_rt.engine import Sketchifier
 
-        form = png
+        form = png if output.suffix.lower() == ".png" else html
         with Sketchifier(**options) as sketchify:
             sketchify.prepare()
             draw = _drawer(sketchify, form.BOX, threshold)
@@ -122,8 +123,8 @@ def command(
 
 
 def _check_ending(output: Path) -> None:
-    if output.suffix.lower() not in (".png",):
-        raise OptionsError(f"output is {output}; it may end in .png")
+    if output.suffix.lower() not in (".png", ".html"):
+        raise OptionsError(f"output is {output}; it may end in .png or .html")
 
 
 def _each(

@@ -61,6 +61,12 @@ class Figure:
     difference: Panel | None
     metrics: Metrics | None
 
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """All of them, from left to right."""
+        last = (self.difference,) if self.difference else ()
+        return (self.original, *self.between, self.sketch, *last)
+
 
 def draw(
     name: str, gray: Gray, sketchify: Callable[[Gray], Gray], box: Box, threshold: int = 127

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from PIL import Image, ImageDraw, ImageFont
 
 from sketchify_rt.compare.figure import Figure
-from sketchify_rt.compare.words import DIFFERENCE, LEGEND, NO_TONES, TITLE, figures
+from sketchify_rt.compare.words import LEGEND, NO_TONES, TITLE, figures
 
 BOX = (460, 320)  # of a panel, pixels
 _MARGIN, _GAP = 40, 16
@@ -17,7 +17,7 @@ _STEP = BOX[1] + _GAP
 _COLUMNS = 7
 _WIDTH = 2 * _MARGIN + _COLUMNS * _STEP - _GAP
 
-_PAPER, _INK, _FAINT, _RULE, _EMPTY = "#ffffff", "#1b1b1b", "#6b6b6b", "#d5d5d5", "#f4f4f2"
+_PAPER, _INK, _FAINT, _RULE = "#ffffff", "#1b1b1b", "#6b6b6b", "#d5d5d5"
 _LARGE, _MEDIUM, _SMALL = 32, 20, 17  # of letters, pixels
 
 
@@ -44,29 +44,25 @@ def _head(made_by: str) -> Image.Image:
 
 
 def _block(figure: Figure) -> Image.Image:
-    panels = [figure.original, *figure.between, figure.sketch, figure.difference]
     height, width = figure.sketch.picture.shape[:2]
     pictures, below = 100, 100 + height
     block, draw = _paper(below + 56)
     draw.line((_MARGIN, 0, _WIDTH - _MARGIN, 0), _RULE)
     _write_figures(draw, figure)
-    for column, panel in enumerate(panels):
+    for column, panel in enumerate(figure.panels):
         left = _MARGIN + column * _STEP
-        _write(draw, left, pictures - 12, panel.title if panel else DIFFERENCE, _SMALL)
-        frame = (left - 1, pictures - 1, left + width, below)
-        draw.rectangle(frame, _EMPTY, _RULE)
-        if panel:
-            block.paste(Image.fromarray(panel.picture), (left, pictures))
-            _write(draw, left, below + 25, panel.note, _SMALL, _FAINT)
-        else:
-            _write_within(draw, NO_TONES, left, pictures, width, height)
+        _write(draw, left, pictures - 12, panel.title, _SMALL)
+        draw.rectangle((left - 1, pictures - 1, left + width, below), None, _RULE)
+        block.paste(Image.fromarray(panel.picture), (left, pictures))
+        _write(draw, left, below + 25, panel.note, _SMALL, _FAINT)
     return block
 
 
 def _write_figures(draw: ImageDraw.ImageDraw, figure: Figure) -> None:
     """The name of the picture, and its figures from the right."""
     right = _WIDTH - _MARGIN
-    for name, value in reversed(figures(figure.metrics) if figure.metrics else ()):
+    said = figures(figure.metrics) if figure.metrics else [("", NO_TONES)]
+    for name, value in reversed(said):
         for text, colour, space in ((value, _INK, 8), (name, _FAINT, 28)):
             right -= round(_font(_MEDIUM).getlength(text))
             _write(draw, right, 46, text, _MEDIUM, colour)
@@ -76,26 +72,6 @@ def _write_figures(draw: ImageDraw.ImageDraw, figure: Figure) -> None:
     name = _shortened(figure.name, room)
     _write(draw, _MARGIN, 46, name, _MEDIUM)
     _write(draw, _MARGIN + 20 + _font(_MEDIUM).getlength(name), 46, size, _MEDIUM, _FAINT)
-
-
-def _write_within(
-    draw: ImageDraw.ImageDraw, text: str, left: int, top: int, width: int, height: int
-) -> None:
-    """Text in lines in the middle of a picture's place; nothing where it is too small."""
-    lines, font = [""], _font(_SMALL)
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width - 32:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    step = _SMALL + 7
-    if len(lines) * step > height or max(map(font.getlength, lines)) > width:
-        return
-    for number, line in enumerate(lines):
-        middle = left + (width - font.getlength(line)) / 2
-        base = top + (height - len(lines) * step) / 2 + (number + 0.8) * step
-        _write(draw, middle, base, line, _SMALL, _FAINT)
 
 
 def _shortened(name: str, room: float) -> str:

@@ -7,12 +7,11 @@ from math import isinf
 from sketchify_rt.metrics import Metrics
 
 TITLE = "From picture to sketch"
-DIFFERENCE = "difference"
 LEGEND = (
     "Figures and differences are of the sketch against the dodge filter, at full size: "
     "orange where the sketch is too dark, blue where it is too pale."
 )
-NO_TONES = "black and white: its dodge filter is the page itself, without tones to compare with"
+NO_TONES = "Black and white: its dodge filter is the page itself, with no tones to compare with."
 
 MEANINGS = {
     "MAE": "mean absolute error, in levels of 255; 0 is best",
