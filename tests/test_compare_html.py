@@ -92,9 +92,13 @@ def test_table_has_the_figures_and_names_are_text(rows: list[Figure], text: str)
 
 def test_the_command_writes_it(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "small.png"), page())
-    result = compare(tmp_path / "small.png", "-o", tmp_path / "sheet.HTML", "-q")
+    sheet = tmp_path / "sheet.HTML"
+    told = ("--threshold", 200, "--strength", 1.6, "--precision", "fp32", "-q")
+    result = compare(tmp_path / "small.png", "-o", sheet, *told)
     assert (result.exit_code, result.output) == (0, "")
-    assert (tmp_path / "sheet.HTML").read_text().startswith("<!DOCTYPE html>")
+    texts = Reader(sheet.read_text(encoding="utf-8")).texts
+    assert "white above 200" in texts
+    assert any("by lite in fp32, line strength 1.6." in text for text in texts)
 
 
 def test_slider_in_a_browser(text: str, tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ Examples:
   sketchify-rt compare page.jpg -o sheet.png --model my.onnx --strength 1.6
 
 \b
-Exit code: 0 all are in the sheet; 1 some could not be read, the rest is in the sheet; 2 wrong
-usage, and no sheet; 130 interrupted, and no sheet.
+Exit code: 0 all are in the sheet; 1 some failed, the rest is in the sheet; 2 wrong usage,
+and no sheet; 130 interrupted, and no sheet.
 """
 
 
