@@ -26,7 +26,7 @@ strength = click.option(
     type=click.FloatRange(0, 4),
     default=Options.strength,
     show_default=True,
-    help="Line strength: the ink of the pencil is multiplied by it; mode binary has none.",
+    help="Line strength: the ink of the pencil is multiplied by it.",
 )
 
 device = click.option(
