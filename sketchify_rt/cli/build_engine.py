@@ -107,7 +107,7 @@ was there before is as it was; 2 wrong usage; 130 interrupted.
     nargs=2,
     type=click.FloatRange(min=0),
     help="How far its tones may be from the float32 model's, in levels of 255. Default: fp32 0.1 "
-    "0.01, fp16 4 0.25, int8 32 1.",
+    "0.01, fp16 4 0.25, int8 64 1.",
 )
 @click.option("--device", metavar="cuda[:N]", default="cuda", show_default=True)
 @click.option("--force", is_flag=True, help="Build even if there is a valid engine.")
