@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*)
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test bench docs lint format clean
 
 demo: $(VENV)/installed  ## convert samples/ into out/
 	$(BIN)/sketchify-rt convert samples -o out --overwrite
@@ -17,6 +17,9 @@ bench: $(VENV)/installed-dev  ## kernels, U-Net and pipeline on this machine
 	$(BIN)/python -m bench kernels
 	$(BIN)/python -m bench runtime
 	$(BIN)/python -m bench pipeline
+
+docs: $(VENV)/installed-docs  ## the site, in build/site
+	$(BIN)/python -m mkdocs build --strict --site-dir build/site
 
 lint: $(VENV)/installed-dev  ## what must be clean before a commit
 	$(BIN)/ruff check .
@@ -43,5 +46,9 @@ $(VENV)/installed: $(NATIVE) | $(BIN)/python
 # Compiled with the tools in .venv: so the test of the wheel, which builds with them too, finds most of it done.
 $(VENV)/installed-dev: $(NATIVE) tests/constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet cmake ninja pybind11 scikit-build-core
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --constraint tests/constraints.txt --editable '.[dev,gpu,pdf,ray,train,video]'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --constraint tests/constraints.txt --editable '.[dev,docs,gpu,pdf,ray,train,video]'
 	touch $@ $(VENV)/installed
+
+$(VENV)/installed-docs: $(VENV)/installed pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
