@@ -45,5 +45,5 @@ def _below(words: str, context: click.Context) -> Iterator[tuple[str, click.Cont
 def _reference() -> Iterator[str]:
     for words, context in commands():
         title = words.removeprefix(f"{_PROGRAM} ")
-        context.terminal_width = 84  # of the site's column
+        context.terminal_width = 74  # of the site's column on a desk
         yield f"## {title}\n\n```text\n{context.get_help()}\n```"
