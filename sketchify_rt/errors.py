@@ -19,6 +19,10 @@ class InputError(SketchifyError, ValueError):
     """What was handed in is no image: wrong type, shape or dtype, or no such file."""
 
 
+class OverMemory(InputError):
+    """An image alone needs more memory than all images in work may have together."""
+
+
 class DecodeError(SketchifyError, ValueError):
     """Encoded bytes are no image that can be read.
 

@@ -8,6 +8,7 @@ import logging
 import os
 import pty
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -702,13 +703,10 @@ def test_a_watch_converts_what_comes_and_tells_failures_once(
         rounds += 1
         assert seconds == 0.5
         make(**{f"in__new{rounds}": str(rounds)})
-        for path in Path("in").iterdir():
-            os.utime(path, (0, 0))  # as if it had lain there for long
         return rounds < 4
 
     monkeypatch.setattr(convert, "_wait", wait)
-    os.utime("in/a.jpg", (0, 0))
-    os.utime("in/b.jpg", (0, 0))
+    monkeypatch.setattr(convert, "_SETTLED", 0)
     result = call("in", "-o", "out", "--watch", "0.5", "--report", "report.csv", "--retry-failed")
     assert result.stderr == "in/b.jpg: the file is cut short\n"
     rows = csv.DictReader(Path("report.csv").read_text().splitlines())
@@ -723,6 +721,34 @@ def test_a_watch_converts_what_comes_and_tells_failures_once(
     assert sorted(results()) == ["a.png", "new1.png", "new2.png", "new3.png"]
     assert result.stdout.startswith("converted 4, ")
     assert result.exit_code == 1
+
+
+@pytest.mark.parametrize("every", [0.5, 9])
+def test_a_watch_waits_for_files_to_be_whole_and_makes_the_output_folder_anew(
+    here: Path, monkeypatch: pytest.MonkeyPatch, every: float
+) -> None:
+    make(in__a="1")
+    Path("out").mkdir()
+    Path("out/a.png").write_text("of another program")
+    now, waits = 0.0, []
+
+    def wait(seconds: float) -> bool:
+        nonlocal now
+        now += seconds
+        waits.append(seconds)
+        if len(waits) == 2:
+            assert results() == {"a.png": "png None 1"}
+            shutil.rmtree("out")
+        return len(waits) < 3
+
+    monkeypatch.setattr(convert, "_wait", wait)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    result = call("in", "-o", "out", *f"--watch {every} --overwrite --report report.csv".split())
+    assert waits == [2, every, every]  # 2, while a file may be being written
+    assert result.stdout.startswith("converted 2, skipped 0, failed 0 ")
+    assert Path("report.csv").read_text().count("converted") == 2
+    again = call("in", "-o", "out")  # knows what was made after the folder was gone
+    assert (again.exit_code, again.stdout[:23]) == (0, "converted 0, skipped 1,")
 
 
 def test_one_image_through_the_standard_streams(

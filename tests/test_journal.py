@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from sketchify_rt.batch.journal import NAME, Journal, Origin
-from sketchify_rt.batch.output import FailedBefore, Output
+from sketchify_rt.batch.output import FailedBefore, Output, Settling, Unsettled
 from sketchify_rt.batch.sinks import Existing, Folder, write
 from sketchify_rt.errors import OutputError
 
@@ -252,13 +255,24 @@ def test_what_is_tried_again_takes_no_other_files_place(tmp_path: Path, limit: i
     assert Output(Folder(tmp_path, "png"), opened(tmp_path, limit=11)).wants(bad, path)
 
 
-def test_a_file_that_changed_a_moment_ago_is_left_alone(tmp_path: Path) -> None:
-    fresh = source(tmp_path / "a.jpg")
-    to = Output(Folder(tmp_path, "png"), Journal(None, tmp_path, {}), settled=5)
-    for ago, wanted in (0, False), (10, True), (-3600, True):  # the last by a wrong clock
-        modified = fresh.modified - ago * 10**9
-        origin = Origin(fresh.name, fresh.size, modified)
-        assert to.wants(origin, tmp_path / "a.png") is wanted
+@pytest.mark.parametrize("year", [1970, 2026, 2100])  # by a clock that may be wrong
+def test_a_file_is_taken_when_two_looks_find_it_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, year: int
+) -> None:
+    settling = Settling(2)
+    to = Output(Folder(tmp_path, "png"), Journal(None, tmp_path, {}), settling=settling)
+    path = tmp_path / "a.jpg"
+    looks = [(0, 10, False), (1, 10, False), (1.5, 20, False), (3, 20, False), (3.5, 20, True)]
+    for now, size, taken in looks:
+        path.write_bytes(bytes(size))
+        os.utime(path, ((year - 1970) * 31556952,) * 2)
+        monkeypatch.setattr(time, "monotonic", lambda now=now: now)
+        settling.look()
+        with contextlib.nullcontext() if taken else pytest.raises(Unsettled):
+            assert to.wants(Origin.of(path), tmp_path / "a.png")
+    settling.look()
+    settling.look()
+    assert not settling._before  # what is asked for no more is forgotten
 
 
 def test_a_second_run_into_one_folder_is_refused(tmp_path: Path) -> None:
@@ -277,3 +291,32 @@ def test_a_second_run_into_one_folder_is_refused(tmp_path: Path) -> None:
         first.kill()
     second.open()  # no lock outlives its process
     second.close()
+
+
+def test_what_another_run_did_since_the_journal_was_read_is_known(tmp_path: Path) -> None:
+    origin, output = source(tmp_path / "a.jpg"), tmp_path / "a.png"
+    waiting = Journal(tmp_path / NAME, tmp_path, {"all": "x"})
+    make(first := opened(tmp_path), origin, output)
+    first.close()
+    assert not waiting.done(origin, output)
+    waiting.open()
+    assert waiting.done(origin, output)
+
+
+def test_a_journal_that_is_gone_is_begun_anew(tmp_path: Path) -> None:
+    origin, output = source(tmp_path / "a.jpg"), tmp_path / "out/a.png"
+    journal = opened(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    journal.open()
+    make(journal, origin, output)
+    journal.open()  # it is there
+    assert (tmp_path / "out" / NAME).read_bytes().count(b"\n") == 2
+    assert opened(tmp_path / "out").done(origin, output)
+
+
+def test_a_failure_is_noted_once(tmp_path: Path) -> None:
+    journal, origin = opened(tmp_path), source(tmp_path / "a.jpg")
+    for reason in "locked", "locked", "cut", "cut":
+        journal.failed(origin, reason, False, 0)
+    told = [json.loads(line).get("reason") for line in (tmp_path / NAME).read_text().splitlines()]
+    assert told == [None, "locked", "cut"]

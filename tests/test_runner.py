@@ -16,7 +16,7 @@ import pytest
 from sketchify_rt.batch import tasks
 from sketchify_rt.batch.budget import MIB, Budget
 from sketchify_rt.batch.interruption import deferred
-from sketchify_rt.batch.journal import Journal
+from sketchify_rt.batch.journal import Journal, Origin
 from sketchify_rt.batch.output import Output
 from sketchify_rt.batch.runner import Care, Outcome, Report, run
 from sketchify_rt.batch.sinks import Existing, Folder
@@ -348,6 +348,7 @@ def test_images_in_work_share_their_memory(tmp_path: Path) -> None:
     assert reasons(report) == {
         "in/d.jpg": "needs some 2 MiB of memory, and images may have 1 together; raise --memory"
     }
+    assert todo[3].to.journal.failure(Origin.of(Path("in/d.jpg")))  # would fail again
     assert max(held) == 800_000
     assert budget._free == MIB
 

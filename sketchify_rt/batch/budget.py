@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sketchify_rt.errors import InputError
+from sketchify_rt.errors import OverMemory
 from sketchify_rt.options import Encoding
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ class Budget:
         self._turn = threading.Lock()
 
     def check(self, name: object, need: int) -> int:
-        """`need`; raises InputError where what is called so needs more than there is."""
+        """`need`; raises OverMemory where what is called so needs more than there is."""
         if need > self.size:
-            raise InputError(
+            raise OverMemory(
                 f"{name}: needs some {need / MIB:.0f} MiB of memory, and images may have "
                 f"{self.size / MIB:.0f} together; raise --memory"
             )

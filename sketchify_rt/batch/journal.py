@@ -15,7 +15,7 @@ import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sketchify_rt import __version__
 from sketchify_rt.batch.sinks import explained
@@ -84,20 +84,24 @@ class Journal:
         self._made: set[bytes] = set()  # results
         # By input and settings: the reason, and whether it was within these limits.
         self._failed: dict[bytes, tuple[str, bool]] = {}
+        self._told: dict[bytes, str] = {}  # the reasons in lines of this run
         self._file = -1
         self._torn = False
+        self._read = 0  # bytes, up to the end of the last whole line
         if path is not None:
-            self._read(path)
+            try:
+                with path.open("rb") as lines:
+                    self._learn_all(lines)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                raise explained(path, error, "cannot be read") from error
 
-    def _read(self, path: Path) -> None:
-        try:
-            with path.open("rb") as lines:
-                for line in lines:
-                    self._learn(line)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise explained(path, error, "cannot be read") from error
+    def _learn_all(self, lines: BinaryIO) -> None:
+        lines.seek(self._read)
+        for line in lines:
+            self._learn(line)
+            self._read += len(line) if line.endswith(b"\n") else 0
 
     def _learn(self, line: bytes) -> None:
         try:
@@ -121,6 +125,7 @@ class Journal:
         if flaw is None:
             self._done.add(key + made)
         self._failed.pop(key, None)
+        self._told.pop(key, None)
         if flaw and flaw.lasting:
             self._failed[key] = flaw.reason, within
 
@@ -181,12 +186,15 @@ class Journal:
         self._keep(_input(origin, self._digest), made, flaw, within=True)
 
     def failed(self, origin: Origin, reason: str, lasting: bool, seconds: float) -> None:
-        """Note a failure. lasting: the input is to blame, so that it would fail again.
+        """Note a failure, once. lasting: the input is to blame, so that it would fail again.
 
         Raises OutputError where the line cannot be written.
         """
+        key = _input(origin, self._digest)
         if lasting:
-            self._failed[_input(origin, self._digest)] = reason, True
+            self._failed[key] = reason, True
+        if self._told.get(key) == reason:  # as at each look of a watch
+            return
         self._append(
             origin,
             status="failed",
@@ -195,6 +203,7 @@ class Journal:
             limits=self._limits,
             seconds=round(seconds, 4),
         )
+        self._told[key] = reason
 
     def _append(self, origin: Origin, **told: Any) -> None:
         if self._path is None:
@@ -211,14 +220,22 @@ class Journal:
             raise explained(self._path, error) from error
 
     def open(self) -> None:
-        """Begin to write, with a line on this run. Raises OutputError, as where another does."""
-        if self._path is None:
+        """Begin to write, with a line on this run, or anew where the file is gone meanwhile.
+
+        Raises OutputError, as where another run writes.
+        """
+        if self._path is None or self._is_open(self._path):
             return
+        self.close()
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self._path, flags, 0o666)
             self._lock(self._path)
+            # What another run has added since this one read it. Through the same open file: closing
+            # another one would end the lock.
+            with open(self._file, "rb", closefd=False) as lines:
+                self._learn_all(lines)
             end = os.lseek(self._file, 0, os.SEEK_END)
             if end and os.pread(self._file, 1, end - 1) != b"\n":
                 os.write(self._file, b"\n")  # ends a line that was cut short
@@ -229,6 +246,12 @@ class Journal:
             raise
         except OSError as error:
             raise explained(self._path, error) from error
+
+    def _is_open(self, path: Path) -> bool:
+        try:
+            return self._file >= 0 and os.path.samestat(os.fstat(self._file), path.stat())
+        except OSError:
+            return False
 
     def _lock(self, path: Path) -> None:
         """Until the end of this process, however that comes."""
@@ -256,7 +279,7 @@ class Journal:
         """End writing."""
         if self._file >= 0:
             os.close(self._file)
-            self._file = -1
+            self._file, self._read = -1, 0
 
     def _below(self, output: Path) -> str:
         return os.path.relpath(output, self._root)

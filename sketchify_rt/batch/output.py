@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import stat
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,18 +23,49 @@ class FailedBefore(SketchifyError):
     """An earlier run found that the input is to blame; it has not changed since."""
 
 
+class Unsettled(SketchifyError):
+    """The input may still be being written; the next look tells."""
+
+
+class Settling:
+    """Tells files that are being written: they change within some seconds.
+
+    By the clock of this process and two looks: the time of a file is that of another machine, or
+    of a copy's source, as soon as it comes over a network or from an archive.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """`seconds`: for which a file must have stayed as it is."""
+        self._seconds = seconds
+        self._before: dict[int, float] = {}  # by hash: when it was first seen as it is
+        self._now: dict[int, float] = {}
+
+    def look(self) -> None:
+        """Begin a look at all files. Only what the last one was asked for is kept in mind."""
+        self._before, self._now = self._now, {}
+
+    def check(self, origin: Origin) -> None:
+        """Raises Unsettled."""
+        if not self._seconds:
+            return
+        now, seen = time.monotonic(), hash(origin)
+        since = self._now[seen] = self._before.get(seen, now)
+        if now - since < self._seconds:
+            raise Unsettled(f"{origin.name}: may still be being written")
+
+
 @dataclass(frozen=True)
 class Output:
     """The output folder with its journal.
 
-    retry: try anew what failed for good before; settled: seconds for which an input must not have
-    changed; failed_before: whether to tell of such a failure again.
+    retry: try anew what failed for good before; settling: of the inputs of a watch; failed_before:
+    whether to tell of such a failure again.
     """
 
     folder: Folder
     journal: Journal
     retry: bool = False
-    settled: float = 0.0
+    settling: Settling = field(default_factory=lambda: Settling(0))
     failed_before: Literal["tell", "skip"] = "tell"
 
     def wants(self, origin: Origin, path: Path) -> bool:
@@ -43,11 +74,13 @@ class Output:
         What a run of the journal made is done once, and anew where the input or the settings have
         changed; what failed for good is tried anew within other limits; of other files that are
         there, `Folder.existing` decides.
-        Raises FailedBefore, and OutputError where the file may not be replaced.
+        Raises FailedBefore, Unsettled, and OutputError where the file may not be replaced.
         """
-        # A time far in the future is no change of a moment ago, but a clock that was wrong.
-        if abs(time.time() - origin.modified / 1e9) < self.settled:
-            return False
+        if wanted := self._wants(origin, path):
+            self.settling.check(origin)
+        return wanted
+
+    def _wants(self, origin: Origin, path: Path) -> bool:
         if self.folder.existing == "overwrite":
             return True
         reason = self.journal.failure(origin)

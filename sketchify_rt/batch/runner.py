@@ -19,10 +19,17 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from sketchify_rt.batch.budget import Budget
 from sketchify_rt.batch.interruption import deferred
-from sketchify_rt.batch.output import FailedBefore
+from sketchify_rt.batch.output import FailedBefore, Unsettled
 from sketchify_rt.batch.sinks import FULL
 from sketchify_rt.batch.tasks import Task
-from sketchify_rt.errors import DecodeError, DecoderKilled, OutputError, SketchifyError, bare
+from sketchify_rt.errors import (
+    DecodeError,
+    DecoderKilled,
+    OutputError,
+    OverMemory,
+    SketchifyError,
+    bare,
+)
 from sketchify_rt.options import Encoding
 
 if TYPE_CHECKING:
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
 
 FULL_DISK = "the disk is full"
 
-Status = Literal["converted", "skipped", "failed"]
+Status = Literal["converted", "skipped", "waiting", "failed"]  # waiting: see `Unsettled`
 
 
 class Engine(Protocol):
@@ -86,12 +93,14 @@ class Outcome:
 class Report:
     """What became of all tasks.
 
-    failed: in the order of the jobs; not_done: images that were not begun; seconds: wall time of
-    the conversions; stopped: why some were left, else "".
+    waiting: inputs of a watch, for its next look; failed: in the order of the jobs; not_done:
+    images that were not begun; seconds: wall time of the conversions; stopped: why some were left,
+    else "".
     """
 
     converted: int = 0
     skipped: int = 0
+    waiting: int = 0
     failed: list[Outcome] = field(default_factory=list)
     not_done: int = 0
     seconds: float = 0.0
@@ -104,6 +113,8 @@ class Report:
             self.failed.append(outcome)
         elif outcome.status == "skipped":
             self.skipped += 1
+        elif outcome.status == "waiting":
+            self.waiting += 1
         else:
             self.converted += 1
         if outcome.full:
@@ -113,6 +124,7 @@ class Report:
         """Those of a run after this one."""
         self.converted += later.converted
         self.skipped += later.skipped
+        self.waiting = later.waiting
         self.failed += later.failed
         self.not_done = later.not_done
         self.seconds += later.seconds
@@ -200,8 +212,7 @@ def _carry(engine: Engine, batch: list[Task], encoding: Encoding, care: Care) ->
         full = isinstance(error, OutputError) and error.errno in FULL
         if error and not isinstance(error, FailedBefore):
             try:
-                lasting = isinstance(error, DecodeError) and not isinstance(error, DecoderKilled)
-                task.fail(reason, lasting, seconds)
+                task.fail(reason, _is_lasting(error), seconds)
             except Exception as worse:  # an archive may be gone meanwhile, too
                 full |= isinstance(worse, OutputError) and worse.errno in FULL
         outcome = Outcome(task.index, task.source, task.output, status, reason, full, seconds)
@@ -216,6 +227,8 @@ def _carry(engine: Engine, batch: list[Task], encoding: Encoding, care: Care) ->
                 continue
             size += care.budget.check(task.source, task.size())
             wanted.append(task)
+        except Unsettled:
+            end(task, "waiting")
         except Exception as error:
             end(task, "failed", error)
 
@@ -267,6 +280,11 @@ def _convert(
     for place, result in zip(good, done, strict=True):
         results[place] = result
     return [result for result in results if result is not None]
+
+
+def _is_lasting(error: Exception) -> bool:
+    """Whether the input is to blame, within the limits that the journal notes."""
+    return isinstance(error, (DecodeError, OverMemory)) and not isinstance(error, DecoderKilled)
 
 
 def explain(error: Exception, source: Path, debug: bool = False) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sketchify_rt.batch.journal import Origin
-from sketchify_rt.batch.output import FailedBefore, Output, origin
+from sketchify_rt.batch.output import FailedBefore, Output, Unsettled, origin
 from sketchify_rt.batch.runner import Outcome, Report, Status, explain
 from sketchify_rt.batch.sinks import FULL
 from sketchify_rt.batch.sources import Job
@@ -83,6 +83,8 @@ def _convert(
             seal=lambda status: to.journal.converted(known, path, status, seconds()),
         )
         return end("converted")
+    except Unsettled:
+        return end("waiting")
     except Exception as error:
         reason = explain(error, job.source, debug)
         full = isinstance(error, OutputError) and error.errno in FULL

@@ -79,6 +79,7 @@ class Work:
         from sketchify_rt.batch.books import OpenBook
 
         if self.unpack:
+            self.to.settling.check(whole)
             archive = Archive(job.source)
             return [
                 FileTask(
@@ -103,6 +104,7 @@ class Work:
     def _pdf(self, index: int, job: Job, whole: Origin) -> list[Task]:
         from sketchify_rt.batch.pdf import Pdf
 
+        self.to.settling.check(whole)
         pdf = Pdf(job.source, self.max_pixels)
         return [
             FileTask(

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
 import os
 import signal
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 import click
 
 from sketchify_rt.batch import budget, journal
-from sketchify_rt.batch.output import Output, settings
+from sketchify_rt.batch.output import Output, Settling, settings
 from sketchify_rt.batch.runner import Care, Report, run
 from sketchify_rt.batch.sinks import Existing, Folder
 from sketchify_rt.batch.sources import Sources
@@ -311,14 +312,19 @@ def command(
         if not sources.exist:
             raise common.Refusal("\n".join(telling.problems(sources)))
         _spare_inputs(report_to, sources, from_file)
+        share = memory * budget.MIB if memory else budget.total_memory() // 2
         diary = journal.Journal(
             None if no_journal else output / journal.NAME,
             output,
             settings(chosen, encoding, dpi),
-            {"max_pixels": chosen.max_pixels, "timeout": timeout if isolate else None},
+            {
+                "max_pixels": chosen.max_pixels,
+                "timeout": timeout if isolate else None,
+                "memory": share,
+            },
         )
         folder = Folder(output, image_format, existing, sources.holds)
-        to = Output(folder, diary, retry_failed, settled=_SETTLED if watch else 0)
+        to = Output(folder, diary, retry_failed, Settling(_SETTLED if watch else 0))
         kinds = functools.partial(
             Work, unpack=unpack, dpi=dpi, max_pixels=chosen.max_pixels, isolated=isolate
         )
@@ -339,16 +345,12 @@ def command(
             here = cluster is None or cluster.local
             budget.return_large_blocks()
             care = Care(
-                budget.Budget(
-                    memory * budget.MIB if memory else budget.total_memory() // 2, chosen.max_pixels
-                )
-                if memory or here
-                else budget.Budget(),
+                budget.Budget(share, chosen.max_pixels) if memory or here else budget.Budget(),
                 stack.enter_context(_decoders(chosen, encoding, timeout)) if isolate else None,
                 debug,
             )
             teller = stack.enter_context(telling.Teller(report_to, as_json, quiet))
-            while True:
+            for look in itertools.count():
                 work = kinds(sources, to)
                 with contextlib.closing(work), teller.progress(work) as progress:
                     workers = max(1, min(most, work.most_workers))
@@ -361,8 +363,14 @@ def command(
                     engine = engine or stack.enter_context(_open(chosen))
                     _run_videos(engine, work, to, quality, report, teller, debug)
                 teller.tell(report, sources)
-                if watch is None or report.stopped or not _wait(watch):
+                if watch is None or report.stopped:
                     break
+                if not _wait(_SETTLED if report.waiting else watch):
+                    break
+                diary.open()
+                to.settling.look()
+                if look == 0 and report.waiting:  # it converted nothing, so the next is the first
+                    continue
                 sources = Sources(names, output)
                 kept: Existing = "refuse" if overwrite else existing
                 folder = dataclasses.replace(folder, protected=sources.holds, existing=kept)

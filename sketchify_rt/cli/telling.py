@@ -107,6 +107,8 @@ class Teller:
             yield self._note, advance
 
     def _note(self, outcome: Outcome) -> None:
+        if outcome.status == "waiting":
+            return
         if self._again and (
             outcome.status == "skipped" or (outcome.source, outcome.reason) in self._failures
         ):
