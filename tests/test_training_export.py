@@ -44,7 +44,7 @@ def test_from_pages_to_a_model_that_the_engine_runs(tmp_path: Path) -> None:
     config = UNetConfig(width=4)
     assert (manifest.name, manifest.credit) == ("tiny", "nobody")
     assert (manifest.stride, manifest.halo) == (config.stride, config.halo)
-    assert manifest.architecture == dataclasses.asdict(config)
+    assert manifest.architecture == {"width": 4, "depth": 2, "unshuffle": 2}
     recipe = dataclasses.asdict(Recipe(config, steps=3, batch=2, crop=64))
     del recipe["model"]
     assert manifest.training.pop("minutes") < 60
@@ -56,6 +56,12 @@ def test_from_pages_to_a_model_that_the_engine_runs(tmp_path: Path) -> None:
     command("export", later, tmp_path / "later.onnx", *about)
     initial = models.load(str(tmp_path / "later.onnx")).manifest.training["recipe"]["initial"]
     assert (initial["step"], initial["recipe"]) == (3, recipe)  # and no path
+
+    on = tmp_path / "on"
+    command("fit", ready, on, *words, *sets, "--initial", exported)
+    command("export", on, tmp_path / "on.onnx", *about)
+    initial = models.load(str(tmp_path / "on.onnx")).manifest.training["recipe"]["initial"]
+    assert initial == {"recipe": recipe, "step": 3, "minutes": 0}
 
     gray = picture(100, 131, 9)  # no multiples of the stride
     from_onnx, from_torch = predictor(str(exported))(gray), predictor(str(run))(gray)

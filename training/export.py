@@ -48,7 +48,7 @@ def export(
 def _history(state: dict[str, Any]) -> dict[str, Any]:
     """Recipe, steps and minutes of a run, and in place of `recipe.initial` those of that run."""
     recipe = {name: value for name, value in state["recipe"].items() if name != "model"}
-    if recipe.get("initial"):
+    if isinstance(recipe.get("initial"), str):  # an exported one's is told in full already
         recipe["initial"] = _history(state["initial"])
     return {"recipe": recipe, "step": state["step"], "minutes": round(state["seconds"] / 60)}
 
@@ -62,6 +62,8 @@ def write(
     describe(graph, config.stride, config.halo, credit, licence)
     onnx.checker.check_model(graph, full_check=True)
     content = graph.SerializeToString()
+    shape = dataclasses.asdict(config)
+    del shape["norms"]  # they are folded away
     manifest = Manifest(
         name=output.stem,
         sha256=hashlib.sha256(content).hexdigest(),
@@ -69,7 +71,7 @@ def write(
         halo=config.halo,
         gflop_per_megapixel=round(flop_per_pixel(config) / 1e3, 3),
         parameters=sum(p.numel() for p in model.parameters()),
-        architecture=dataclasses.asdict(config),
+        architecture=shape,
         training=training,
         credit=credit,
         metrics={},
@@ -86,7 +88,8 @@ def inference_form(model: UNet) -> UNet:
     u; the exporter would write the pixel-unshuffle as a dozen shape operators.
     """
     model = copy.deepcopy(model).eval()
-    for block in cast("list[nn.Sequential]", [*model.down, *model.merge]):
+    blocks = [*model.down, *model.merge] if model.config.norms else []
+    for block in cast("list[nn.Sequential]", blocks):
         for conv, norm in ((0, 1), (3, 4)):
             block[conv] = fuse_conv_bn_eval(*cast("_ConvNorm", (block[conv], block[norm])))
             block[norm] = nn.Identity()

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from training.recipe import UNetConfig
 
 
-def _double_conv(inputs: int, outputs: int) -> nn.Sequential:
+def _double_conv(inputs: int, outputs: int, norms: bool) -> nn.Sequential:
     # Two times convolution, BatchNorm, ReLU. BatchNorm folds into the convolution on export and
     # is safe in FP16; grouped convolutions are avoided for TensorRT's sake.
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=not norms),
+        nn.BatchNorm2d(outputs) if norms else nn.Identity(),
         nn.ReLU(inplace=True),
-        nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
+        nn.Conv2d(outputs, outputs, 3, padding=1, bias=not norms),
+        nn.BatchNorm2d(outputs) if norms else nn.Identity(),
         nn.ReLU(inplace=True),
     )
 
@@ -35,13 +35,13 @@ class UNet(nn.Module):
         pixels = config.unshuffle**2
         self.stem: nn.Module = nn.PixelUnshuffle(config.unshuffle)
         self.down = nn.ModuleList(
-            _double_conv(inputs, outputs)
+            _double_conv(inputs, outputs, config.norms)
             for inputs, outputs in zip([pixels, *features], features, strict=False)
         )
         self.pool = nn.MaxPool2d(2)
         # Kernel 2, stride 2: each output pixel comes from one tap, so no checkerboard can form.
         self.up = nn.ModuleList(nn.ConvTranspose2d(2 * f, f, 2, stride=2) for f in features[:-1])
-        self.merge = nn.ModuleList(_double_conv(2 * f, f) for f in features[:-1])
+        self.merge = nn.ModuleList(_double_conv(2 * f, f, config.norms) for f in features[:-1])
         self.head = nn.Sequential(
             nn.Conv2d(config.width, pixels, 1), nn.PixelShuffle(config.unshuffle), nn.Sigmoid()
         )

@@ -19,11 +19,15 @@ class UNetConfig:
     depth: steps down, at least 1; each halves height and width.
     unshuffle: factor of the pixel-unshuffle stem, 1 for none. The first convolution then works on
         ``unshuffle**2`` times fewer positions, which is where a U-Net spends most of its time.
+    norms: whether BatchNorm follows each convolution, rather than the convolution having a bias,
+        into which exported models have it folded. Training on from those, a step takes a fifth
+        less time.
     """
 
     width: int = 32
     depth: int = 2
     unshuffle: int = 2
+    norms: bool = True
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "unshuffle"):
@@ -98,7 +102,8 @@ class Recipe:
     that a step keeps; 0 keeps no average. mixed: convolutions in bfloat16, about twice as fast as
     float32 on a CPU with AVX-512 BF16; weights, BatchNorm statistics and loss stay float32.
     seed: of weights and crops. teacher: run or checkpoint whose tones are learned as well.
-    initial: run or checkpoint whose averaged weights the run begins with, rather than random ones.
+    initial: run or checkpoint whose averaged weights the run begins with, rather than random ones,
+        or an exported model, by the path of its .onnx file or the name of a shipped one.
 
     Raises ValueError naming the field and what it may be.
     """

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training import checkpoint, distributed
+from training import distributed
 from training.discriminator import Adversary
 from training.errors import TrainingError
+from training.initial import begin_with
 from training.model import UNet
-from training.recipe import Recipe, UNetConfig
-
-_HISTORY = ("recipe", "step", "seconds", "initial")  # what is kept of the run it began with
+from training.recipe import Recipe
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -31,8 +30,7 @@ class State:
         self._ema = recipe.ema
         network = UNet(recipe.model)
         if recipe.initial is not None:
-            before = _begin_with(network, recipe.model, Path(recipe.initial))
-            self._run["initial"] = {name: before.get(name) for name in _HISTORY}
+            self._run["initial"] = begin_with(network, recipe.initial)
         model = distributed.shared_norms(network, device)
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(self.model, multi_avg_fn=self._mean, use_buffers=True)
@@ -87,17 +85,6 @@ class State:
             self.adversary.load_state_dict(state["adversary"])
         torch.set_rng_state(state["random"])
         self.step, self.seconds = state["step"], state["seconds"]
-
-
-def _begin_with(network: UNet, shape: UNetConfig, path: Path) -> dict[str, Any]:
-    """The weights of another run; gives its checkpoint."""
-    state = checkpoint.load(path)
-    if UNetConfig(**state["recipe"]["model"]) != shape:
-        raise TrainingError(
-            f"{path} has a U-Net of {state['recipe']['model']}; give its shape with --set model..."
-        )
-    network.load_state_dict(state["average"])
-    return state
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

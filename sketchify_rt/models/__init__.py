@@ -42,7 +42,7 @@ class Manifest:
     halo: int
     gflop_per_megapixel: float
     parameters: int
-    architecture: dict[str, int]
+    architecture: dict[str, Any]
     training: dict[str, Any]
     credit: str
     metrics: dict[str, float]

@@ -27,7 +27,11 @@ _TEACHER = 0.5
 @click.option(
     "--teacher", help="A run whose tones are learned as well, with --set loss.teacher=0.5."
 )
-@click.option("--initial", help="A run whose weights it begins with, to train on from there.")
+@click.option(
+    "--initial",
+    help="A run, an .onnx file or a shipped model whose weights it begins with, to train on from "
+    "there, or to grow: --set model.width=64.",
+)
 @click.option(
     "changes",
     "--set",
@@ -61,10 +65,14 @@ def command(
     same weights. With several GPUs: torchrun --nproc-per-node N -m training fit ...
     """
     from training.fit import FitOptions, fit
+    from training.initial import exported
     from training.pages import Pages
 
     recipe = RECIPES[name](len(Pages.load(pages, "train").names))
     recipe = dataclasses.replace(recipe, steps=steps or recipe.steps, seed=seed, initial=initial)
+    if initial is not None and exported(initial):  # BatchNorm is folded away in there
+        shape = dataclasses.replace(recipe.model, norms=False)
+        recipe = dataclasses.replace(recipe, model=shape)
     try:
         recipe = _chosen(recipe, adversarial, teacher, changes)
     except ValueError as error:
