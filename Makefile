@@ -13,10 +13,8 @@ demo: $(VENV)/installed  ## convert samples/ into out/
 test: $(VENV)/installed-dev  ## the whole test suite
 	$(BIN)/python -m pytest
 
-bench: $(VENV)/installed-dev  ## kernels, U-Net and pipeline on this machine
-	$(BIN)/python -m bench kernels
-	$(BIN)/python -m bench runtime
-	$(BIN)/python -m bench pipeline
+bench: $(VENV)/installed-dev  ## all on this machine's processor, beside what one would pick instead
+	$(BIN)/python -m bench all
 
 docs: $(VENV)/installed-docs  ## the site, in build/site
 	$(BIN)/python -m mkdocs build --strict --site-dir build/site
@@ -46,7 +44,7 @@ $(VENV)/installed: $(NATIVE) | $(BIN)/python
 # Compiled with the tools in .venv: so the test of the wheel, which builds with them too, finds most of it done.
 $(VENV)/installed-dev: $(NATIVE) tests/constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet cmake ninja pybind11 scikit-build-core
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --constraint tests/constraints.txt --editable '.[dev,docs,gpu,pdf,ray,train,video]'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --constraint tests/constraints.txt --editable '.[bench,dev,docs,gpu,pdf,ray,train,video]'
 	touch $@ $(VENV)/installed
 
 $(VENV)/installed-docs: $(VENV)/installed pyproject.toml

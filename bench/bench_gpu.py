@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import harness
-from bench.gpu.findings import Report
+from bench.findings import Report
 
 if TYPE_CHECKING:
     from bench.gpu.setup import Setup

@@ -48,11 +48,11 @@ def measure(
 ) -> dict[str, object]:
     """One row: `workers` images at a time on `threads` threads."""
     ours = OpenVinoRuntime(model, threads, workers, precision)
-    bare = _bare(model, tile, precision, threads, workers)
+    bare_runs = bare(model, tile, precision, threads, workers)
     with ThreadPoolExecutor(workers) as pool:
         candidates = {
             "ours": lambda: list(pool.map(ours, [tile] * workers)),
-            "bare": lambda: list(pool.map(lambda run: run(), bare)),
+            "bare": lambda: list(pool.map(lambda run: run(), bare_runs)),
         }
         times = harness.medians_ms(candidates, seconds=seconds, least=5)
     ms = {name: time / workers for name, time in times.items()}
@@ -71,10 +71,10 @@ def measure(
     }
 
 
-def _bare(
+def bare(
     model: Model, tile: Gray, precision: Arithmetic, threads: int, workers: int
 ) -> list[Callable[[], object]]:
-    """`workers` requests of the model as it is, each ready to run on the tile."""
+    """`workers` requests of the model as it is to OpenVINO, each ready to run on the tile."""
     import openvino as ov  # after our runtime, which keeps its telemetry out
 
     core = ov.Core()

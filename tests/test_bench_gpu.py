@@ -16,10 +16,10 @@ from test_backend_cuda import KERNELS
 
 from bench import bench_gpu
 from bench.bench_kernels import page
+from bench.findings import NotRun, Report, Table
 from bench.gpu import timing
 from bench.gpu import ways as rivals
 from bench.gpu.facts import facts
-from bench.gpu.findings import NotRun, Report, Table
 from bench.gpu.setup import Scale, Setup
 from bench.gpu.torch_filters import FILTERS
 from sketchify_rt import backend

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from bench import harness
+from bench.findings import Finding, NotRun, Table, reason
 from bench.gpu import jpegs
-from bench.gpu.findings import Finding, NotRun, Table, reason
 from bench.gpu.setup import Setup
 from sketchify_rt import Sketchifier, backend
 from sketchify_rt.codec import cpu as codec

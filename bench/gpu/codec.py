@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from bench.findings import Finding, NotRun, Table
 from bench.gpu import jpegs
-from bench.gpu.findings import Finding, NotRun, Table
 from bench.gpu.setup import Setup
 from bench.gpu.stages import Stages, opened
 from bench.gpu.timing import Run, compared

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from bench import harness
 from bench.bench_kernels import page
-from bench.gpu.findings import Finding, NotRun, Table, reason
+from bench.findings import Finding, NotRun, Table, reason
 from bench.gpu.setup import Limits, Setup
 from bench.gpu.timing import DeviceTimer, Run, compared, finished, host_ms, release
 from bench.gpu.torch_filters import FILTERS

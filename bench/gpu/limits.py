@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
-from bench.gpu.findings import Finding, NotRun, Table
+from bench.findings import Finding, NotRun, Table
 from bench.gpu.setup import Limits, Setup
 from bench.gpu.timing import DeviceTimer, Run, compared
 

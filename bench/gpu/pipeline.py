@@ -14,8 +14,8 @@ from functools import partial
 import torch
 
 from bench import harness
+from bench.findings import Finding, NotRun, Table, reason
 from bench.gpu import jpegs
-from bench.gpu.findings import Finding, NotRun, Table, reason
 from bench.gpu.setup import Setup
 from bench.gpu.stages import Stages, opened
 from bench.gpu.timing import Run, release

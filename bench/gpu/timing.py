@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from bench import harness
-from bench.gpu.findings import reason
+from bench.findings import reason
 from bench.gpu.setup import Setup
 
 Run = Callable[[], object]

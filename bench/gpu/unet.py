@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from bench import harness
 from bench.bench_kernels import page
-from bench.gpu.findings import Finding, NotRun, Table, reason
+from bench.findings import Finding, NotRun, Table, reason
 from bench.gpu.setup import Setup
 from bench.gpu.timing import DeviceTimer, Run, compared, release
 from sketchify_rt import Options, SketchifyError, models, tiling

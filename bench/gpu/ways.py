@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.gpu.findings import Finding, NotRun, reason
+from bench.findings import Finding, NotRun, reason
 from bench.gpu.setup import Setup
 from bench.gpu.torch_filters import FILTERS
 

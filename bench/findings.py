@@ -1,4 +1,4 @@
-"""What a part of the GPU benchmark gives, and how it is printed and saved."""
+"""What a part of a benchmark gives, and how it is printed and saved."""
 
 from __future__ import annotations
 

@@ -1,0 +1,51 @@
+"""Everything on a processor, beside what one would pick instead: filters, U-Net, job, growth, cold.
+
+What each figure means stands at the top of bench/cpu/NAME.py. Tables are printed, and the file of
+results written anew, as soon as they are measured. `python -m bench report` makes tables and plots
+of the file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from bench import harness
+from bench.cpu.scale import QUICK, Scale
+from bench.findings import Report
+
+PARTS = ("filters", "unet", "job", "growth", "cold")
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(argv: list[str]) -> None:
+    """Measures and reports."""
+    parser = harness.parser(__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all")
+    parser.add_argument("--quick", action="store_true", help="less of all, and no torch.compile")
+    options = parser.parse_args(argv)
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    scale = QUICK if options.quick else replace(Scale(), seconds=options.seconds)
+    machine = harness.machine()
+    quick = ["quick"] if options.quick else []
+    file = options.json or _file(machine, *quick, *options.parts)
+    run(scale, options.parts or PARTS, Report(file, machine=machine, scale=asdict(scale)))
+    print(f"\nwritten to {file}")
+
+
+def run(scale: Scale, parts: Sequence[str], report: Report) -> None:
+    """Measures parts by name."""
+    for name in parts:
+        with report.part(name):
+            for finding in importlib.import_module(f"bench.cpu.{name}").measure(scale):
+                report.add(finding)
+
+
+def _file(machine: harness.Row, *only: str) -> Path:
+    """bench/results/DATE-PROCESSOR.json, or a longer name for what is not the whole."""
+    cpu = re.sub(r"[^a-z0-9]+", "-", str(machine["cpu"]).lower()).strip("-")
+    return RESULTS / f"{'-'.join([str(machine['date'])[:10], cpu, *only])}.json"

@@ -1,0 +1,39 @@
+"""How much `python -m bench all` measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes and counts.
+
+    seconds, rounds: of each comparison, at least. height, width: of a page. compiling: whether
+    torch.compile takes part. paper: width and depth of the U-Net of the paper. pages: JPEG files
+    of a job. megapixels: sizes of one image. files: counts of small ones. batch: pages handed to
+    `Sketchifier.map` at once. starts: how often a process is started for its median.
+    """
+
+    seconds: float = 3.0
+    rounds: int = 5
+    height: int = 1401
+    width: int = 992
+    compiling: bool = True
+    paper: tuple[int, int] = (64, 4)
+    pages: int = 12
+    megapixels: tuple[float, ...] = (0.1, 1, 10, 100)
+    files: tuple[int, ...] = (1, 10, 100, 1000, 10_000)
+    batch: tuple[int, ...] = (1, 4, 16)
+    starts: int = 9
+
+
+QUICK = Scale(
+    seconds=0.3,
+    rounds=3,
+    compiling=False,
+    pages=4,
+    megapixels=(0.1, 1, 10),
+    files=(1, 10, 100),
+    starts=3,
+)

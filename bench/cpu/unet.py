@@ -1,0 +1,140 @@
+"""The U-Net on one page, on all threads: the same weights in what one would pick instead.
+
+ms is the median time of a page, mp_s the megapixels in a second, others_take how many times as long
+the way takes as ours in the same arithmetic. All that are compared take turns in the same rounds.
+gflop_s counts the convolutions, a multiply-add as two. The U-Net of the paper (Ronneberger et al.
+2015) has random weights, which cost as much, and is compared with ours in float32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench import harness
+from bench.bench_kernels import page
+from bench.bench_runtime import bare
+from bench.cpu.scale import Scale
+from bench.findings import Finding, NotRun, Table, reason
+from sketchify_rt import models, tiling
+from sketchify_rt.image import Gray
+from sketchify_rt.kernels import native
+from sketchify_rt.models import Model
+from sketchify_rt.options import Arithmetic, Options
+from sketchify_rt.runtime.openvino import OpenVinoRuntime
+from training.initial import begin_with, shape
+from training.model import UNet, flop_per_pixel
+from training.recipe import UNetConfig
+
+OURS = "sketchify-rt"
+
+Run = Callable[[], object]
+
+
+def measure(scale: Scale) -> Iterator[Finding]:
+    """A table."""
+    model = models.load("lite")
+    binary = native.binarize(page(scale.height, scale.width, None))
+    tile = tiling.pad(binary, 2 ** scale.paper[1])[None]
+    threads = Options().thread_count
+    torch.set_num_threads(threads)
+    rows: list[harness.Row] = []
+    for precision in ("fp32", "half", "int8"):
+        ways: dict[str, tuple[Run, float]] = {}
+        for name, make in _ways(model, tile, precision, threads, scale).items():
+            try:
+                run, flop = make()
+                run()
+            except Exception as error:  # compilers and packages that are not there raise all kinds
+                yield NotRun(f"{name}, {precision}", reason(error))
+            else:
+                ways[name] = run, flop
+        rows += _rows(precision, tile, ways, scale)
+    yield Table("unet", rows)
+
+
+def _rows(
+    precision: Arithmetic, tile: Gray, ways: dict[str, tuple[Run, float]], scale: Scale
+) -> list[harness.Row]:
+    times = harness.medians_ms(
+        {name: run for name, (run, _) in ways.items()}, seconds=scale.seconds, least=scale.rounds
+    )
+    return [
+        {
+            "precision": precision,
+            "way": name,
+            "ms": ms,
+            "mp_s": tile.size / ms / 1e3,
+            "gflop_s": ways[name][1] * tile.size / ms / 1e6,
+            "others_take": ms / times[OURS],
+        }
+        for name, ms in times.items()
+    ]
+
+
+def _ways(
+    model: Model, tile: Gray, precision: Arithmetic, threads: int, scale: Scale
+) -> dict[str, Callable[[], tuple[Run, float]]]:
+    """By name what makes a way to run and its operations a pixel; making it may raise anything."""
+    flop = model.manifest.gflop_per_megapixel * 1e3
+    binary = torch.from_numpy(tile).unsqueeze(1).float().div_(255)
+
+    def ours() -> tuple[Run, float]:
+        runtime = OpenVinoRuntime(model, threads, 1, precision)
+        return lambda: runtime(tile), flop
+
+    def openvino() -> tuple[Run, float]:
+        return bare(model, tile, precision, threads, 1)[0], flop
+
+    def onnxruntime() -> tuple[Run, float]:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        content = model.read("int8" if precision == "int8" else "float")
+        session = ort.InferenceSession(content, options, ["CPUExecutionProvider"])
+        array = tile[:, None] / np.float32(255)
+        return lambda: session.run(None, {"binary": array}), flop
+
+    def eager() -> tuple[Run, float]:
+        return _torch(lite(), binary, precision), flop
+
+    def compiled() -> tuple[Run, float]:
+        return _torch(torch.compile(lite()), binary, precision), flop
+
+    def paper() -> tuple[Run, float]:
+        config = UNetConfig(*scale.paper, unshuffle=1)
+        return _torch(UNet(config).eval(), binary, precision), flop_per_pixel(config)
+
+    ways = {OURS: ours, "OpenVINO, bare": openvino}
+    if precision != "half":  # ONNX Runtime has no bfloat16 on processors
+        ways["ONNX Runtime"] = onnxruntime
+    if precision != "int8":  # and torch no use for the quantized file
+        ways["PyTorch, eager"] = eager
+        if scale.compiling:
+            ways["PyTorch, torch.compile"] = compiled
+    if precision == "fp32":
+        ways["the paper's U-Net, PyTorch"] = paper
+    return ways
+
+
+def lite() -> UNet:
+    """The shipped model in PyTorch, BatchNorm folded, to evaluate."""
+    network = UNet(shape("lite"))
+    begin_with(network, "lite")
+    return network.eval()
+
+
+def _torch(network: Callable[[Tensor], Tensor], binary: Tensor, precision: Arithmetic) -> Run:
+    mixed = precision == "half"
+
+    def run() -> object:
+        cast = torch.autocast("cpu", torch.bfloat16) if mixed else contextlib.nullcontext()
+        with torch.inference_mode(), cast:
+            return network(binary)
+
+    return run
