@@ -76,6 +76,26 @@ def test_crops_that_are_not_augmented_are_pieces_of_the_pages_upright() -> None:
     assert 30 < sum(shares(0.7)) < 100 > sum(shares(1))
 
 
+def test_a_share_of_the_changed_crops_become_ink(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = 0
+
+    def ink(gray: Gray, rng: np.random.Generator) -> Gray:
+        nonlocal drawn
+        drawn += 1
+        return gray
+
+    monkeypatch.setattr(augment, "ink", ink)
+    recipe = dataclasses.replace(PLAIN, data="augmented", batch=200)
+    found = []
+    for share in 0.0, 0.3, 0.9:
+        drawn = 0
+        Batches(PAGES, dataclasses.replace(recipe, ink=share))[0]
+        found.append(drawn)
+    assert found[0] == 0
+    assert 30 < found[1] < 80  # a tenth are scenes
+    assert 145 < found[2] < 190
+
+
 def test_processes_share_a_batch() -> None:
     whole = Batches(PAGES, RECIPE)[2]
     parts = [Batches(PAGES, RECIPE, rank, 2)[2] for rank in range(2)]

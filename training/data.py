@@ -79,7 +79,7 @@ class Batches(Dataset[Any]):
             page = self._images[rng.choice(len(self._images), p=self._weights)]
             gray = augment.crop(page, self._recipe.crop, rng)
             if augmented:
-                gray = _one_of(_MEDIA, gray, rng)
+                gray = _one_of(((augment.ink, self._recipe.ink), *_MEDIA), gray, rng)
         if not augmented:
             return native.binarize(gray), native.dodge(gray)
         gray = _each_of(_EXPOSURES, gray, rng)
@@ -91,7 +91,7 @@ class Batches(Dataset[Any]):
 Change = Callable[[Gray, np.random.Generator], Gray]
 
 # With the share of the crops that each is made to.
-_MEDIA = ((augment.ink, 0.15), (augment.pencil, 0.03), (screentone, 0.03))
+_MEDIA = ((augment.pencil, 0.03), (screentone, 0.03))
 _EXPOSURES = ((augment.tone_curve, 0.3), (augment.soften, 0.1))
 _DAMAGES = ((augment.jpeg, 0.1), (augment.grain, 0.1))
 

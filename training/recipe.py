@@ -95,7 +95,8 @@ class Recipe:
     data: "augmented", all of `training.augment` and `training.scenes`; "plain", crops of the pages,
     scaled, turned and mirrored; "squares", each page once an epoch, cut to its top or middle square
     and reduced to `crop`. augmented: share of the crops that "augmented" changes, 0..1; the others
-    are plain ones at the pages' own scale. learning_rate: of AdamW, at its highest; `warmup` steps
+    are plain ones at the pages' own scale. ink: share of the changed crops of pages that become ink
+        drawings, 0..0.9. learning_rate: of AdamW, at its highest; `warmup` steps
     rise to it, then a cosine falls to 0, or nothing where `schedule` is "constant". weight_decay:
     of AdamW.
     clip: longest gradient, in the Euclidean norm; 0 for any. ema: share of the averaged weights
@@ -115,6 +116,7 @@ class Recipe:
     crop: int = 256
     data: Data = "augmented"
     augmented: float = 1.0
+    ink: float = 0.15
     learning_rate: float = 2e-3
     warmup: int = 200
     schedule: Schedule = "cosine"
@@ -139,6 +141,8 @@ class Recipe:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
         if not 0 <= self.augmented <= 1:
             raise ValueError(f"augmented must be 0 to 1, not {self.augmented}")
+        if not 0 <= self.ink <= 0.9:
+            raise ValueError(f"ink must be 0 to 0.9, not {self.ink}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be at least 0 and under 1, not {self.ema}")
         for name, known in ("data", get_args(Data)), ("schedule", get_args(Schedule)):
