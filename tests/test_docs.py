@@ -157,6 +157,21 @@ def test_the_python_of_a_page_runs(
             exec(compile(block.text, page, "exec"), names)
             ran += 1
     assert ran
+    if page == "embedding.md":
+        the_service_answers(names["app"])
+
+
+def the_service_answers(app: object) -> None:
+    from fastapi.testclient import TestClient
+
+    with TestClient(app) as client:
+        found = client.post("/sketch", content=Path("page.jpg").read_bytes())
+        assert found.status_code == 200
+        assert found.headers["content-type"] == "image/png"
+        assert found.content[:4] == b"\x89PNG"
+        refused = client.post("/sketch", content=b"no image")
+        assert refused.status_code == 422
+        assert "not an image" in refused.json()["detail"]
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=lambda b: b.page)
@@ -164,12 +179,12 @@ def test_python_that_does_not_run_here_is_python(block: Block) -> None:
     compile(block.text, block.page, "exec")
 
 
-ERRORS = [n for n in sketchify_rt.__all__ if n.endswith("Error") or n == "BackendUnavailable"]
+ERRORS = [name for name, of in vars(errors).items() if inspect.isclass(of)]
+ERRORS = [name for name in ERRORS if issubclass(getattr(errors, name), errors.SketchifyError)]
 
 
 @pytest.mark.parametrize("name", ERRORS)
 def test_each_error_has_a_section_with_a_message(name: str) -> None:
-    assert issubclass(getattr(errors, name), errors.SketchifyError)
     section = TROUBLE.split(f"\n## {name}\n")[1].split("\n## ")[0]
     assert name == "SketchifyError" or "\n> `" in section
 

@@ -99,7 +99,7 @@ def test_one_field_is_changed(field: str, value: str, found: object) -> None:
         ("ema", "1", "under 1"),
         ("clip", "-1", "clip must be at least 0"),
         ("data", "raw", "augmented, plain, squares"),
-        ("ink", 1.0, "0 to 0.9"),
+        ("ink", "1", "0 to 0.9"),
         ("loss.dark", "-1", "loss.dark must be at least 0"),
         ("model.depth", "0", "depth must be at least 1, not 0"),
         ("teacher", "run", "go together"),
