@@ -15,6 +15,8 @@ from sketchify_rt import Sketchifier, models
 from training import checkpoint
 from training.cli import main
 from training.evaluate import predictor
+from training.initial import begin_with
+from training.model import UNet
 from training.recipe import Recipe, UNetConfig
 from training.state import State
 
@@ -68,6 +70,41 @@ def test_from_pages_to_a_model_that_the_engine_runs(tmp_path: Path) -> None:
     assert np.ptp(from_torch) > 20  # a picture
     assert np.abs(from_onnx.astype(int) - from_torch).max() <= 1  # FP16 weights
     np.testing.assert_array_equal(from_onnx, Sketchifier(str(exported), precision="fp32")(gray))
+
+
+def test_the_mean_of_two_runs_is_exported(tmp_path: Path) -> None:
+    config = UNetConfig(width=3, depth=1, norms=False)
+    weights = []
+    for seed, run in enumerate(("a", "b")):
+        state = State(Recipe(config, seed=seed, steps=4 + seed), "", torch.device("cpu")).snapshot()
+        (tmp_path / run).mkdir()
+        checkpoint.save(tmp_path / run / checkpoint.NAME, state)
+        weights.append(state["average"])
+    model = tmp_path / "both.onnx"
+    runs = ["export", tmp_path / "a", model, "--average", tmp_path / "b"]
+    command(*runs, "--data", "", "--credit", "")
+    network = UNet(config)
+    history = begin_with(network, str(model))
+    for name, values in network.state_dict().items():
+        torch.testing.assert_close(
+            values, (weights[0][name] + weights[1][name]) / 2, atol=1e-3, rtol=0
+        )
+    assert history["recipe"]["steps"] == 4
+    assert [run["recipe"]["steps"] for run in history["averaged_with"]] == [5]
+
+    later = tmp_path / "later"
+    later.mkdir()
+    on = State(Recipe(config, initial=str(model)), "", torch.device("cpu")).snapshot()
+    checkpoint.save(later / checkpoint.NAME, on)
+    command("export", later, tmp_path / "later.onnx", "--data", "", "--credit", "")
+    initial = models.load(str(tmp_path / "later.onnx")).manifest.training["recipe"]["initial"]
+    assert [run["recipe"]["steps"] for run in initial["averaged_with"]] == [5]
+
+    other = State(Recipe(UNetConfig(4, 1, norms=False)), "", torch.device("cpu")).snapshot()
+    checkpoint.save(tmp_path / "b" / checkpoint.NAME, other)
+    result = CliRunner().invoke(main, [str(w) for w in (*runs, "--data", "", "--credit", "")])
+    assert result.exit_code == 1
+    assert "b has a U-Net of" in result.output
 
 
 def test_an_export_has_the_name_of_an_onnx_file(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,20 +29,41 @@ _ConvNorm = tuple[nn.Conv2d, nn.BatchNorm2d]
 
 
 def export(
-    checkpoint: Path, output: Path, credit: str, data: str, licence: str | None = None
+    checkpoint: Path,
+    output: Path,
+    credit: str,
+    data: str,
+    licence: str | None = None,
+    average: Sequence[Path] = (),
 ) -> Manifest:
     """Write `output` (.onnx) and the manifest beside it (.json); returns the manifest.
 
     credit: the line that the licence of the training pages asks for. data: what they were. licence:
-    of the weights, an SPDX expression, told in the ONNX file. Raises TrainingError where
-    `checkpoint` is none, or has weights that are no finite numbers.
+    of the weights, an SPDX expression, told in the ONNX file. average: further checkpoints, of runs
+    that began with the same weights or with each other's; the mean of all is written (Wortsman et
+    al. 2022, arXiv:2203.05482). Raises TrainingError where one is no checkpoint, has weights that
+    are no finite numbers, or has another U-Net than the first.
     """
-    state = checkpoints.load(checkpoint)
+    models = [_finite(path) for path in (checkpoint, *average)]
+    for path, other in zip(average, models[1:], strict=True):
+        if other.config != models[0].config:
+            raise TrainingError(f"{path} has a U-Net of {other.config}, not {models[0].config}")
+    weights = [model.state_dict() for model in models]
+    means = {
+        name: torch.stack([each[name].float() for each in weights]).mean(0) for name in weights[0]
+    }
+    models[0].load_state_dict(means)
+    training = {"data": data, **_history(checkpoints.load(checkpoint))}
+    if average:
+        training["averaged_with"] = [_history(checkpoints.load(path)) for path in average]
+    return write(models[0], output, credit, training, licence)
+
+
+def _finite(checkpoint: Path) -> UNet:
     model = checkpoints.load_model(checkpoint)
     if not all(values.isfinite().all() for values in model.state_dict().values()):
         raise TrainingError(f"{checkpoint}: has weights that are no numbers; train anew")
-    training = {"data": data, **_history(state)}
-    return write(model, output, credit, training, licence)
+    return model
 
 
 def _history(state: dict[str, Any]) -> dict[str, Any]:
@@ -50,7 +71,9 @@ def _history(state: dict[str, Any]) -> dict[str, Any]:
     recipe = {name: value for name, value in state["recipe"].items() if name != "model"}
     if isinstance(recipe.get("initial"), str):  # an exported one's is told in full already
         recipe["initial"] = _history(state["initial"])
-    return {"recipe": recipe, "step": state["step"], "minutes": round(state["seconds"] / 60)}
+    minutes = round(state["seconds"] / 60)
+    others = {name: state[name] for name in ("averaged_with",) if name in state}
+    return {"recipe": recipe, "step": state["step"], "minutes": minutes, **others}
 
 
 def write(

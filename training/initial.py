@@ -48,7 +48,8 @@ def begin_with(network: UNet, source: str) -> dict[str, Any]:
         model = models.load(source)
         weights = _weights(model.read(), theirs)
         told = model.manifest.training
-        history = {"recipe": told["recipe"], "step": told["step"], "seconds": 60 * told["minutes"]}
+        history = {name: value for name, value in told.items() if name not in ("data", "minutes")}
+        history["seconds"] = 60 * told["minutes"]
     else:
         state = checkpoint.load(Path(source))
         weights, history = state["average"], {name: state.get(name) for name in _HISTORY}
