@@ -26,7 +26,7 @@ TROUBLE = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
 
 # Need what no test has: a cluster, a server, pictures of a data set; test_ecosystem and
 # test_transform run those of ecosystem.md.
-NOT_RUN = {"batch.md", "ecosystem.md", "server.md", "README.md"}
+NOT_RUN = {"batch.md", "ecosystem.md", "server.md"}
 
 
 class Block(NamedTuple):
@@ -148,7 +148,7 @@ def test_the_python_of_a_page_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with_sample(tmp_path)
-    names: dict[str, object] = {"__name__": page}
+    names: dict[str, object] = {"__name__": page, "paths": ["scans/1.jpg"]}
     ran = 0
     for block in blocks("python"):
         if block.page == page and block.note != "notest":
