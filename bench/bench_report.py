@@ -81,8 +81,9 @@ def headline(tables: Mapping[str, Rows]) -> Rows:
     made: Rows = []
 
     def add(what: str, ours: str, other: str, ratio: float | str) -> None:
-        times = f"{ratio:.1f} times" if isinstance(ratio, float) else ratio
-        made.append({"one page of 992 x 1401": what, "sketchify-rt": ours, "": other, " ": times})
+        times = f"{ratio:.3g} times" if isinstance(ratio, float) else ratio
+        head = ("one page of 992 x 1401", "sketchify-rt", "compared with", "as fast")
+        made.append(dict(zip(head, (what, ours, other, times), strict=True)))
 
     for name in ("binarize", "dodge"):
         ours, other = (
@@ -102,7 +103,7 @@ def headline(tables: Mapping[str, Rows]) -> Rows:
         loops = [row for row in others if "loop" in row["way"]]
         best = max(loops, key=lambda row: float(row["images_s"]))
         add(
-            f"JPEG to PNG, mode `{mode}`",
+            f"a folder, JPEG to PNG, mode `{mode}`, from the start of Python on",
             f"{ours['images_s']:.1f} pages/s",
             f"{best['images_s']:.1f} pages/s, {best['way']}",
             ours["images_s"] / best["images_s"],
