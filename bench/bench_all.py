@@ -8,17 +8,14 @@ of the file.
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 
 from bench import harness
 from bench.cpu.scale import QUICK, Scale
-from bench.findings import Report
+from bench.findings import Report, results_file
 
 PARTS = ("filters", "unet", "job", "growth", "cold")
-RESULTS = Path(__file__).parent / "results"
 
 
 def main(argv: list[str]) -> None:
@@ -32,7 +29,7 @@ def main(argv: list[str]) -> None:
     scale = QUICK if options.quick else replace(Scale(), seconds=options.seconds)
     machine = harness.machine()
     quick = ["quick"] if options.quick else []
-    file = options.json or _file(machine, *quick, *options.parts)
+    file = options.json or results_file(machine, "cpu", *quick, *options.parts)
     run(scale, options.parts or PARTS, Report(file, machine=machine, scale=asdict(scale)))
     print(f"\nwritten to {file}")
 
@@ -43,9 +40,3 @@ def run(scale: Scale, parts: Sequence[str], report: Report) -> None:
         with report.part(name):
             for finding in importlib.import_module(f"bench.cpu.{name}").measure(scale):
                 report.add(finding)
-
-
-def _file(machine: harness.Row, *only: str) -> Path:
-    """bench/results/DATE-PROCESSOR.json, or a longer name for what is not the whole."""
-    cpu = re.sub(r"[^a-z0-9]+", "-", str(machine["cpu"]).lower()).strip("-")
-    return RESULTS / f"{'-'.join([str(machine['date'])[:10], cpu, *only])}.json"

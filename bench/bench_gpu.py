@@ -10,14 +10,13 @@ illegal address, ends all that follows in the process: then name the other parts
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import harness
-from bench.findings import Report
+from bench.findings import Report, results_file
 
 if TYPE_CHECKING:
     from bench.gpu.setup import Setup
@@ -57,7 +56,7 @@ def main(argv: list[str]) -> None:
     setup = Setup(device, scale, options.engine)
     machine = facts(device)
     quick = ["quick"] if options.quick else []
-    file = options.json or _file(machine, *quick, *options.parts)
+    file = options.json or results_file(machine, "card", *quick, *options.parts)
     # TensorRT and graphs want a stream that is not the default one.
     with torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
         run(setup, options.parts or PARTS, Report(file, machine=machine, scale=vars(scale)))
@@ -70,10 +69,3 @@ def run(setup: Setup, parts: Sequence[str], report: Report) -> None:
         with report.part(name):
             for finding in importlib.import_module(f"bench.gpu.{name}").measure(setup):
                 report.add(finding)
-
-
-def _file(machine: harness.Row, *only: str) -> Path:
-    """bench/results/DATE-CARD.json, or a longer name for what is not the whole."""
-    card = re.sub(r"[^a-z0-9]+", "-", str(machine["card"]).lower()).strip("-")
-    name = "-".join([str(machine["date"])[:10], card, *only])
-    return Path(__file__).parent / "results" / f"{name}.json"

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.bench_all import RESULTS
+from bench.findings import RESULTS
 from bench.plots import PLOTS
 
 _PAGES = (Path("README.md"), Path("docs/speed.md"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import harness
+
+RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,15 @@ class NotRun:
 
 
 Finding = Table | NotRun
+
+
+def results_file(machine: harness.Row, named: str, *only: str) -> Path:
+    """bench/results/DATE-NAME.json, or a longer name for what is not the whole.
+
+    machine: with its "date", and its name under the key `named`.
+    """
+    name = re.sub(r"[^a-z0-9]+", "-", str(machine[named]).lower()).strip("-")
+    return RESULTS / f"{'-'.join([str(machine['date'])[:10], name, *only])}.json"
 
 
 def reason(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from test_backend_cuda import KERNELS
 
 from bench import bench_gpu
 from bench.bench_kernels import page
-from bench.findings import NotRun, Report, Table
+from bench.findings import NotRun, Report, Table, results_file
 from bench.gpu import timing
 from bench.gpu import ways as rivals
 from bench.gpu.facts import facts
@@ -169,8 +169,8 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_file_is_named_by_date_and_card() -> None:
     machine = {"date": "2026-01-31T10:00:00+00:00", "card": "NVIDIA H200 (SXM)"}
-    assert bench_gpu._file(machine).name == "2026-01-31-nvidia-h200-sxm.json"
-    assert bench_gpu._file(machine, "quick").name == "2026-01-31-nvidia-h200-sxm-quick.json"
+    assert results_file(machine, "card").name == "2026-01-31-nvidia-h200-sxm.json"
+    assert results_file(machine, "card", "quick").name == "2026-01-31-nvidia-h200-sxm-quick.json"
 
 
 def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,9 +71,10 @@ def _history(state: dict[str, Any]) -> dict[str, Any]:
     recipe = {name: value for name, value in state["recipe"].items() if name != "model"}
     if isinstance(recipe.get("initial"), str):  # an exported one's is told in full already
         recipe["initial"] = _history(state["initial"])
-    minutes = round(state["seconds"] / 60)
-    others = {name: state[name] for name in ("averaged_with",) if name in state}
-    return {"recipe": recipe, "step": state["step"], "minutes": minutes, **others}
+    told = {"recipe": recipe, "step": state["step"], "minutes": round(state["seconds"] / 60)}
+    if "averaged_with" in state:
+        told["averaged_with"] = state["averaged_with"]
+    return told
 
 
 def write(
