@@ -46,7 +46,7 @@ def test_from_pages_to_a_model_that_the_engine_runs(tmp_path: Path) -> None:
     config = UNetConfig(width=4)
     assert (manifest.name, manifest.credit) == ("tiny", "nobody")
     assert (manifest.stride, manifest.halo) == (config.stride, config.halo)
-    assert manifest.architecture == {"width": 4, "depth": 2, "unshuffle": 2}
+    assert manifest.architecture == dataclasses.asdict(config)
     recipe = dataclasses.asdict(Recipe(config, steps=3, batch=2, crop=64))
     del recipe["model"]
     assert manifest.training.pop("minutes") < 60

@@ -86,8 +86,6 @@ def write(
     describe(graph, config.stride, config.halo, credit, licence)
     onnx.checker.check_model(graph, full_check=True)
     content = graph.SerializeToString()
-    shape = dataclasses.asdict(config)
-    del shape["norms"]  # they are folded away
     manifest = Manifest(
         name=output.stem,
         sha256=hashlib.sha256(content).hexdigest(),
@@ -95,7 +93,7 @@ def write(
         halo=config.halo,
         gflop_per_megapixel=round(flop_per_pixel(config) / 1e3, 3),
         parameters=sum(p.numel() for p in model.parameters()),
-        architecture=shape,
+        architecture=dataclasses.asdict(config),
         training=training,
         credit=credit,
         metrics={},
