@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import gc
 import io
@@ -333,6 +334,8 @@ def test_bad_options_fail_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_memory_stays_flat() -> None:
     def resident() -> float:
+        # Without what malloc keeps of freed blocks, which depends on all tests before.
+        ctypes.CDLL(None).malloc_trim(0)
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * 4096 / 2**20
 
@@ -344,4 +347,6 @@ def test_memory_stays_flat() -> None:
         before = resident()
         for page in pages:
             sketchify.convert(page)
-        assert resident() - before < 24  # without a bound on the runtime's cache it was 256
+        # On an Intel Xeon with AMX it is 20, and over the next 2,000 pages as good as
+        # nothing; without a bound on the runtime's cache 927, on a Zen 4 256.
+        assert resident() - before < 48
