@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from sketchify_rt.batch.decoders import Decoders
 from sketchify_rt.batch.journal import NAME, Journal
 from sketchify_rt.batch.output import Output
 from sketchify_rt.batch.runner import Report, run
@@ -164,16 +165,19 @@ def test_a_file_of_pages_that_is_replaced_meanwhile_is_done_anew(name: str) -> N
     assert all(Path("out", path).read_bytes() != b"old" for path in visible())
 
 
-def test_what_no_process_of_its_own_decodes_is_refused_where_that_was_asked_for() -> None:
-    for name in "a.pdf", "b.mp4", "c.jpg":
+def test_videos_are_refused_where_processes_of_their_own_decode() -> None:
+    for name in "b.mp4", "c.jpg":
         Path(name).write_text("of c")
     root = Path("out")
     to = Output(Folder(root, "png"), Journal(None, root, {}))
-    work = Work(Sources(["a.pdf", "b.mp4", "c.jpg"], root), to, isolated=True)
-    report = run(Engine(), work, Encoding(), workers=1)
+    with Decoders(1, 60, 10**6) as decoders:
+        work = Work(Sources(["b.mp4", "c.jpg"], root), to, decoders=decoders)
+        report = run(Engine(), work, Encoding(), workers=1)
     assert (report.converted, work.videos) == (1, [])
-    why = "are not decoded in processes of their own; convert it without --isolate if you trust it"
-    assert reasons(report) == {"a.pdf": f"PDF files {why}", "b.mp4": f"videos {why}"}
+    assert reasons(report) == {
+        "b.mp4": "videos are not decoded in processes of their own; convert it without --isolate "
+        "if you trust it"
+    }
 
 
 def test_an_archive_is_unpacked_page_by_page() -> None:

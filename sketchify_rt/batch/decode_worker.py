@@ -1,4 +1,4 @@
-"""What a process of `decoders` does: it decodes one file after the other."""
+"""What a process of `decoders` does: one job after the other, each to decode a file or a page."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from sketchify_rt.errors import DecodeError
+from sketchify_rt.errors import DecodeError, SketchifyError
 from sketchify_rt.image import Gray
 from sketchify_rt.options import Encoding
 
@@ -29,14 +29,61 @@ _GROWTH = 256 << 20  # bytes
 # Of the shared memory: getting pages anew takes 0.5 ms for 992 x 1401.
 _KEPT = 32 << 20  # bytes
 
+TAKEN = 1
+"""Position of the shared memory from which on the process has taken its job."""
 
-Answer: TypeAlias = "tuple[tuple[int, int], Extras | None] | DecodeError"
-"""Height and width of the luma, which lies in the shared memory, and what is kept besides."""
+
+@dataclass(frozen=True)
+class Tools:
+    """What a process has. codec: as `codec.cpu.decode`; memory: descriptor of the shared one."""
+
+    codec: Callable[[bytes, str, int], Gray]
+    max_pixels: int
+    memory: int
+
+
+class Job(Protocol):
+    """What a process is asked to do, as a pickle."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    def run(self, tools: Tools) -> tuple[Gray | None, Any]:
+        """Luma (H, W), if that is asked for, and what there is besides, which can be pickled.
+
+        Called in the process. Raises SketchifyError.
+        """
+
+
+@dataclass(frozen=True)
+class FileJob:
+    """Decode the file whose bytes, so many, lie in the shared memory; gives its `Extras` too."""
+
+    name: str
+    size: int
+    encoding: Encoding
+
+    def run(self, tools: Tools) -> tuple[Gray, Extras | None]:
+        """Raises DecodeError."""
+        with open(tools.memory, "rb", closefd=False) as file:
+            file.seek(0)
+            data = file.read(self.size)
+        luma = tools.codec(data, self.name, tools.max_pixels)
+        if self.encoding.plain:
+            return luma, None
+        from sketchify_rt.codec import extras
+
+        return luma, extras.read(data, self.name, self.encoding)
+
+
+Answer: TypeAlias = "tuple[tuple[int, int] | None, Any] | SketchifyError"
+"""Height and width of the luma, which lies in the shared memory, and what there is besides."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What became of a file. last: whether the process ends with it, since it has grown."""
+    """What became of a job. last: whether the process ends with it, since it has grown."""
 
     answer: Answer
     last: bool
@@ -60,12 +107,6 @@ def take(memory: int, shape: tuple[int, int]) -> Gray:
     return luma
 
 
-def _take_file(memory: int, size: int) -> bytes:
-    """Moves the position of the shared memory, which tells the parent that the file is taken."""
-    with open(memory, "rb", closefd=False) as file:
-        return file.read(size)
-
-
 def main() -> None:
     """Arguments: descriptors of socket, memory and lifeline, codec, max_pixels, MiB or 0."""
     link, memory, lifeline = Connection(int(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
@@ -84,8 +125,7 @@ def main() -> None:
     if select.select([lifeline], [], [], 0)[0]:  # it ended just before
         return
 
-    codec: Callable[[bytes, str, int], Gray]
-    codec = getattr(importlib.import_module(module), function)
+    tools = Tools(getattr(importlib.import_module(module), function), max_pixels, memory)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no file behind
     if mebibytes:
         limit = _pages()[0] + (mebibytes << 20)
@@ -95,38 +135,28 @@ def main() -> None:
     link.send(None)  # ready
     while True:
         try:
-            name, size, encoding = link.recv()
+            job: Job = link.recv()
         except (EOFError, ConnectionError):  # the parent has closed it, or ended
             return
-        answer = _decode(codec, memory, size, name, max_pixels, encoding)
+        os.lseek(memory, TAKEN, os.SEEK_SET)
+        answer = _answer(job, tools)
         last = _pages()[1] - first > _GROWTH
         link.send(Reply(answer, last))
         if last:
             return
 
 
-def _decode(
-    codec: Callable[[bytes, str, int], Gray],
-    memory: int,
-    size: int,
-    name: str,
-    max_pixels: int,
-    encoding: Encoding,
-) -> Answer:
+def _answer(job: Job, tools: Tools) -> Answer:
     try:
-        data = _take_file(memory, size)
-        luma = codec(data, name, max_pixels)
-        extras = None
-        if not encoding.plain:
-            from sketchify_rt.codec.extras import read
-
-            extras = read(data, name, encoding)
-        put(memory, np.ascontiguousarray(luma).data)
-    except DecodeError as error:
+        luma, more = job.run(tools)
+        if luma is None:
+            return None, more
+        put(tools.memory, np.ascontiguousarray(luma).data)
+    except SketchifyError as error:
         return error
     except MemoryError:
-        return DecodeError(name, "does not fit into the memory that its decoder may take")
-    return (luma.shape[0], luma.shape[1]), extras
+        return DecodeError(job.name, "does not fit into the memory that its decoder may take")
+    return (luma.shape[0], luma.shape[1]), more
 
 
 def _pages() -> tuple[int, int]:

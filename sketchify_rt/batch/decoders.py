@@ -22,8 +22,9 @@ from types import TracebackType
 from typing import Any
 
 from sketchify_rt.batch import decode_worker
-from sketchify_rt.batch.decode_worker import Reply
-from sketchify_rt.errors import BackendUnavailable, DecodeError, DecoderKilled
+from sketchify_rt.batch.decode_worker import TAKEN, FileJob, Job, Reply
+from sketchify_rt.errors import BackendUnavailable, DecodeError, DecoderKilled, SketchifyError
+from sketchify_rt.image import Gray
 from sketchify_rt.inputs import File, Loaded, Picture
 from sketchify_rt.options import Encoding
 
@@ -75,21 +76,31 @@ class Decoders:
         """
         if not isinstance(image, File):
             return image
+        job = FileJob(image.name, len(image.data), self._encoding)
+        luma, extras = self.run(job, image.data)
+        assert luma is not None  # noqa: S101 (the job gives luma)
+        return Picture(image.name, luma, extras)
+
+    def run(self, job: Job, data: bytes = b"") -> tuple[Gray | None, Any]:
+        """What `job` gives, in a process that finds `data` in the shared memory.
+
+        Raises what the job raises, and what `decode` raises.
+        """
         with self._free:
-            answer = self._decode(image)
-        if isinstance(answer, DecodeError):
+            answer = self._run(job, data)
+        if isinstance(answer, SketchifyError):
             raise answer
         return answer
 
-    def _decode(self, file: File) -> Picture | DecodeError:
+    def _run(self, job: Job, data: bytes) -> tuple[Gray | None, Any] | SketchifyError:
         while True:
             worker = self._pop() or self._start()
             try:
-                return worker.decode(file, self._timeout, self._encoding)
+                return worker.run(job, data, self._timeout)
             except _Died as death:
                 if not death.idle:
                     kind = DecoderKilled if death.status == -signal.SIGKILL else DecodeError
-                    return kind(file.name, self._reason(death.status))
+                    return kind(job.name, self._reason(death.status))
             finally:
                 if worker.reusable:
                     self._idle.append(worker)
@@ -205,25 +216,27 @@ class _Worker:
             self.end()
             raise
 
-    def decode(self, file: File, timeout: float, encoding: Encoding) -> Picture | DecodeError:
+    def run(
+        self, job: Job, data: bytes, timeout: float
+    ) -> tuple[Gray | None, Any] | SketchifyError:
         deadline = time.monotonic() + timeout
         kept, self.reusable = self.reusable, False
-        decode_worker.put(self._memory, file.data)
+        decode_worker.put(self._memory, data)
         os.lseek(self._memory, 0, os.SEEK_SET)
         try:
             with contextlib.suppress(OSError):  # it ended, which comes up again
-                self._link.send((file.name, len(file.data), encoding))
+                self._link.send(job)
             reply: Reply = self._receive(deadline - time.monotonic())
         except _Died as death:
-            untaken = not os.lseek(self._memory, 0, os.SEEK_CUR)
+            untaken = os.lseek(self._memory, 0, os.SEEK_CUR) < TAKEN
             death.idle = kept and untaken and death.status is not None
             raise
-        answer: Picture | DecodeError
-        if isinstance(reply.answer, DecodeError):
+        answer: tuple[Gray | None, Any] | SketchifyError
+        if isinstance(reply.answer, SketchifyError):
             answer = reply.answer
         else:
-            shape, extras = reply.answer
-            answer = Picture(file.name, decode_worker.take(self._memory, shape), extras)
+            shape, more = reply.answer
+            answer = shape and decode_worker.take(self._memory, shape), more
         self.reusable = not reply.last
         return answer
 

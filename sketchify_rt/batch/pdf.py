@@ -35,6 +35,36 @@ _REASONS = {
     raw.FPDF_ERR_SECURITY: "is encrypted in a way that PDFium does not know; save a copy without",
 }
 
+Points = tuple[float, float]
+"""Width and height of a page; a point is 1/72 of an inch."""
+
+
+def label(index: int, pages: int) -> str:
+    """Name of a page, counted from 0: "page-001" for the first of 100 to 999."""
+    return f"page-{index + 1:0{len(str(pages))}}"
+
+
+def size(points: Points, dpi: int, max_pixels: int) -> int:
+    """Bytes of memory that drawing a page takes, colour and luma; 0 of one that is refused."""
+    with contextlib.suppress(InputError, DecodeError):
+        scale = _scale("", points, dpi, max_pixels)
+        return 4 * math.prod(math.ceil(side * scale) for side in points)
+    return 0
+
+
+def _scale(name: str, points: Points, dpi: int, max_pixels: int) -> float:
+    """Pixels per point. Raises DecodeError and InputError for what cannot be drawn."""
+    scale = dpi / _POINTS_PER_INCH
+    if not all(0 < side * scale < math.inf for side in points):
+        raise DecodeError(name, f"has no size that can be drawn ({points[0]:g} x {points[1]:g})")
+    width, height = (math.ceil(side * scale) for side in points)
+    if width * height > max_pixels:
+        raise InputError(
+            f"{name}: is {width} x {height} = {width * height} pixels at {dpi} dpi, over the "
+            f"limit of {max_pixels}; give a lower dpi, or raise max_pixels"
+        )
+    return scale
+
 
 class Pdf:
     """An open PDF file; `len` is the number of its pages, at least 1. Thread-safe.
@@ -101,17 +131,20 @@ class Pdf:
                 self._document = None
 
     def label(self, index: int) -> str:
-        """Name of a page, counted from 0: "page-001" for the first of 100 to 999."""
-        return f"page-{index + 1:0{len(str(len(self)))}}"
+        """See `label`."""
+        return label(index, len(self))
+
+    def points(self, index: int) -> Points:
+        """Width and height of a page, in points; 0 of one that has none."""
+        with _lock, contextlib.suppress(pdfium.PdfiumError):
+            if self._document is not None:
+                width, height = map(float, self._document.get_page_size(index))
+                return width, height
+        return 0, 0
 
     def size(self, index: int, dpi: int = 200) -> int:
         """Bytes of memory that `render` takes, colour and luma; 0 where it refuses."""
-        with _lock, contextlib.suppress(pdfium.PdfiumError, InputError, DecodeError):
-            if self._document is not None:
-                width, height = map(float, self._document.get_page_size(index))
-                scale = self._scale("", (width, height), dpi)
-                return 4 * math.ceil(width * scale) * math.ceil(height * scale)
-        return 0
+        return size(self.points(index), dpi, self._max_pixels)
 
     def render(self, index: int, dpi: int = 200) -> Gray:
         """A page, counted from 0, upright on white with its annotations, as luma (H, W).
@@ -126,22 +159,9 @@ class Pdf:
                 raise InputError(f"{self.path}: is closed")
             try:
                 with contextlib.closing(self._document[index]) as page:
-                    scale = self._scale(name, page.get_size(), dpi)
+                    scale = _scale(name, page.get_size(), dpi, self._max_pixels)
                     with contextlib.closing(page.render(scale, rev_byteorder=True)) as bitmap:
                         rgb = bitmap.to_numpy()  # stays when the bitmap goes
             except pdfium.PdfiumError as error:
                 raise DecodeError(name, f"is damaged ({error}); get a whole copy") from error
         return to_luma(rgb)
-
-    def _scale(self, name: str, size: tuple[float, float], dpi: int) -> float:
-        """Pixels per point. Raises InputError."""
-        scale = dpi / _POINTS_PER_INCH
-        if not all(0 < side * scale < math.inf for side in size):
-            raise DecodeError(name, f"has no size that can be drawn ({size[0]:g} x {size[1]:g})")
-        width, height = (math.ceil(side * scale) for side in size)
-        if width * height > self._max_pixels:
-            raise InputError(
-                f"{name}: is {width} x {height} = {width * height} pixels at {dpi} dpi, over the "
-                f"limit of {self._max_pixels}; give a lower dpi, or raise max_pixels"
-            )
-        return scale

@@ -17,8 +17,7 @@ from sketchify_rt.options import MAX_PIXELS, MAX_THREADS
 
 if TYPE_CHECKING:
     from sketchify_rt.batch.books import OpenBook
-
-_NOT_ISOLATED = {"pdf": "PDF files", "video": "videos"}
+    from sketchify_rt.batch.decoders import Decoders
 
 
 @dataclass
@@ -26,8 +25,9 @@ class Work:
     """Tasks of all jobs but videos, in order; `len` is their number as far as is known.
 
     unpack: make files of the pages of an archive, rather than an archive; dpi: of PDF pages;
-    max_pixels: of one of these; isolated: refuse what no process of its own decodes. videos: those
-    that were passed over, once it was iterated.
+    max_pixels: of one of these; decoders: the processes that open PDF files, rather than this one;
+    videos, for which there are none, are refused then. videos: those that were passed over, once it
+    was iterated.
     """
 
     jobs: Sources
@@ -35,7 +35,7 @@ class Work:
     unpack: bool = False
     dpi: int = 200
     max_pixels: int = MAX_PIXELS
-    isolated: bool = False
+    decoders: Decoders | None = None
     videos: list[tuple[int, Job]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -56,11 +56,11 @@ class Work:
         for index, job in enumerate(self.jobs):
             if job.kind == "image":
                 yield FileTask(index, job.source, job.stem, self.to)
-            elif self.isolated and job.kind in _NOT_ISOLATED:
-                why = (
-                    f"{_NOT_ISOLATED[job.kind]} are not decoded in processes of their own; convert "
+            elif job.kind == "video" and self.decoders:
+                error = InputError(
+                    f"{job.source}: videos are not decoded in processes of their own; convert it "
+                    "without --isolate if you trust it"
                 )
-                error = InputError(f"{job.source}: {why}it without --isolate if you trust it")
                 yield Settled(index, job.source, error=error)
             elif job.kind == "video":
                 self._length -= 1
@@ -102,10 +102,15 @@ class Work:
         return [PageTask(index, page, book) for page in book.archive.pages]
 
     def _pdf(self, index: int, job: Job, whole: Origin) -> list[Task]:
+        from sketchify_rt.batch.isolated_pdf import IsolatedPdf
         from sketchify_rt.batch.pdf import Pdf
 
         self.to.settling.check(whole)
-        pdf = Pdf(job.source, self.max_pixels)
+        pdf: Pdf | IsolatedPdf
+        if self.decoders:
+            pdf = IsolatedPdf(job.source, self.decoders, self.max_pixels)
+        else:
+            pdf = Pdf(job.source, self.max_pixels)
         return [
             FileTask(
                 index,

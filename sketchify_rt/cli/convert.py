@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
@@ -29,6 +28,7 @@ from sketchify_rt.errors import OptionsError, SketchifyError
 from sketchify_rt.options import ALPHAS, FORMATS, MODES, Encoding, Options
 
 if TYPE_CHECKING:
+    from sketchify_rt.batch.decoders import Decoders
     from sketchify_rt.cluster import RayEngine
     from sketchify_rt.engine import Sketchifier
 
@@ -195,7 +195,7 @@ usage, and nothing converted; 130 interrupted, what was begun is finished.
     "--isolate",
     is_flag=True,
     help="Decode on the CPU in processes of their own: a file that makes one crash or hang is "
-    "named, and the rest goes on. PDF files and videos are refused.",
+    "named, and the rest goes on. Videos are refused.",
 )
 @click.option(
     "--timeout",
@@ -203,7 +203,7 @@ usage, and nothing converted; 130 interrupted, what was begun is finished.
     type=click.FloatRange(0.1),
     default=60,
     show_default=True,
-    help="For one file to be decoded, with --isolate.",
+    help="For one file or page of a PDF to be decoded, with --isolate.",
 )
 @click.option(
     "--overwrite", is_flag=True, help="Convert everything anew and replace what is there."
@@ -325,13 +325,16 @@ def command(
         )
         folder = Folder(output, image_format, existing, sources.holds)
         to = Output(folder, diary, retry_failed, Settling(_SETTLED if watch else 0))
-        kinds = functools.partial(
-            Work, unpack=unpack, dpi=dpi, max_pixels=chosen.max_pixels, isolated=isolate
-        )
-        if dry_run:
-            telling.rehearse(kinds(sources, to), sources)
-            return
         with contextlib.ExitStack() as stack:
+            decoders = None
+            if isolate:
+                decoders = stack.enter_context(_decoders(chosen, encoding, timeout))
+            kinds = functools.partial(
+                Work, unpack=unpack, dpi=dpi, max_pixels=chosen.max_pixels, decoders=decoders
+            )
+            if dry_run:
+                telling.rehearse(kinds(sources, to), sources)
+                return
             cluster = engine = None
             if on_ray:
                 cluster = stack.enter_context(_open_ray(chosen, address, actors))
@@ -346,7 +349,7 @@ def command(
             budget.return_large_blocks()
             care = Care(
                 budget.Budget(share, chosen.max_pixels) if memory or here else budget.Budget(),
-                stack.enter_context(_decoders(chosen, encoding, timeout)) if isolate else None,
+                decoders.decode if decoders else None,
                 debug,
             )
             teller = stack.enter_context(telling.Teller(report_to, as_json, quiet))
@@ -469,13 +472,10 @@ def _wait(seconds: float) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _decoders(options: Options, encoding: Encoding, timeout: float) -> Iterator[Any]:
+def _decoders(options: Options, encoding: Encoding, timeout: float) -> Decoders:
     from sketchify_rt.batch.decoders import Decoders
 
-    threads, most = options.thread_count, options.max_pixels
-    with Decoders(threads, timeout, most, encoding=encoding) as decoders:
-        yield decoders.decode
+    return Decoders(options.thread_count, timeout, options.max_pixels, encoding=encoding)
 
 
 def _open(options: Options) -> Sketchifier:
