@@ -11,7 +11,6 @@ import pytest
 from click.testing import CliRunner
 from test_pdf import RED, document, one_page, stream
 
-from sketchify_rt.batch import decoders
 from sketchify_rt.batch.decoders import Decoders
 from sketchify_rt.batch.isolated_pdf import IsolatedPdf
 from sketchify_rt.batch.pdf import Pdf
@@ -154,4 +153,3 @@ def test_nothing_of_a_pdf_is_read_in_this_process(
     assert "c.pdf: is no PDF file" in result.output
     made = sorted(str(path) for path in Path("out").rglob("*.png"))
     assert made == ["out/a.pdf/page-2.png", "out/b.pdf/page-1.png", "out/b.pdf/page-2.png"]
-    assert not any(pool._all for pool in decoders._POOLS)
