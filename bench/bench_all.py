@@ -23,10 +23,12 @@ def main(argv: list[str]) -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all")
     parser.add_argument("--quick", action="store_true", help="less of all, and no torch.compile")
+    parser.add_argument("--rembg", default="", metavar="PYTHON", help="interpreter that has rembg")
     options = parser.parse_args(argv)
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(PARTS)}")
     scale = QUICK if options.quick else replace(Scale(), seconds=options.seconds)
+    scale = replace(scale, rembg=options.rembg)
     machine = harness.machine()
     quick = ["quick"] if options.quick else []
     file = options.json or results_file(machine, "cpu", *quick, *options.parts)

@@ -173,6 +173,24 @@ print(*(heavy & set(sys.modules)))
     assert run(code) == ""
 
 
+def test_help_lists_all_verbs_and_loads_none() -> None:
+    code = """
+import sys
+from sketchify_rt.cli import verbs
+verbs.main(["--help"], standalone_mode=False)
+print("loaded", *[name for name in sys.modules if name.startswith(("sketchify_rt.batch", "numpy"))])
+print(set(verbs._VERBS) == set(verbs.main.list_commands(None)))
+"""
+    *shown, loaded, whole = run(code).split("\n")
+    assert loaded == "loaded"
+    assert whole == "True"
+    from sketchify_rt.cli import verbs
+
+    for verb, words in verbs._VERBS.items():
+        assert any(line.split(maxsplit=1) == [verb, words] for line in shown if line)
+        assert verbs.main.get_command(None, verb) is not None
+
+
 def test_every_public_name_is_there() -> None:
     import sketchify_rt
 

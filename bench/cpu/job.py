@@ -24,15 +24,15 @@ OURS = "sketchify-rt convert"
 def measure(scale: Scale) -> Iterator[Finding]:
     """A table."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        pages = folder / "pages"
-        draw_pages(pages, scale.pages)
-        yield Table(
-            "job", [row for mode in ("dodge", "sketch") for row in _rows(mode, folder, scale)]
-        )
+        rows: list[dict[str, object]] = []
+        for mode, count in ("dodge", scale.dodge_pages), ("sketch", scale.pages):
+            folder = Path(name) / mode
+            draw_pages(folder / "pages", count)
+            rows += _rows(mode, folder, count, scale)
+        yield Table("job", rows)
 
 
-def _rows(mode: str, folder: Path, scale: Scale) -> list[dict[str, object]]:
+def _rows(mode: str, folder: Path, count: int, scale: Scale) -> list[dict[str, object]]:
     pages, out = str(folder / "pages"), str(folder / "out")
     ours = [*CONVERT, pages, "-o", out, "--mode", mode]
     loop = [sys.executable, "-m", "bench.cpu.loop", pages, out, "--mode", mode]
@@ -49,7 +49,7 @@ def _rows(mode: str, folder: Path, scale: Scale) -> list[dict[str, object]]:
             "mode": mode,
             "way": way,
             "precision": precision,
-            "images_s": scale.pages / each.seconds,
+            "images_s": count / each.seconds,
             "others_take": each.seconds / spent[OURS, precision].seconds,
             "mib": each.mib,
         }

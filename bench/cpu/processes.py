@@ -13,10 +13,9 @@ CONVERT = (sys.executable, "-m", "sketchify_rt", "convert", "--device", "cpu", "
 
 @dataclass(frozen=True)
 class Spent:
-    """By a process: seconds on the clock and of the processors, MiB resident at its highest."""
+    """By a process: seconds on the clock, MiB resident at its highest."""
 
     seconds: float
-    processor: float
     mib: float
 
 
@@ -28,7 +27,7 @@ start = time.perf_counter()
 pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
 _, status, usage = os.wait4(pid, 0)
 seconds = time.perf_counter() - start
-print(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+print(seconds, usage.ru_maxrss / 1024)
 sys.exit(os.waitstatus_to_exitcode(status))
 """
 
@@ -55,7 +54,6 @@ def medians(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, Spe
     return {
         name: Spent(
             statistics.median(each.seconds for each in all_of),
-            statistics.median(each.processor for each in all_of),
             max(each.mib for each in all_of),
         )
         for name, all_of in spent.items()

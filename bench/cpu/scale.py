@@ -11,8 +11,10 @@ class Scale:
 
     seconds, rounds: of each comparison, at least. height, width: of a page. compiling: whether
     torch.compile takes part. paper: width and depth of the U-Net of the paper. pages: JPEG files
-    of a job. megapixels: sizes of one image. files: counts of small ones. batch: pages handed to
-    `Sketchifier.map` at once. starts: how often a process is started for its median.
+    of a job in mode sketch; dodge_pages: in mode dodge, where Python's start would be most of less.
+    megapixels: sizes of one image. files: counts of small ones. batch: pages handed to
+    `Sketchifier.map` at once. starts: how often a process is started for its median. rembg: Python
+    interpreter of an environment that has rembg, else "".
     """
 
     seconds: float = 3.0
@@ -22,10 +24,12 @@ class Scale:
     compiling: bool = True
     paper: tuple[int, int] = (64, 4)
     pages: int = 12
+    dodge_pages: int = 120
     megapixels: tuple[float, ...] = (0.1, 1, 10, 100)
     files: tuple[int, ...] = (1, 10, 100, 1000, 10_000)
     batch: tuple[int, ...] = (1, 4, 16)
     starts: int = 9
+    rembg: str = ""
 
 
 QUICK = Scale(
@@ -33,6 +37,7 @@ QUICK = Scale(
     rounds=3,
     compiling=False,
     pages=4,
+    dodge_pages=12,
     megapixels=(0.1, 1, 10),
     files=(1, 10, 100),
     starts=3,
