@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench import harness
 from bench.bench_batch import draw_pages
 from bench.cpu.processes import CONVERT, medians
 from bench.cpu.scale import Scale
@@ -24,7 +25,7 @@ OURS = "sketchify-rt convert"
 def measure(scale: Scale) -> Iterator[Finding]:
     """A table."""
     with tempfile.TemporaryDirectory() as name:
-        rows: list[dict[str, object]] = []
+        rows: list[harness.Row] = []
         for mode, count in ("dodge", scale.dodge_pages), ("sketch", scale.pages):
             folder = Path(name) / mode
             draw_pages(folder / "pages", count)
@@ -32,7 +33,7 @@ def measure(scale: Scale) -> Iterator[Finding]:
         yield Table("job", rows)
 
 
-def _rows(mode: str, folder: Path, count: int, scale: Scale) -> list[dict[str, object]]:
+def _rows(mode: str, folder: Path, count: int, scale: Scale) -> list[harness.Row]:
     pages, out = str(folder / "pages"), str(folder / "out")
     ours = [*CONVERT, pages, "-o", out, "--mode", mode]
     loop = [sys.executable, "-m", "bench.cpu.loop", pages, out, "--mode", mode]
