@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -140,6 +141,46 @@ def test_the_commands_of_a_page_run(
             assert result.exit_code == 0, f"{shlex.join(words)}: {result.output}"
             ran += 1
     assert ran >= 2
+
+
+# So that it takes seconds.
+LESS = {
+    "prepare": ["--val-share", "0.4"],
+    "fit": shlex.split("--steps 2 --workers 0 --set batch=1 --set crop=64 --set model.width=4"),
+    "quantize": ["--crops", "2"],
+}
+
+
+@pytest.mark.parametrize("page", ["README.md", "training.md"])
+def test_the_training_of_a_page_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from training.cli import main as training
+
+    monkeypatch.chdir(tmp_path)
+    with_sample(tmp_path)
+    shutil.copytree(ROOT / "samples", "pages")
+    ran = []
+    for block in blocks("sh"):
+        for words in commands(block) if block.page == page else []:
+            if words[:3] == ["python", "-m", "training"]:
+                _, _, _, verb, *rest = words
+                if verb == "fit" and Path(rest[1]).exists():
+                    shutil.rmtree(rest[1])
+                elif verb == "compare":
+                    shutil.copytree(*rest)
+                less = LESS.get(verb, [])
+                if "--initial" in rest:
+                    less = less[:-2]  # of the width of what it begins with
+                result = CliRunner().invoke(training, [verb, *rest, *less])
+                ran.append(verb)
+            elif words[0] == "sketchify-rt" and "--model" in words:
+                result = CliRunner().invoke(main, words[1:])
+            else:
+                continue
+            assert result.exit_code == 0, f"{shlex.join(words)}: {result.output}"
+    assert {"prepare", "fit", "evaluate", "export", "quantize"} <= set(ran)
 
 
 @pytest.mark.parametrize("page", sorted({b.page for b in blocks("python")} - NOT_RUN))
