@@ -11,6 +11,8 @@ import click
 from sketchify_rt.cli.verbs import main
 
 _PROGRAM = "sketchify-rt"
+# Of a block of code, for the tests; with it, MkDocs would take the block for text.
+_NOTE = re.compile(r"^(```\w+) \w+$", re.MULTILINE)
 _OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")
 
 
@@ -18,6 +20,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by MkDocs with each page."""
     # Sources are no part of the site: GitHub follows these links, the site shows their words.
     markdown = _OUTSIDE.sub(r"\1", markdown)
+    markdown = _NOTE.sub(r"\1", markdown)
     if "<!-- commands -->" in markdown:
         markdown = markdown.replace("<!-- commands -->", "\n\n".join(_reference()))
     return markdown

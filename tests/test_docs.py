@@ -269,3 +269,4 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     loaded = re.compile(r'<(?:script|link|img)[^>]*(?:src|href)="?https?://')
     for page in tmp_path.rglob("*.html"):
         assert not loaded.search(page.read_text("utf-8")), f"{page.name} loads from elsewhere"
+        assert "```" not in page.read_text("utf-8"), f"{page.name} has a block that is none"
