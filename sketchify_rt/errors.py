@@ -23,6 +23,10 @@ class OverMemory(InputError):
     """An image alone needs more memory than all images in work may have together."""
 
 
+class ContainerError(InputError):
+    """An archive or a PDF file that is none, is damaged, locked, or made to do harm."""
+
+
 class DecodeError(SketchifyError, ValueError):
     """Encoded bytes are no image that can be read.
 

@@ -440,6 +440,12 @@ def test_no_bomb_fills_the_memory(tmp_path: Path) -> None:
     assert (tmp_path / "b.zip").stat().st_size < 2**22
 
 
+def test_a_name_of_many_folders_takes_little_memory(tmp_path: Path) -> None:
+    source = put(tmp_path / "a.zip", Raw(b"a.jpg"), Raw(b"a/" * 32_000 + b"b.txt"))
+    with Archive(source) as archive:
+        assert peak(lambda: Book(archive, tmp_path / "b.zip", "png")) < 2**20  # it was 1 GB
+
+
 def test_a_directory_without_end_is_refused_at_once(tmp_path: Path) -> None:
     entry = build(Raw(b"a" * 54))[-22 - 100 : -22]
     count = directory.MAX_DIRECTORY // 100 + 1

@@ -37,7 +37,7 @@ def book(tmp_path: Path) -> OpenBook:
             archive.writestr(f"{number}.jpg", b"page")
     source, out = tmp_path / "a.cbz", tmp_path / "out"
     to = Output(Folder(out, "png"), Journal(None, out, {}))
-    return OpenBook(Archive(source), out / "a.cbz", origin(source), to)
+    return OpenBook(0, Archive(source), out / "a.cbz", origin(source), to)
 
 
 def put(book: OpenBook, numbers: list[int]) -> list[int | None]:

@@ -780,3 +780,19 @@ def test_one_image_through_the_standard_streams(
     for wrong in (["-", "-o", "out"], ["-", "a.jpg", "-o", "-"], ["a.jpg", "a.jpg", "-o", "-"]):
         assert call(*wrong).exit_code == 2
     assert [path.name for path in Path().iterdir()] == ["a.jpg"]
+
+
+def test_videos_without_their_library_are_named_and_the_images_converted(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(a="abc")
+    Path("b.mp4").write_text("a video")
+    for name in [name for name in sys.modules if name.startswith("sketchify_rt.batch.video")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "av", None)
+    told = call("a.jpg", "b.mp4", "-o", "out", "--json")
+    assert told.exit_code == 1
+    document = json.loads(told.stdout)
+    assert document["converted"] == 1
+    assert [failure["source"] for failure in document["failures"]] == ["b.mp4"]
+    assert "sketchify-rt[video]" in document["failures"][0]["reason"]

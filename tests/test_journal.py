@@ -141,6 +141,32 @@ def test_a_line_cut_short_by_a_full_disk_costs_no_other(
     assert (again.failure(first), again.failure(second)) == (None, "is empty")
 
 
+def test_a_full_disk_that_has_room_again_costs_no_line_of_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread's line is cut short, another's does not fit at all, and the next fits."""
+    journal = opened(tmp_path)
+    origins = [source(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg")]
+    whole, left = os.write, [20, 0]
+
+    def write_some(file: int, data: bytes) -> int:
+        if not left:
+            return whole(file, data)
+        if not (room := left.pop(0)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return whole(file, data[:room])
+
+    monkeypatch.setattr(os, "write", write_some)
+    for origin in origins[:2]:
+        with pytest.raises(OutputError):
+            make(journal, origin, tmp_path / "ab.png")
+    make(journal, origins[2], tmp_path / "c.png")
+    journal.close()
+    again = opened(tmp_path)
+    assert again.done(origins[2], tmp_path / "c.png")
+    assert not (tmp_path / "ab.png").exists()
+
+
 def test_threads_write_whole_lines(tmp_path: Path) -> None:
     journal = opened(tmp_path)
     origins = [Origin(f"/{i}" * 50, i, i) for i in range(400)]

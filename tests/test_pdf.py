@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 
 from sketchify_rt.batch.pdf import Pdf
-from sketchify_rt.errors import BackendUnavailable, DecodeError, InputError
+from sketchify_rt.errors import BackendUnavailable, ContainerError, DecodeError, InputError
 from sketchify_rt.image import to_luma
 
 
@@ -203,6 +203,14 @@ def test_a_missing_file_a_folder_and_a_name_that_cannot_be(tmp_path: Path) -> No
             Pdf(tmp_path / name)
 
 
+def test_a_file_that_says_it_has_millions_of_pages_is_refused(put) -> None:
+    pages = b"<< /Type /Pages /Kids [3 0 R] /Count %d /MediaBox [0 0 72 36] >>"
+    page = b"<< /Type /Page /Parent 2 0 R >>"
+    told = document(b"<< /Type /Catalog /Pages 2 0 R >>", pages % 1_000_000, page)
+    with pytest.raises(ContainerError, match="has 1000000 pages, and 100000 are read"):
+        Pdf(put(told))
+
+
 def test_a_password_is_told(put) -> None:
     lock = b"/Encrypt << /Filter /Standard /V 1 /R 2 /P -4 /O <%b> /U <%b> >> /ID [<00> <00>]"
     pages = b"<< /Type /Pages /Kids [] /Count 0 >>"
@@ -243,7 +251,7 @@ def test_damage_is_an_error_or_another_picture_and_nothing_else(put) -> None:
         except (InputError, DecodeError) as error:
             assert "b.pdf" in str(error)
             outcomes.add(type(error).__name__)
-    assert {"drawn", "InputError"} <= outcomes
+    assert {"drawn", "ContainerError"} <= outcomes
 
 
 def test_a_page_that_is_not_there_is_damaged_and_the_others_are_drawn(put) -> None:

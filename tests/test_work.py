@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
+import resource
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +20,8 @@ from sketchify_rt.batch.runner import Report, run
 from sketchify_rt.batch.sinks import Existing, Folder
 from sketchify_rt.batch.sources import Sources
 from sketchify_rt.batch.work import Work
-from sketchify_rt.errors import DecodeError, DecoderKilled
+from sketchify_rt.cli.telling import rehearse
+from sketchify_rt.errors import DecodeError, DecoderKilled, OutputError
 from sketchify_rt.inputs import File, Loaded
 from sketchify_rt.options import Encoding
 
@@ -163,6 +166,84 @@ def test_a_file_of_pages_that_is_replaced_meanwhile_is_done_anew(name: str) -> N
     report, _ = convert(name, unpack=True)
     assert (report.converted, report.failed) == (2, [])
     assert all(Path("out", path).read_bytes() != b"old" for path in visible())
+
+
+@pytest.mark.parametrize("unpack", [True, False])
+def test_a_damaged_container_is_noted_and_told_again_without_being_opened(
+    unpack: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("a.cbz").write_bytes(b"PK\3\4 and so on")
+    Path("b.pdf").write_bytes(b"%PDF-1.7 cut short")
+    first, _ = convert("a.cbz", "b.pdf", unpack=unpack)
+    told = reasons(first)
+    assert told["a.cbz"].startswith("damaged or cut short")
+    assert told["b.pdf"].startswith("is cut short")
+    lines = [json.loads(line) for line in Path("out", NAME).read_text().splitlines()[1:]]
+    assert {line["source"]: line["reason"] for line in lines} == {
+        str(Path(name).absolute()): reason for name, reason in told.items()
+    }
+    with monkeypatch.context() as patch:
+        for kind in "archives.Archive", "pdf.Pdf":
+            patch.setattr(f"sketchify_rt.batch.{kind}.__init__", lambda *_: 1 / 0)
+        again, _ = convert("a.cbz", "b.pdf", unpack=unpack)
+    before = " (so it was before; --retry-failed tries again)"
+    assert reasons(again) == {name: reason + before for name, reason in told.items()}
+    retried, _ = convert("a.cbz", "b.pdf", unpack=unpack, retry=True)
+    assert reasons(retried) == told
+
+
+def test_what_others_put_into_the_folder_meanwhile_stays() -> None:
+    Path("a.jpg").write_text("abc")
+    comic("b.cbz")
+    root = Path("out")
+    journal = Journal(root / NAME, root, {})
+    journal.open()
+    work = Work(Sources(["a.jpg", "b.cbz"], root), Output(Folder(root, "png"), journal))
+    image, *pages = list(work)
+    assert image.wanted()
+    Path("out/a.png").write_text("of others")
+    Path("out/b.cbz").write_text("of others")
+    with pytest.raises(OutputError, match=r"a\.png: exists already"):
+        image.write(b"sketch", 0)
+    pages[0].write(b"sketch", 0)
+    with pytest.raises(OutputError, match=r"b\.cbz: exists already"):
+        pages[1].write(b"sketch", 0)
+    assert Path("out/a.png").read_text() == Path("out/b.cbz").read_text() == "of others"
+    journal.close()
+
+
+def test_an_archive_that_is_not_finished_is_told() -> None:
+    for name in "a.cbz", "b.cbz", "c.cbz":
+        comic(name)
+    root = Path("out")
+    work = Work(
+        Sources(["a.cbz", "b.cbz", "c.cbz"], root),
+        Output(Folder(root, "png"), Journal(None, root, {})),
+    )
+    first, second, third, *_ = list(work)
+    for task in first, second, third:  # both pages of a.cbz and one of b.cbz
+        task.write(b"sketch", 0)
+    told = list(work.unfinished())
+    assert [(outcome.index, str(outcome.source)) for outcome in told] == [(1, "b.cbz")]
+    assert told[0].status == "failed"
+    work.close()
+    assert visible() == ["a.cbz"]
+
+
+def test_a_rehearsal_keeps_no_archive_open(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(40):
+        comic(f"{number}.cbz")
+    root = Path("out")
+    sources = Sources([f"{number}.cbz" for number in range(40)], root)
+    work = Work(sources, Output(Folder(root, "png"), Journal(None, root, {})))
+    open_files = len(list(Path("/proc/self/fd").iterdir()))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files + 20, hard))
+    try:
+        rehearse(work, sources)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "would convert 80, skip 0, fail 0" in capsys.readouterr().out
 
 
 def test_videos_are_refused_where_processes_of_their_own_decode() -> None:

@@ -18,19 +18,24 @@ if TYPE_CHECKING:
 class OpenBook:
     """Takes the pages of `archive` in any order, from several threads; `output` is the result.
 
-    complete: whether all pages were taken, and the result is a file or cannot be one.
+    index: place of its job among the jobs.
+
+    complete: whether all pages were taken, and the result is a file or cannot be one; taken:
+    whether any of them is new.
     """
 
-    def __init__(self, archive: Archive, output: Path, made: Origin, to: Output) -> None:
+    def __init__(
+        self, index: int, archive: Archive, output: Path, made: Origin, to: Output
+    ) -> None:
         """`made` of the archive as it was opened."""
-        self.archive, self.output = archive, output
-        self._origin, self._journal = made, to.journal
+        self.index, self.archive, self.output = index, archive, output
+        self._origin, self._to = made, to
         self._begun = time.perf_counter()
         self._failures: list[str] = []
         self._lasting = True  # all of them
         self._left = {page.index for page in archive.pages}
         self._book = Book(archive, output, to.folder.format, self._seal)
-        self.complete = False
+        self.complete = self.taken = False
 
     def put(self, page: Page, data: bytes | None, reason: str = "", lasting: bool = False) -> None:
         """A page, or, where it failed for a reason, None: it stays as it was.
@@ -44,6 +49,7 @@ class OpenBook:
             self._lasting &= lasting
         try:
             self._book.put(page, data)
+            self.taken |= data is not None
         finally:
             self._left.discard(page.index)
             if not self._left:
@@ -57,7 +63,7 @@ class OpenBook:
             count = f"{len(self._failures)} of {len(self.archive.pages)} pages"
             reason = f"{count} stayed as they were; the first: {self._failures[0]}"
             flaw = Flaw(reason, self._lasting)
-        self._journal.converted(self._origin, self.output, status, seconds, flaw)
+        self._to.converted(self._origin, self.output, status, seconds, flaw)
 
     def abort(self) -> None:
         """Let go of an archive that is not complete; of one that is, nothing."""

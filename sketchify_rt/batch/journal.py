@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,7 +87,7 @@ class Journal:
         self._failed: dict[bytes, tuple[str, bool]] = {}
         self._told: dict[bytes, str] = {}  # the reasons in lines of this run
         self._file = -1
-        self._torn = False
+        self._writing, self._torn = threading.Lock(), False
         self._read = 0  # bytes, up to the end of the last whole line
         if path is not None:
             try:
@@ -268,12 +269,16 @@ class Journal:
             return
 
     def _write(self, told: dict[str, Any]) -> None:
-        # One call for one line: appended as a whole, also beside other threads and processes.
+        # One call for one line, so that what a kill leaves of it is at the end.
         data = (json.dumps(told, separators=(",", ":")) + "\n").encode()
-        data, self._torn = (b"\n" if self._torn else b"") + data, False
-        if (written := os.write(self._file, data)) != len(data):
-            self._torn = written > 0  # the next line is not to be a part of this one
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with self._writing:
+            if self._torn:  # by an earlier line, of which this one is not to be a part
+                data = b"\n" + data
+            written = os.write(self._file, data)
+            if written != len(data):
+                self._torn |= written > 0
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._torn = False
 
     def close(self) -> None:
         """End writing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import stat
 import time
 from dataclasses import dataclass, field
@@ -10,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sketchify_rt import models
-from sketchify_rt.batch.journal import Journal, Origin
+from sketchify_rt.batch.journal import Flaw, Journal, Origin
 from sketchify_rt.batch.sinks import Folder
-from sketchify_rt.errors import InputError, SketchifyError
+from sketchify_rt.errors import InputError, OutputError, SketchifyError
 from sketchify_rt.options import Encoding, Options
 
 # What makes no difference to a result, but for the last bits of a sum.
@@ -83,16 +84,44 @@ class Output:
     def _wants(self, origin: Origin, path: Path) -> bool:
         if self.folder.existing == "overwrite":
             return True
-        reason = self.journal.failure(origin)
-        if reason and self.journal.failed_within(origin) and not self.retry:
-            if self.failed_before == "skip":
-                return False
-            raise FailedBefore(f"{reason} (so it was before; --retry-failed tries again)")
-        if not reason and self.journal.done(origin, path):
+        if self.passes_over(origin):
+            return False
+        if self.journal.failure(origin) is None and self.journal.done(origin, path):
             return False
         if self.folder.existing == "refuse" and self.journal.made(path):
             return True
         return not self.folder.skips(path)
+
+    def passes_over(self, origin: Origin) -> bool:
+        """Whether it failed for good before, and is not to be told of again.
+
+        Raises FailedBefore where it is.
+        """
+        if self.folder.existing == "overwrite" or self.retry:
+            return False
+        if not self.journal.failed_within(origin):
+            return False
+        if self.failed_before == "skip":
+            return True
+        reason = self.journal.failure(origin)
+        raise FailedBefore(f"{reason} (so it was before; --retry-failed tries again)")
+
+    def converted(
+        self,
+        origin: Origin,
+        path: Path,
+        status: os.stat_result,
+        seconds: float,
+        flaw: Flaw | None = None,
+    ) -> None:
+        """Note a result that is about to get the name `path`, see `Journal.converted`.
+
+        Raises OutputError where the line cannot be written, or others have put a file there since
+        the result was wanted.
+        """
+        if not self.journal.made(path) and self.folder.skips(path):
+            raise OutputError(f"{path}: was put there meanwhile, and stays")
+        self.journal.converted(origin, path, status, seconds, flaw)
 
 
 def origin(path: Path, page: str = "") -> Origin:

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-from sketchify_rt.errors import BackendUnavailable, DecodeError, InputError
+from sketchify_rt.errors import BackendUnavailable, ContainerError, DecodeError, InputError
 from sketchify_rt.image import Gray, to_luma
 from sketchify_rt.options import MAX_PIXELS
 
@@ -28,6 +28,8 @@ except ImportError as error:
 _lock = threading.RLock()
 
 _POINTS_PER_INCH = 72
+# A file of 300 bytes may say that it has millions, each of which would be told of.
+_MOST_PAGES = 100_000
 # Where Acrobat looks for the header, from the start, and for the end, from the end.
 _EDGE = 1024
 _REASONS = {
@@ -75,9 +77,9 @@ class Pdf:
     def __init__(self, path: Path, max_pixels: int = MAX_PIXELS) -> None:
         """max_pixels: a page of more is refused before it is drawn.
 
-        Raises InputError for what cannot be read, is no PDF file, is damaged, cut short, or locked
-        with a password. A file without its end is refused, though most of its pages might be drawn:
-        what is missing would be blank.
+        Raises InputError for what cannot be read, ContainerError for what is no PDF file, is
+        damaged, cut short, locked with a password, or has over 100,000 pages. A file without its
+        end is refused, though most of its pages might be drawn: what is missing would be blank.
         """
         self.path = path
         self._max_pixels = max_pixels
@@ -91,9 +93,9 @@ class Pdf:
             why = getattr(error, "strerror", None) or error
             raise InputError(f"{path}: cannot be read ({why})") from error
         if b"%PDF-" not in head:
-            raise InputError(f"{path}: is {'no PDF file' if head else 'empty'}")
+            raise ContainerError(f"{path}: is {'no PDF file' if head else 'empty'}")
         if b"%%EOF" not in tail:
-            raise InputError(f"{path}: is cut short, its end is missing; get a whole copy")
+            raise ContainerError(f"{path}: is cut short, its end is missing; get a whole copy")
         with _lock:
             try:
                 # By path, so that of a large file only what is needed comes into memory.
@@ -102,7 +104,12 @@ class Pdf:
                 self._length = len(self._document)
             except pdfium.PdfiumError as error:
                 why = _REASONS.get(error.err_code, "is damaged; get a whole copy")
-                raise InputError(f"{path}: {why}") from error
+                raise ContainerError(f"{path}: {why}") from error
+        if self._length > _MOST_PAGES:
+            self.close()
+            raise ContainerError(
+                f"{path}: has {self._length} pages, and {_MOST_PAGES} are read; split it"
+            )
 
     def __len__(self) -> int:
         return self._length

@@ -23,6 +23,7 @@ from sketchify_rt.batch.output import FailedBefore, Unsettled
 from sketchify_rt.batch.sinks import FULL
 from sketchify_rt.batch.tasks import Task
 from sketchify_rt.errors import (
+    ContainerError,
     DecodeError,
     DecoderKilled,
     OutputError,
@@ -284,7 +285,8 @@ def _convert(
 
 def _is_lasting(error: Exception) -> bool:
     """Whether the input is to blame, within the limits that the journal notes."""
-    return isinstance(error, (DecodeError, OverMemory)) and not isinstance(error, DecoderKilled)
+    lasting = (ContainerError, DecodeError, OverMemory)
+    return isinstance(error, lasting) and not isinstance(error, DecoderKilled)
 
 
 def explain(error: Exception, source: Path, debug: bool = False) -> str:

@@ -98,7 +98,7 @@ class FileTask:
         """A file, noted in the journal just before it gets its name."""
         made, path = self._origin, self.output
         assert made is not None and path is not None  # noqa: S101 (`wanted` was asked before)
-        write(path, data, lambda status: self.to.journal.converted(made, path, status, seconds))
+        write(path, data, lambda status: self.to.converted(made, path, status, seconds))
 
     def fail(self, reason: str, lasting: bool, seconds: float) -> None:
         """A line in the journal, where the input could be seen at all."""
@@ -108,12 +108,17 @@ class FileTask:
 
 @dataclass(slots=True)
 class Settled:
-    """A job of which is known before its turn that it is done, or, by an error, that it fails."""
+    """A job of which is known before its turn that it is done, or, by an error, that it fails.
+
+    whole: the file as it was before it was opened, None where it could not be seen.
+    """
 
     index: int
     source: Path
+    to: Output
     output: Path | None = None
     error: Exception | None = None
+    whole: Origin | None = None
 
     def wanted(self) -> bool:
         """Raises the error if there is one."""
@@ -134,7 +139,9 @@ class Settled:
         raise NotImplementedError
 
     def fail(self, reason: str, lasting: bool, seconds: float) -> None:
-        """The next run tries again."""
+        """As `FileTask.fail`."""
+        if self.whole is not None:
+            self.to.journal.failed(self.whole, reason, lasting, seconds)
 
 
 @dataclass(slots=True)

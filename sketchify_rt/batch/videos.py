@@ -80,7 +80,7 @@ def _convert(
             path,
             quality=quality,
             progress=lambda done, total: frames(job, done, total),
-            seal=lambda status: to.journal.converted(known, path, status, seconds()),
+            seal=lambda status: to.converted(known, path, status, seconds()),
         )
         return end("converted")
     except Unsettled:

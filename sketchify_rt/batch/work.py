@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sketchify_rt.batch.journal import Origin
 from sketchify_rt.batch.output import Output, origin
+from sketchify_rt.batch.runner import Outcome
 from sketchify_rt.batch.sources import Job, Sources
 from sketchify_rt.batch.tasks import FileTask, PageTask, Settled, Task
 from sketchify_rt.errors import InputError
@@ -18,6 +19,9 @@ from sketchify_rt.options import MAX_PIXELS, MAX_THREADS
 if TYPE_CHECKING:
     from sketchify_rt.batch.books import OpenBook
     from sketchify_rt.batch.decoders import Decoders
+
+Tasks = tuple[int, Iterator[Task]]
+"""How many there are, and these."""
 
 
 @dataclass
@@ -61,27 +65,31 @@ class Work:
                     f"{job.source}: videos are not decoded in processes of their own; convert it "
                     "without --isolate if you trust it"
                 )
-                yield Settled(index, job.source, error=error)
+                yield Settled(index, job.source, self.to, error=error)
             elif job.kind == "video":
                 self._length -= 1
                 self.videos.append((index, job))
             else:
+                whole = None
                 try:
                     whole = origin(job.source)  # before anything opens it
-                    tasks = several[job.kind](index, job, whole)
+                    count, tasks = several[job.kind](index, job, whole)
                 except Exception as error:
-                    tasks = [Settled(index, job.source, error=error)]
-                self._length += len(tasks) - 1
+                    settled = Settled(index, job.source, self.to, error=error, whole=whole)
+                    count, tasks = 1, iter([settled])
+                self._length += count - 1
                 yield from tasks
 
-    def _archive(self, index: int, job: Job, whole: Origin) -> list[Task]:
+    def _archive(self, index: int, job: Job, whole: Origin) -> Tasks:
         from sketchify_rt.batch.archives import Archive
         from sketchify_rt.batch.books import OpenBook
 
         if self.unpack:
+            if self.to.passes_over(whole):
+                return 1, iter([Settled(index, job.source, self.to)])
             self.to.settling.check(whole)
             archive = Archive(job.source)
-            return [
+            return len(archive.pages), (
                 FileTask(
                     index,
                     job.source,
@@ -93,25 +101,28 @@ class Work:
                     functools.partial(archive.size, page),
                 )
                 for page in archive.pages
-            ]
+            )
         output = self.to.folder.place(job.stem)
         if not self.to.wants(whole, output):
-            return [Settled(index, job.source, output)]
-        book = OpenBook(Archive(job.source), output, whole, self.to)
+            return 1, iter([Settled(index, job.source, self.to, output)])
+        book = OpenBook(index, Archive(job.source), output, whole, self.to)
         self._books = [*(book for book in self._books if not book.complete), book]
-        return [PageTask(index, page, book) for page in book.archive.pages]
+        pages = book.archive.pages
+        return len(pages), (PageTask(index, page, book) for page in pages)
 
-    def _pdf(self, index: int, job: Job, whole: Origin) -> list[Task]:
+    def _pdf(self, index: int, job: Job, whole: Origin) -> Tasks:
         from sketchify_rt.batch.isolated_pdf import IsolatedPdf
         from sketchify_rt.batch.pdf import Pdf
 
+        if self.to.passes_over(whole):
+            return 1, iter([Settled(index, job.source, self.to)])
         self.to.settling.check(whole)
         pdf: Pdf | IsolatedPdf
         if self.decoders:
             pdf = IsolatedPdf(job.source, self.decoders, self.max_pixels)
         else:
             pdf = Pdf(job.source, self.max_pixels)
-        return [
+        return len(pdf), (
             FileTask(
                 index,
                 job.source,
@@ -123,7 +134,14 @@ class Work:
                 functools.partial(pdf.size, number, self.dpi),
             )
             for number in range(len(pdf))
-        ]
+        )
+
+    def unfinished(self) -> Iterator[Outcome]:
+        """Archives that lose pages which were told to be converted, once the run has ended."""
+        for book in self._books:
+            if book.taken and not book.complete:
+                reason = "was not finished, so that its new pages are lost; run it again"
+                yield Outcome(book.index, book.archive.path, None, "failed", reason)
 
     def close(self) -> None:
         """Give up the archives that are not finished."""

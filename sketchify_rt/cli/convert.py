@@ -19,7 +19,7 @@ import click
 
 from sketchify_rt.batch import budget, journal
 from sketchify_rt.batch.output import Output, Settling, settings
-from sketchify_rt.batch.runner import Care, Report, run
+from sketchify_rt.batch.runner import Care, Outcome, Report, run
 from sketchify_rt.batch.sinks import Existing, Folder
 from sketchify_rt.batch.sources import Sources
 from sketchify_rt.batch.work import Work
@@ -362,9 +362,19 @@ def command(
                     report = run(
                         chief, work, encoding, workers=workers, progress=progress, care=care
                     )
+                    for outcome in work.unfinished():
+                        report.note(outcome)
+                        progress(outcome)
                 if work.videos:
-                    engine = engine or stack.enter_context(_open(chosen))
-                    _run_videos(engine, work, to, quality, report, teller, debug)
+                    try:
+                        engine = engine or stack.enter_context(_open(chosen))
+                        _run_videos(engine, work, to, quality, report, teller, debug)
+                    except SketchifyError as error:  # of a GPU or a package that is not there
+                        with teller.frames() as (tell, _):
+                            for index, job in work.videos:
+                                failed = Outcome(index, job.source, None, "failed", str(error))
+                                report.note(failed)
+                                tell(failed)
                 teller.tell(report, sources)
                 if watch is None or report.stopped:
                     break

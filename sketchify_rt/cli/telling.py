@@ -19,6 +19,7 @@ import click
 from sketchify_rt.batch.runner import Outcome, Report, explain
 from sketchify_rt.batch.sinks import whole
 from sketchify_rt.batch.sources import Job, Sources
+from sketchify_rt.batch.tasks import PageTask
 from sketchify_rt.batch.work import Work
 from sketchify_rt.errors import OptionsError, SketchifyError
 
@@ -255,6 +256,8 @@ def rehearse(work: Work, sources: Sources) -> None:
             verb, detail = "fail", f": {explain(error, task.source)}"
         counts[verb] += 1
         click.echo(f"{verb:<8} {show(task.source)}{detail}")
+        if isinstance(task, PageTask):
+            task.book.abort()  # else thousands of archives would be open
     for _, job in work.videos:
         counts["convert"] += 1
         click.echo(f"convert  {show(job.source)}, unless it is done already")

@@ -8,6 +8,7 @@ import logging
 import pickle
 import threading
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -121,7 +122,7 @@ class RayEngine:
 
         def free() -> Any:
             if not self._left:
-                raise self._broken
+                raise copy(self._broken)  # one for all would keep the images of all its tracebacks
             least = min(self._calls, key=self._calls.__getitem__, default=None)
             if least is None or (self._alone and not alone):
                 return None

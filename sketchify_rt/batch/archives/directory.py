@@ -12,7 +12,7 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from sketchify_rt.batch import sources
 from sketchify_rt.batch.archives.names import clean
-from sketchify_rt.errors import InputError
+from sketchify_rt.errors import ContainerError, InputError
 
 # zipfile makes of each member an object of some 540 bytes, in 8 µs: at most a quarter of a million
 # of them, 140 MB and 2 s.
@@ -53,9 +53,9 @@ class Source(io.FileIO):
     """An archive file, of which zipfile reads no more at once than a directory may have."""
 
     def read(self, size: int | None = -1, /) -> Any:
-        """As `io.FileIO` does; raises InputError for more than that."""
+        """As `io.FileIO` does; raises ContainerError for more than that."""
         if size is not None and size > MAX_DIRECTORY:
-            raise InputError(
+            raise ContainerError(
                 f"{self.name}: has a directory of {size / 2**20:.0f} MiB, and at most "
                 f"{MAX_DIRECTORY / 2**20:.0f} are read, enough for 100,000 pages; "
                 "unpack it and convert the folder"
@@ -102,20 +102,20 @@ class Directory:
         return cls(list(_members(source, listing, starts, encoding)), listing.comment, encoding)
 
 
-def _no_archive(source: Source, error: Exception) -> InputError:
+def _no_archive(source: Source, error: Exception) -> ContainerError:
     head = os.pread(source.fileno(), len(_SIGNATURE), 0)
     if kind := _OTHERS.get(head) or _OTHERS.get(head[:2]):
-        return InputError(f"{source.name}: {kind}, whatever its name says; repack it as ZIP")
+        return ContainerError(f"{source.name}: {kind}, whatever its name says; repack it as ZIP")
     if head.startswith(b"PK"):
-        return InputError(f"{source.name}: damaged or cut short ({error}); get a whole copy")
-    return InputError(f"{source.name}: no ZIP archive ({error}); give one, or images")
+        return ContainerError(f"{source.name}: damaged or cut short ({error}); get a whole copy")
+    return ContainerError(f"{source.name}: no ZIP archive ({error}); give one, or images")
 
 
 def _starts(source: Source, listing: ZipFile) -> dict[ZipInfo, int]:
     """Where the data of each member begin, once it is certain that no two share any."""
 
-    def damaged(info: ZipInfo, how: str) -> InputError:
-        return InputError(
+    def damaged(info: ZipInfo, how: str) -> ContainerError:
+        return ContainerError(
             f"{source.name}: damaged or made to do harm: the member {info.orig_filename!r} {how}; "
             "get a whole copy, or unpack it and convert the folder"
         )
@@ -148,12 +148,12 @@ def _members(
         known = encoding == "utf-8" or bool(info.flag_bits & UTF_8)
         name = clean(info.orig_filename, known=known)  # zipfile ends `filename` at a NUL
         if name is None:
-            raise InputError(
+            raise ContainerError(
                 f"{source.name}: the member {info.orig_filename!r} leads out of the folder that "
                 "it is unpacked to; rename it, or leave it out of the archive"
             )
         if name in seen and not name.endswith("/"):
-            raise InputError(
+            raise ContainerError(
                 f"{source.name}: two members are called {name!r}; rename one, or leave it out of "
                 "the archive"
             )

@@ -15,7 +15,7 @@ from isal import isal_zlib
 from sketchify_rt.batch import sources
 from sketchify_rt.batch.archives.directory import Directory, Member, Page, Source
 from sketchify_rt.batch.archives.names import reading_order
-from sketchify_rt.errors import DecodeError, InputError
+from sketchify_rt.errors import ContainerError, DecodeError, InputError
 from sketchify_rt.inputs import File
 from sketchify_rt.options import MAX_PIXELS
 
@@ -52,7 +52,7 @@ class Archive:
             self.encoding = directory.encoding
             self.pages = [member for member in self.members if isinstance(member, Page)]
             if not self.pages:
-                raise InputError(f"{path}: the archive has no images in it")
+                raise ContainerError(f"{path}: the archive has no images in it")
         except OSError as error:
             self.close()
             raise _unreadable(path, error) from error

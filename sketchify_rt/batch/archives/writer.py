@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import struct
 import threading
+from bisect import bisect_left
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from copy import copy
-from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 from zipfile import ZIP64_LIMIT, ZIP_STORED, ZipFile, ZipInfo
@@ -178,14 +178,22 @@ def _result_names(archive: Archive, ending: Format) -> dict[int, str]:
 
     They hang on the names in the archive, not on what becomes of the pages.
     """
-    paths = (member.name.rstrip("/").casefold().split("/") for member in archive.members)
-    taken = {path for parts in paths for path in accumulate(parts, "{}/{}".format)}
+    taken = {member.name.rstrip("/").casefold() for member in archive.members}
+    ordered = sorted(taken)
+
+    def folder(name: str) -> bool:
+        """Whether a member lies in it. A set of all folders would not be bounded by the names."""
+        place = bisect_left(ordered, f"{name}/")
+        return place < len(ordered) and ordered[place].startswith(f"{name}/")
+
     result = {}
     for page in archive.pages:
         stem, own = archive.stem(page), page.name.casefold()
-        while (name := f"{stem}.{ending}").casefold() in taken and name.casefold() != own:
+        while (key := (name := f"{stem}.{ending}").casefold()) != own and (
+            key in taken or folder(key)
+        ):
             stem += "~"
-        taken.add(name.casefold())
+        taken.add(key)
         result[page.index] = name
     return result
 
