@@ -436,15 +436,15 @@ def test_flipped_bit_in_a_png() -> None:
         (b"", "is empty"),
         (b"\0" * 100, "is not an image this program reads (JPEG, PNG, WebP"),
         (b"just some text", "is not an image"),
-        (b"<!DOCTYPE html><html>", "seems to be HTML page"),
-        (b"PK\x03\x04rest", "seems to be ZIP archive"),
+        (b"<!DOCTYPE html><html>", "seems to be an HTML page"),
+        (b"PK\x03\x04rest", "seems to be a ZIP archive"),
         (b"%PDF-1.7", "seems to be PDF"),
         (b"<!---->" * 140, "is not an image"),
         (b"8BPS\0\x01", "seems to be Photoshop"),
         (b'<?xml version="1.0"?>\n<!-- x -->\n<svg xmlns="x">', "seems to be SVG"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "seems to be HEIC"),
         (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "seems to be HEIC"),
-        (b"\0\0\0\x18ftypisom\0\0\0\0", "seems to be MP4"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0", "seems to be an MP4"),
     ],
 )
 def test_what_is_no_image_is_named(data: bytes, why: str) -> None:

@@ -26,7 +26,7 @@ _SIGNATURES = (
     (rb"P[1-6][\s#]", "PNM"),
     # not read, but worth their name in the message
     (rb"....ftyp(hei|hev|mif1|msf1)", "HEIC"),
-    (rb"....ftyp", "MP4 video"),
+    (rb"....ftyp", "an MP4 video"),
     (rb"%PDF", "PDF"),
     (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript"),
     (rb"8BPS", "Photoshop (PSD)"),
@@ -34,12 +34,12 @@ _SIGNATURES = (
     (rb"\xff\x0a|\x00\x00\x00\x0cJXL ", "JPEG XL"),
     (rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000"),
     (rb"\x76\x2f\x31\x01", "OpenEXR"),
-    (rb"\x00\x00\x01\x00", "icon (ICO)"),
-    (rb"PK\x03\x04", "ZIP archive"),
-    (rb"Rar!|7z\xbc\xaf|\x1f\x8b", "archive"),
+    (rb"\x00\x00\x01\x00", "an icon (ICO)"),
+    (rb"PK\x03\x04", "a ZIP archive"),
+    (rb"Rar!|7z\xbc\xaf|\x1f\x8b", "an archive"),
     # The group (?>...) gives nothing back: without it, 30 comments take minutes.
     (rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml.*?\?>)?(?>(?:<!--.*?-->|<!DOCTYPE svg.*?>|\s)*)<svg", "SVG"),
-    (rb"(?i:(\xef\xbb\xbf)?\s*(<!doctype html|<html|<head))", "HTML page"),
+    (rb"(?i:(\xef\xbb\xbf)?\s*(<!doctype html|<html|<head))", "an HTML page"),
 )
 _SIGNATURE = tuple((re.compile(pattern, re.DOTALL), name) for pattern, name in _SIGNATURES)
 
