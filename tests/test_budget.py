@@ -204,3 +204,37 @@ def test_large_blocks_go_back_to_the_system() -> None:
         for arguments in ((), ("1",))
     )
     assert kept - returned > 16 * 2**20
+
+
+def test_what_takes_long_to_read_lets_others_pass_where_its_need_is_known() -> None:
+    budget = Budget(1000)
+    reading, go_on = threading.Event(), threading.Event()
+
+    def draw() -> int:
+        reading.set()
+        assert go_on.wait(60)
+        return 500
+
+    def work() -> None:
+        with budget.hold(500, draw, known=True):
+            assert budget._free == 500
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert reading.wait(60)
+    with budget.hold(400, lambda: 400):  # as large, and does not wait
+        assert budget._free == 100
+    go_on.set()
+    thread.join()
+    assert budget._free == 1000
+
+
+def test_an_error_of_such_a_read_gives_everything_back() -> None:
+    budget = Budget(1000)
+    with pytest.raises(InputError), budget.hold(500, lambda: _refuse(), known=True):
+        pass
+    assert budget._free == 1000
+
+
+def _refuse() -> int:
+    raise InputError("no such page")

@@ -27,7 +27,7 @@ def measure(scale: Scale) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory() as name:
         rows: list[harness.Row] = []
         for mode, count in ("dodge", scale.dodge_pages), ("sketch", scale.pages):
-            folder = Path(name) / mode
+            (folder := Path(name) / mode).mkdir()
             draw_pages(folder / "pages", count)
             rows += _rows(mode, folder, count, scale)
         yield Table("job", rows)

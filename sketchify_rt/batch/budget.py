@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from sketchify_rt.inputs import Loaded
 
 MIB = 2**20
+DRAWN = 4
+"""Bytes of a pixel while a page is drawn: three of colour, one of luma."""
+
 # What is less of the whole is read without waiting, by all threads at once.
 _SMALL = 1 / 256
 
@@ -46,13 +49,13 @@ class Budget:
         return needed(image, encoding, self._max_pixels)
 
     @contextlib.contextmanager
-    def hold(self, size: int, read: Callable[[], int]) -> Iterator[None]:
+    def hold(self, size: int, read: Callable[[], int], known: bool = False) -> Iterator[None]:
         """Has `read` bring `size` bytes into memory, and keeps as many as it says that they need.
 
         Waits for room before that, and after it for the rest; where they need more than there is,
-        until there is nothing else.
+        until there is nothing else. known: `size` is all that they need.
         """
-        held, need = 0, None
+        held, need, read_later = 0, None, False
         if size <= self.size * _SMALL:
             need = read()
         try:
@@ -61,8 +64,11 @@ class Budget:
             with self._turn:
                 if need is None:
                     held = self._take(min(size, self.size))
-                    need = read()
+                    need = size if known else read()
+                    read_later = known
                 held += self._take(min(need, self.size) - held)
+            if read_later:  # nobody waits for that, as a page may take long to draw
+                read()
             yield
         finally:
             self._take(-held)
@@ -91,8 +97,13 @@ def needed(image: Loaded, encoding: Encoding, max_pixels: int | None = None) -> 
     else:
         luma = image.luma if isinstance(image, inputs.Picture) else image
         size, pixels, kind = 0, int(getattr(luma, "size", 0)), "luma"
+    return size + per_pixel(kind, encoding) * pixels
+
+
+def per_pixel(kind: str, encoding: Encoding) -> int:
+    """Bytes for each pixel of a file of this kind, a key of PER_PIXEL."""
     alpha = ALPHA if encoding.alpha == "keep" else 0
-    return size + pixels * (max(PER_PIXEL[kind], ENCODED[encoding.format]) + alpha)
+    return max(PER_PIXEL[kind], ENCODED[encoding.format]) + alpha
 
 
 # Bytes for each pixel of the file, from its bytes to those of the sketch: peak memory beyond that

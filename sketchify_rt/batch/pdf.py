@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
+from sketchify_rt.batch.budget import DRAWN
 from sketchify_rt.errors import BackendUnavailable, ContainerError, DecodeError, InputError
 from sketchify_rt.image import Gray, to_luma
 from sketchify_rt.options import MAX_PIXELS
@@ -50,7 +51,7 @@ def size(points: Points, dpi: int, max_pixels: int) -> int:
     """Bytes of memory that drawing a page takes, colour and luma; 0 of one that is refused."""
     with contextlib.suppress(InputError, DecodeError):
         scale = _scale("", points, dpi, max_pixels)
-        return 4 * math.prod(math.ceil(side * scale) for side in points)
+        return DRAWN * math.prod(math.ceil(side * scale) for side in points)
     return 0
 
 

@@ -220,13 +220,15 @@ def _carry(engine: Engine, batch: list[Task], encoding: Encoding, care: Care) ->
         outcomes.append(outcome)
 
     wanted: list[Task] = []
-    size = 0
+    size, known = 0, True
     for task in batch:
         try:
             if not task.wanted():
                 end(task, "skipped")
                 continue
-            size += care.budget.check(task.source, task.size())
+            need = task.need(encoding)
+            known &= need is not None
+            size += care.budget.check(task.source, task.size() if need is None else need)
             wanted.append(task)
         except Unsettled:
             end(task, "waiting")
@@ -249,7 +251,7 @@ def _carry(engine: Engine, batch: list[Task], encoding: Encoding, care: Care) ->
                 images.append(image)
         return need
 
-    with care.budget.hold(size, read):
+    with care.budget.hold(size, read, known):
         for task, result in zip(tasks, _convert(engine, images, encoding, care), strict=True):
             try:
                 if isinstance(result, Exception):

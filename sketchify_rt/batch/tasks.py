@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from sketchify_rt.batch.budget import DRAWN, per_pixel
 from sketchify_rt.batch.journal import Origin
 from sketchify_rt.batch.output import Output, origin
 from sketchify_rt.batch.sinks import write
+from sketchify_rt.options import Encoding
 
 if TYPE_CHECKING:
     from sketchify_rt.batch.archives import Page
@@ -38,6 +40,9 @@ class Task(Protocol):
     def size(self) -> int:
         """Bytes of memory that `read` takes. Raises InputError."""
 
+    def need(self, encoding: Encoding) -> int | None:
+        """Bytes of memory that it takes in all; None where only reading it tells."""
+
     def read(self) -> Loaded:
         """The image, decoded only where it is no file of its own. Raises InputError."""
 
@@ -54,7 +59,8 @@ class FileTask:
 
     stem: of the result, below that folder, without its ending; page: label of a page in the file
     `path`, or "", and whole: that file as it was before it was opened; load: reads the page, and
-    takes as many bytes as `weigh` says, the file itself if None.
+    takes as many bytes as `weigh` says, the file itself if None; draws: what it
+    gives are pixels, of DRAWN bytes each by `weigh`.
     """
 
     index: int
@@ -65,6 +71,7 @@ class FileTask:
     whole: Origin | None = None
     load: Callable[[], Loaded] | None = None
     weigh: Callable[[], int] | None = None
+    draws: bool = False
     output: Path | None = None
     _origin: Origin | None = field(default=None, repr=False)
 
@@ -85,6 +92,10 @@ class FileTask:
         if self.weigh is not None:
             return self.weigh()
         return self._origin.size if self._origin else 0
+
+    def need(self, encoding: Encoding) -> int | None:
+        """Of pixels that are drawn."""
+        return self.size() // DRAWN * per_pixel("luma", encoding) if self.draws else None
 
     def read(self) -> Loaded:
         """The bytes of the file, or what `load` gives."""
@@ -130,6 +141,10 @@ class Settled:
         """Never asked for."""
         raise NotImplementedError
 
+    def need(self, encoding: Encoding) -> int | None:
+        """Never asked for."""
+        raise NotImplementedError
+
     def read(self) -> Loaded:
         """Never asked for."""
         raise NotImplementedError
@@ -169,6 +184,9 @@ class PageTask:
     def size(self) -> int:
         """Of the page, packed and unpacked."""
         return self.book.archive.size(self.page)
+
+    def need(self, encoding: Encoding) -> int | None:
+        """Its header tells."""
 
     def read(self) -> Loaded:
         """The bytes of the page."""

@@ -132,6 +132,7 @@ class Work:
                 whole,
                 functools.partial(pdf.render, number, self.dpi),
                 functools.partial(pdf.size, number, self.dpi),
+                draws=True,
             )
             for number in range(len(pdf))
         )
