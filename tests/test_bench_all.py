@@ -42,7 +42,7 @@ def test_every_part_measures(results: Path) -> None:
     assert list(parts) == list(bench_all.PARTS)
     for name, part in parts.items():
         assert "error" not in part, (name, part)
-        assert not part["not_run"], (name, part)
+        assert set(part["not_run"]) <= ({"rembg"} if name == "cold" else set()), (name, part)
     assert results.stat().st_size < 20_000
 
     tables, _ = bench_report.load(results)
