@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import random
 import re
 import statistics
 import time
@@ -36,12 +37,17 @@ def medians_ms(
     seconds: float,
     least: int = 15,
     timer: Timer = wall_seconds,
+    rest: float = 0,
 ) -> dict[str, float]:
     """The median time of each candidate in milliseconds.
 
-    They take turns, so that whatever slows the machine for a while meets all of them. Rounds go on
-    for about `seconds`, and are at least `least`; one more goes before them to warm up.
+    They take turns, so that whatever slows the machine for a while meets all of them, in another
+    order each round, so that none always comes after the same one. Rounds go on for about
+    `seconds`, and are at least `least`; one more goes before them to warm up. rest: seconds before
+    each run, in which the threads of the one before stop to wait for work.
     """
+    order = list(candidates)
+    chance = random.Random(0)
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for run in candidates.values():
         run()
@@ -50,8 +56,10 @@ def medians_ms(
     try:
         end = time.perf_counter() + seconds
         while time.perf_counter() < end or len(next(iter(times.values()))) < least:
-            for name, run in candidates.items():
-                times[name].append(timer(run))
+            chance.shuffle(order)
+            for name in order:
+                time.sleep(rest)
+                times[name].append(timer(candidates[name]))
     finally:
         if was_enabled:
             gc.enable()

@@ -16,6 +16,7 @@ from bench.findings import Report
 ROOT = Path(__file__).parents[1]
 TINY = Scale(
     seconds=0,
+    rest=0,
     rounds=1,
     height=80,
     width=88,

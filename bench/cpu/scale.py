@@ -9,16 +9,17 @@ from dataclasses import dataclass
 class Scale:
     """Sizes and counts.
 
-    seconds, rounds: of each comparison, at least. height, width: of a page. compiling: whether
-    torch.compile takes part. paper: width and depth of the U-Net of the paper. pages: JPEG files
-    of a job in mode sketch; dodge_pages: in mode dodge, where Python's start would be most of less.
-    megapixels: sizes of one image. files: counts of small ones. batch: pages handed to
-    `Sketchifier.map` at once. starts: how often a process is started for its median. rembg: Python
-    interpreter of an environment that has rembg, else "".
+    seconds, rounds: of each comparison, at least. rest: seconds before each run of the U-Net.
+    height, width: of a page. compiling: whether torch.compile takes part. paper: width and depth of
+    the U-Net of the paper. pages: JPEG files of a job in mode sketch; dodge_pages: in mode dodge,
+    where Python's start would be most of less. megapixels: sizes of one image. files: counts of
+    small ones. batch: pages handed to `Sketchifier.map` at once. starts: how often a process is
+    started for its median. rembg: Python interpreter of an environment that has rembg, else "".
     """
 
     seconds: float = 3.0
     rounds: int = 5
+    rest: float = 0.3
     height: int = 1401
     width: int = 992
     compiling: bool = True

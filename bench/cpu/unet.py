@@ -60,8 +60,13 @@ def measure(scale: Scale) -> Iterator[Finding]:
 def _rows(
     precision: Arithmetic, tile: Gray, ways: dict[str, tuple[Run, float]], scale: Scale
 ) -> list[harness.Row]:
+    # Threads of ONNX Runtime and torch go on spinning for up to 0.2 s: whoever came next seemed to
+    # take half as long again.
     times = harness.medians_ms(
-        {name: run for name, (run, _) in ways.items()}, seconds=scale.seconds, least=scale.rounds
+        {name: run for name, (run, _) in ways.items()},
+        seconds=scale.seconds,
+        least=scale.rounds,
+        rest=scale.rest,
     )
     return [
         {
