@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 class OpenBook:
     """Takes the pages of `archive` in any order, from several threads; `output` is the result.
 
-    index: place of its job among the jobs.
-
-    complete: whether all pages were taken, and the result is a file or cannot be one; taken:
-    whether any of them is new.
+    index: place of its job among the jobs. complete: whether all pages were taken, and the result
+    is a file or cannot be one; taken: whether any of them is new.
     """
 
     def __init__(

@@ -59,8 +59,8 @@ class FileTask:
 
     stem: of the result, below that folder, without its ending; page: label of a page in the file
     `path`, or "", and whole: that file as it was before it was opened; load: reads the page, and
-    takes as many bytes as `weigh` says, the file itself if None; draws: what it
-    gives are pixels, of DRAWN bytes each by `weigh`.
+    takes as many bytes as `weigh` says, the file itself if None; draws: what it gives
+    are pixels, of DRAWN bytes each by `weigh`.
     """
 
     index: int

@@ -37,7 +37,7 @@ class _Verbs(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # click's own imports every verb for its first sentence, half of what --help took.
+        # click's own imports every verb for its first sentence, most of what --help took.
         with formatter.section("Commands"):
             formatter.write_dl(list(_VERBS.items()))
 
