@@ -31,15 +31,15 @@ def wall_seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def medians_ms(
+def samples_ms(
     candidates: Mapping[str, Callable[[], object]],
     *,
     seconds: float,
     least: int = 15,
     timer: Timer = wall_seconds,
     rest: float = 0,
-) -> dict[str, float]:
-    """The median time of each candidate in milliseconds.
+) -> dict[str, list[float]]:
+    """The times of each candidate in milliseconds.
 
     They take turns, so that whatever slows the machine for a while meets all of them, in another
     order each round, so that none always comes after the same one. Rounds go on for about
@@ -59,11 +59,33 @@ def medians_ms(
             chance.shuffle(order)
             for name in order:
                 time.sleep(rest)
-                times[name].append(timer(candidates[name]))
+                times[name].append(timer(candidates[name]) * 1e3)
     finally:
         if was_enabled:
             gc.enable()
-    return {name: statistics.median(values) * 1e3 for name, values in times.items()}
+    return times
+
+
+def medians_ms(
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float,
+    least: int = 15,
+    timer: Timer = wall_seconds,
+) -> dict[str, float]:
+    """The median time of each candidate in milliseconds; see `samples_ms`."""
+    times = samples_ms(candidates, seconds=seconds, least=least, timer=timer)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def midmean(values: Sequence[float]) -> float:
+    """The mean of the middle half.
+
+    Of a machine that has two speeds and changes between them, a median takes one or the other by
+    chance.
+    """
+    cut = len(values) // 4
+    return statistics.fmean(sorted(values)[cut : len(values) - cut])
 
 
 def machine() -> dict[str, object]:

@@ -16,6 +16,7 @@ from bench.findings import Report
 ROOT = Path(__file__).parents[1]
 TINY = Scale(
     seconds=0,
+    unet_seconds=0,
     rest=0,
     rounds=1,
     height=80,
@@ -36,6 +37,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("results") / "2026-01-31-processor.json"
     bench_all.run(TINY, bench_all.PARTS, Report(file, machine=harness.machine()))
     return file
+
+
+def test_the_middle_half_counts() -> None:
+    assert harness.midmean([100, 1, 2, 3, 0, 4, 2, 2]) == 2.25  # of 2, 2, 2, 3
+    assert harness.midmean([5]) == 5
 
 
 def test_every_part_measures(results: Path) -> None:

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 class Scale:
     """Sizes and counts.
 
-    seconds, rounds: of each comparison, at least. rest: seconds before each run of the U-Net.
-    height, width: of a page. compiling: whether torch.compile takes part. paper: width and depth of
-    the U-Net of the paper. pages: JPEG files of a job in mode sketch; dodge_pages: in mode dodge,
-    where Python's start would be most of less. megapixels: sizes of one image. files: counts of
-    small ones. batch: pages handed to `Sketchifier.map` at once. starts: how often a process is
-    started for its median. rembg: Python interpreter of an environment that has rembg, else "".
+    seconds, rounds: of each comparison, at least. unet_seconds, rest: of each comparison of the
+    U-Net, and before each run of it; a virtual machine with AMX took 40 ms for one run in INT8 and
+    70 for the next, so that few rounds tell little. height, width: of a page. compiling: whether
+    torch.compile takes part. paper: width and depth of the U-Net of the paper. pages: JPEG files of
+    a job in mode sketch; dodge_pages: in mode dodge, where Python's start would be most of less.
+    megapixels: sizes of one image. files: counts of small ones. batch: pages handed to
+    `Sketchifier.map` at once. starts: how often a process is started for its median. rembg: Python
+    interpreter of an environment that has rembg, else "".
     """
 
     seconds: float = 3.0
     rounds: int = 5
+    unet_seconds: float = 60.0
     rest: float = 0.3
     height: int = 1401
     width: int = 992
@@ -35,6 +38,7 @@ class Scale:
 
 QUICK = Scale(
     seconds=0.3,
+    unet_seconds=3,
     rounds=3,
     compiling=False,
     pages=4,

@@ -1,15 +1,17 @@
 """The U-Net on one page, on all threads: the same weights in what one would pick instead.
 
-ms is the median time of a page, mp_s the megapixels in a second, others_take how many times as long
-the way takes as ours in the same arithmetic. All that are compared take turns in the same rounds.
-gflop_s counts the convolutions, a multiply-add as two. The U-Net of the paper (Ronneberger et al.
-2015) has random weights, which cost as much, and is compared with ours in float32.
+ms is the time of a page, the mean of the middle half of the runs, and least_ms the shortest, mp_s
+the megapixels in a second, others_take how many times as long the way takes as ours in the same
+arithmetic. All that are compared take turns in the same rounds. gflop_s counts the convolutions, a
+multiply-add as two. The U-Net of the paper (Ronneberger et al. 2015) has random weights, which cost
+as much, and is compared with ours in float32, in a few rounds of its own, as it takes so long.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -31,6 +33,7 @@ from training.model import UNet, flop_per_pixel
 from training.recipe import UNetConfig
 
 OURS = "sketchify-rt"
+PAPER = "the paper's U-Net, PyTorch"
 
 Run = Callable[[], object]
 
@@ -53,7 +56,11 @@ def measure(scale: Scale) -> Iterator[Finding]:
                 yield NotRun(f"{name}, {precision}", reason(error))
             else:
                 ways[name] = run, flop
+        alone = {name: ways.pop(name) for name in list(ways) if name == PAPER}
         rows += _rows(precision, tile, ways, scale)
+        if alone:
+            few = replace(scale, unet_seconds=0)
+            rows += _rows(precision, tile, {OURS: ways[OURS]} | alone, few)[1:]
     yield Table("unet", rows)
 
 
@@ -62,22 +69,22 @@ def _rows(
 ) -> list[harness.Row]:
     # Threads of ONNX Runtime and torch go on spinning for up to 0.2 s: whoever came next seemed to
     # take half as long again.
-    times = harness.medians_ms(
-        {name: run for name, (run, _) in ways.items()},
-        seconds=scale.seconds,
-        least=scale.rounds,
-        rest=scale.rest,
+    runs = {name: run for name, (run, _) in ways.items()}
+    times = harness.samples_ms(
+        runs, seconds=scale.unet_seconds, least=scale.rounds, rest=scale.rest
     )
+    usual = {name: harness.midmean(values) for name, values in times.items()}
     return [
         {
             "precision": precision,
             "way": name,
             "ms": ms,
+            "least_ms": min(times[name]),
             "mp_s": tile.size / ms / 1e3,
             "gflop_s": ways[name][1] * tile.size / ms / 1e6,
-            "others_take": ms / times[OURS],
+            "others_take": ms / usual[OURS],
         }
-        for name, ms in times.items()
+        for name, ms in usual.items()
     ]
 
 
@@ -123,7 +130,7 @@ def _ways(
         if scale.compiling:
             ways["PyTorch, torch.compile"] = compiled
     if precision == "fp32":
-        ways["the paper's U-Net, PyTorch"] = paper
+        ways[PAPER] = paper
     return ways
 
 
