@@ -285,6 +285,20 @@ def test_a_run_begins_with_the_weights_of_another(pages: Path, tmp_path: Path) -
         fit(other, options(pages, tmp_path / "third", validate_every=0))
 
 
+def test_the_command_knows_whether_a_run_has_norms(pages: Path, tmp_path: Path) -> None:
+    free = dataclasses.replace(TINY, norms=False)
+    for name, model in ("with", TINY), ("without", free):
+        first, second = tmp_path / name, tmp_path / f"{name}, on"
+        fit(dataclasses.replace(RECIPE, model=model), options(pages, first, validate_every=0))
+        words = ["fit", str(pages), str(second), "--initial", str(first), "--steps", "1"]
+        words += ["--validate-every", "0", "--workers", "0", "--device", "cpu"]
+        for change in "batch=2", "crop=64", "model.width=4", "model.depth=1":
+            words += ["--set", change]
+        result = CliRunner().invoke(main, words)
+        assert result.exit_code == 0, result.output
+        assert checkpoint.load(second)["recipe"]["model"] == dataclasses.asdict(model)
+
+
 def test_what_cannot_go_on_is_refused(pages: Path, tmp_path: Path) -> None:
     fit(RECIPE, options(pages, tmp_path, validate_every=0))
     with pytest.raises(TrainingError, match=r"with steps 6, not 9; seed 0, not 1; choose"):

@@ -65,14 +65,13 @@ def command(
     same weights. With several GPUs: torchrun --nproc-per-node N -m training fit ...
     """
     from training.fit import FitOptions, fit
-    from training.initial import exported
+    from training.initial import shape
     from training.pages import Pages
 
     recipe = RECIPES[name](len(Pages.load(pages, "train").names))
     recipe = dataclasses.replace(recipe, steps=steps or recipe.steps, seed=seed, initial=initial)
-    if initial is not None and exported(initial):  # BatchNorm is folded away in there
-        shape = dataclasses.replace(recipe.model, norms=False)
-        recipe = dataclasses.replace(recipe, model=shape)
+    if initial is not None and not shape(initial).norms:  # BatchNorm is folded away in there
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, norms=False))
     try:
         recipe = _chosen(recipe, adversarial, teacher, changes)
     except ValueError as error:
