@@ -18,7 +18,6 @@ import time
 import weakref
 from multiprocessing.connection import Pipe
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from sketchify_rt.batch import decode_worker
@@ -134,12 +133,7 @@ class Decoders:
     def __enter__(self) -> Decoders:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

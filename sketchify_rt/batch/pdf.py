@@ -9,7 +9,6 @@ import contextlib
 import math
 import threading
 from pathlib import Path
-from types import TracebackType
 
 from sketchify_rt.batch.budget import DRAWN
 from sketchify_rt.errors import BackendUnavailable, ContainerError, DecodeError, InputError
@@ -118,12 +117,7 @@ class Pdf:
     def __enter__(self) -> Pdf:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:

@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 import click
@@ -48,12 +47,7 @@ class Teller:
             self._write = self._stack.enter_context(self._rows)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # Whatever ended the run, the rows up to there are worth having.
         try:
             self._stack.close()
