@@ -28,39 +28,42 @@ def copied(folder: Path) -> Path:
     return folder / shipped.name
 
 
-def test_every_shipped_model_is_what_its_manifest_says() -> None:
-    assert "lite" in models.names()
-    for name in models.names():
-        model = models.load(name)
-        assert model.manifest.name == name
-        assert len(model.read()) == model.path.stat().st_size
-        assert model.manifest.halo > 0
-        assert model.manifest.stride > 0
+@pytest.mark.parametrize("name", ["full", "lite"])
+def test_a_shipped_model_is_what_its_manifest_says(name: str) -> None:
+    assert models.names() == ("full", "lite")
+    model = models.load(name)
+    manifest = model.manifest
+    assert manifest.name == name
+    for kind in get_args(Kind):
+        assert len(model.read(kind)) == model.file(kind).stat().st_size
+    config = UNetConfig(**manifest.architecture)
+    assert (manifest.stride, manifest.halo) == (config.stride, config.halo)
+    assert manifest.gflop_per_megapixel == pytest.approx(flop_per_pixel(config) / 1e3)
+    assert manifest.parameters == sum(p.numel() for p in UNet(config).parameters())
+    assert "David Revoy" in manifest.credit
+    assert "CC BY 4.0" in manifest.credit
+    card = model.path.with_suffix(".md").read_text(encoding="utf-8")
+    for figures in manifest.metrics, manifest.int8_metrics:
+        assert f"{figures['ssim']:.3f} [" in card
+        assert f"{figures['dark_mae']:.1f} [" in card
 
 
-def test_lite_is_light_good_and_credited() -> None:
+def test_lite_is_light_and_good() -> None:
     manifest = models.load("lite").manifest
     assert manifest.gflop_per_megapixel <= 50
     assert manifest.metrics["ssim"] >= 0.86
     assert manifest.metrics["ink_f1"] >= 0.89
     assert manifest.metrics["dark_mae"] <= 39
     assert manifest.metrics["tone"] <= 1.7
-    assert "David Revoy" in manifest.credit
-    assert "CC BY 4.0" in manifest.credit
     assert models.load("lite").path.stat().st_size < 4e6
 
 
-def test_the_manifest_says_what_the_model_is() -> None:
-    manifest = models.load("lite").manifest
-    config = UNetConfig(**manifest.architecture)
-    assert (manifest.stride, manifest.halo) == (config.stride, config.halo)
-    assert manifest.gflop_per_megapixel == pytest.approx(flop_per_pixel(config) / 1e3)
-    assert manifest.parameters == sum(p.numel() for p in UNet(config).parameters())
+def test_lite_suits_tensorrt() -> None:
+    width = models.load("lite").manifest.architecture["width"]
     graph = onnx.load(models.load("lite").path).graph
     weights = sorted(tuple(i.dims[:2]) for i in graph.initializer if i.dims[-2:] == [3, 3])
-    w = config.width
-    assert weights.count((w, 2 * w)) == 1  # the finest level's merge
-    assert weights[-1] == (4 * w, 4 * w)  # the bottom
+    assert weights.count((width, 2 * width)) == 1  # the finest level's merge
+    assert weights[-1] == (4 * width, 4 * width)  # the bottom
     assert all(_group(node) == 1 for node in graph.node if node.op_type == "Conv")
 
 
@@ -141,6 +144,20 @@ def test_lite_beats_the_baseline_on_a_page_it_has_not_seen() -> None:
     baseline = measure(blurred_binary(gray), target)
     assert lite.ssim > baseline.ssim + 0.05
     assert lite.mae < baseline.mae
+
+
+def test_full_knows_ink() -> None:
+    page = Path(__file__).parents[1] / "samples/pages/001.png"
+    gray = np.asarray(cv2.imread(str(page), cv2.IMREAD_GRAYSCALE), np.uint8)
+    target = native.dodge(gray)
+    for precision in ("fp32", "int8"):
+        lite, full = (
+            measure(Sketchifier(model=name, precision=precision)(gray), target)
+            for name in ("lite", "full")
+        )
+        assert full.dark_mae < lite.dark_mae - 10
+        assert full.ssim > lite.ssim
+        assert full.ink_f1 > lite.ink_f1
 
 
 def test_a_model_anywhere_is_found_by_its_path(tmp_path: Path) -> None:

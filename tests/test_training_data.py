@@ -103,6 +103,7 @@ def test_processes_share_a_batch() -> None:
         np.testing.assert_array_equal(parts[place % 2][:, place // 2], whole[:, place])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")  # for a core
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_loader_keeps_the_order(workers: int) -> None:
     cv2.GaussianBlur(np.zeros((2000, 2000), np.uint8), (21, 21), 0)  # starts OpenCV's threads
