@@ -8,7 +8,9 @@ kernels run in Triton's interpreter and numba's simulator, and torch on the proc
 from __future__ import annotations
 
 import os
+import re
 import signal
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -29,6 +31,20 @@ def skip(reason: str, *, unless: str = "SKETCHIFY_TEST_ALL") -> NoReturn:
     if any(os.environ.get(name, "0") != "0" for name in ("SKETCHIFY_TEST_ALL", unless)):
         pytest.fail(f"must run here: {reason}")
     pytest.skip(reason)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out files of which -m deselects all, for they may import what is not installed."""
+    if collection_path.suffix != ".py":
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    match config.option.markexpr:
+        case "not slow":
+            all_slow = re.search(r"^pytestmark = \[?\s*pytest\.mark\.slow\b", text, re.MULTILINE)
+            return bool(all_slow) or None
+        case "slow" | "gpu" as mark:
+            return f"pytest.mark.{mark}" not in text or None
+    return None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cv2
@@ -36,7 +36,7 @@ from sketchify_rt import (
 from sketchify_rt.backend import cuda
 from sketchify_rt.backend.cuda import LANES, CudaBackend
 from sketchify_rt.image import Gray
-from sketchify_rt.kernels import numba_cuda, reference, triton
+from sketchify_rt.kernels import reference
 from sketchify_rt.options import ARITHMETICS
 from sketchify_rt.runtime.engine_record import Machine, Recipe
 
@@ -292,14 +292,30 @@ def test_errors_that_mean_full_memory(device: torch.device) -> None:
     assert not gpu.exhausted(RuntimeError("an illegal memory access was encountered"))
 
 
-def test_what_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    """Stand-ins for the modules of kernels, so that neither Triton nor numba is needed."""
+    found = {}
+    for name in ("triton", "numba_cuda"):
+        module = ModuleType(f"sketchify_rt.kernels.{name}")
+        vars(module).update(vars(KERNELS))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        found[name] = module
+    return found
+
+
+def test_kernels_are_those_of_triton_or_those_asked_for(
+    monkeypatch: pytest.MonkeyPatch, modules: dict[str, ModuleType]
+) -> None:
+    assert cuda._kernels(CPU) == (modules["triton"], [])
+    monkeypatch.setenv("SKETCHIFY_GPU_KERNELS", "numba_cuda")
+    assert cuda._kernels(CPU) == (modules["numba_cuda"], [])
     monkeypatch.setenv("SKETCHIFY_GPU_KERNELS", "opencl")
     with pytest.raises(BackendUnavailable, match="opencl, not triton or numba_cuda"):
-        cuda._kernels(device)
-    monkeypatch.setenv("SKETCHIFY_GPU_KERNELS", "numba_cuda")
-    assert cuda._kernels(device) == (numba_cuda, [])
-    monkeypatch.delenv("SKETCHIFY_GPU_KERNELS")
-    assert cuda._kernels(device) == (triton, [])
+        cuda._kernels(CPU)
+
+
+def test_what_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
     with pytest.raises(BackendUnavailable, match=f"cuda:99: .*{'GPUs' if GPU else 'no GPU|CUDA'}"):
         backend.select(Options(device="cuda:99"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -316,20 +332,20 @@ def old_driver(_: object) -> None:
 
 
 def test_numba_takes_over_where_triton_does_not_work(
-    monkeypatch: pytest.MonkeyPatch, device: torch.device
+    monkeypatch: pytest.MonkeyPatch, modules: dict[str, ModuleType]
 ) -> None:
     def broken(_: object) -> None:
         raise RuntimeError("Failed to find C compiler")
 
-    monkeypatch.setattr(triton, "compose", broken)
-    kernels, lacks = cuda._kernels(device)
-    assert kernels is numba_cuda
-    assert CudaBackend(Options(), device, kernels, lacks).note == (
+    monkeypatch.setattr(modules["triton"], "compose", broken)
+    kernels, lacks = cuda._kernels(CPU)
+    assert kernels is modules["numba_cuda"]
+    assert CudaBackend(Options(), CPU, kernels, lacks).note == (
         "slower kernels, because of triton: Failed to find C compiler"
     )
-    monkeypatch.setattr(numba_cuda, "compose", broken)
+    monkeypatch.setattr(modules["numba_cuda"], "compose", broken)
     with pytest.raises(BackendUnavailable, match=r"no kernels .*C compiler.*numba_cuda: Failed"):
-        cuda._kernels(device)
+        cuda._kernels(CPU)
 
 
 @pytest.mark.gpu

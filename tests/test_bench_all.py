@@ -13,6 +13,8 @@ from bench.cpu import processes
 from bench.cpu.scale import Scale
 from bench.findings import Report
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 TINY = Scale(
     seconds=0,

@@ -27,6 +27,8 @@ from sketchify_rt.backend.cuda import CudaBackend
 from sketchify_rt.kernels import reference
 from sketchify_rt.options import Options
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 TINY = Scale(
     seconds=0,

@@ -21,6 +21,8 @@ from sketchify_rt.codec.cuda import Codec
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError
 from sketchify_rt.options import Encoding
 
+pytestmark = pytest.mark.slow
+
 MAX_PIXELS = 10**6
 CPU = torch.device("cpu")
 

@@ -8,14 +8,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 import pytest
 from click.testing import CliRunner
-from conftest import skip
 
 import sketchify_rt
 from sketchify_rt import errors
@@ -99,7 +97,6 @@ def test_the_commands_are_found() -> None:
 
 @pytest.mark.parametrize("verb", sorted({words[0] for words in TRAINING}))
 def test_training_has_the_options_it_is_given(verb: str) -> None:
-    pytest.importorskip("torch")
     told = subprocess.run(
         [sys.executable, "-m", "training", verb, "--help"],
         cwd=ROOT,
@@ -151,11 +148,11 @@ LESS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "training.md"])
 def test_the_training_of_a_page_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("torch")
     from training.cli import main as training
 
     monkeypatch.chdir(tmp_path)
@@ -193,8 +190,6 @@ def test_the_python_of_a_page_runs(
     ran = 0
     for block in blocks("python"):
         if block.page == page and block.note != "notest":
-            if block.note and find_spec(block.note) is None:
-                continue  # the page tells of a library that this environment has not
             exec(compile(block.text, page, "exec"), names)
             ran += 1
     assert ran
@@ -253,9 +248,8 @@ def test_the_reference_names_what_is_public() -> None:
         assert f"::: {home.__name__}.{name}\n" in api
 
 
+@pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
-    if find_spec("mkdocs") is None or find_spec("mkdocstrings") is None:
-        skip("the site needs the docs extra")
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
         cwd=ROOT,

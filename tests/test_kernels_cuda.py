@@ -23,6 +23,8 @@ from torch import Tensor
 from sketchify_rt.errors import InputError, OptionsError
 from sketchify_rt.kernels import numba_cuda, reference, triton
 
+pytestmark = pytest.mark.slow
+
 Gray = NDArray[np.uint8]
 
 # Strips have 64 or 62 rows and steps of 64 columns, quick ones where rows are aligned and 112 are

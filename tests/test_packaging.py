@@ -19,6 +19,8 @@ from conftest import skip
 
 import sketchify_rt
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 STEM = f"sketchify_rt-{sketchify_rt.__version__}"
 

@@ -29,6 +29,8 @@ from training.prepare import prepare
 from training.quantize import unsign, widen_weights
 from training.recipe import UNetConfig
 
+pytestmark = pytest.mark.slow
+
 TINY = UNetConfig(width=4, depth=1, unshuffle=2)
 
 

@@ -38,7 +38,10 @@ from sketchify_rt.inputs import File, Loaded, Picture
 from sketchify_rt.options import Encoding, Options
 
 # Ray Data sets options of its own that it calls outdated.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
+]
 
 # One thread as in the actors: with another number of them the last bits of sums may differ.
 OPTIONS = Options(threads=1, device="cpu")

@@ -23,6 +23,8 @@ from sketchify_rt.runtime import engine_cache
 from sketchify_rt.runtime.engine_record import Check, Machine, Origin, Recipe
 from sketchify_rt.runtime.openvino import OpenVinoRuntime
 
+pytestmark = pytest.mark.slow
+
 DTYPES = {model_config_pb2.TYPE_FP32: np.float32}
 PLAN = b"what TensorRT wrote"
 

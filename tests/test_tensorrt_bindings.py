@@ -16,6 +16,8 @@ import pytest
 import tensorrt_bindings
 from conftest import skip
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 CLASSES = {
     name: value

@@ -28,6 +28,7 @@ def command(*words: object) -> str:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.slow
 def test_from_pages_to_a_model_that_the_engine_runs(tmp_path: Path) -> None:
     source, ready, run = (tmp_path / name for name in ("pages", "ready", "run"))
     source.mkdir()
@@ -72,6 +73,7 @@ def test_from_pages_to_a_model_that_the_engine_runs(tmp_path: Path) -> None:
     np.testing.assert_array_equal(from_onnx, Sketchifier(str(exported), precision="fp32")(gray))
 
 
+@pytest.mark.slow
 def test_the_mean_of_two_runs_is_exported(tmp_path: Path) -> None:
     config = UNetConfig(width=3, depth=1, norms=False)
     weights = []

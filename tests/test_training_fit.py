@@ -26,6 +26,8 @@ from training.fit import FitOptions, fit
 from training.prepare import prepare
 from training.recipe import LossWeights, Recipe, UNetConfig
 
+pytestmark = pytest.mark.slow
+
 TINY = UNetConfig(width=4, depth=1, unshuffle=2)
 RECIPE = Recipe(TINY, steps=6, batch=2, crop=64, warmup=2)
 

@@ -15,6 +15,8 @@ from training.model import UNet
 from training.recipe import Recipe, UNetConfig
 from training.state import State
 
+pytestmark = pytest.mark.slow
+
 SMALL = UNetConfig(width=4, depth=1, unshuffle=2)
 FREE = dataclasses.replace(SMALL, norms=False)
 

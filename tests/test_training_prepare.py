@@ -360,7 +360,7 @@ def test_the_digest_is_of_names_sizes_and_pixels(source: Path, tmp_path: Path) -
 
 
 def test_what_is_raised_on_purpose_is_told_in_a_line(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["fit", str(tmp_path), str(tmp_path / "run")])
+    result = CliRunner().invoke(main, ["evaluate", "lite", str(tmp_path)])
     assert result.exit_code == 1
     assert result.stderr == (
         f"Error: {tmp_path}: no prepared pages there; python -m training prepare PICTURES "

@@ -35,6 +35,8 @@ from sketchify_rt.errors import (
 )
 from sketchify_rt.image import Gray, orient
 
+pytestmark = pytest.mark.slow
+
 MS = Fraction(1, 1000)
 SOUND = 48000
 

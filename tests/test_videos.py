@@ -16,6 +16,8 @@ from sketchify_rt.batch.videos import run_videos
 from sketchify_rt.image import Gray
 from sketchify_rt.options import Options
 
+pytestmark = pytest.mark.slow
+
 
 def clip(path: Path, frames: int = 5) -> None:
     path.parent.mkdir(exist_ok=True)
