@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -50,6 +52,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if not GPU and item.get_closest_marker("gpu"):
         skip("no NVIDIA GPU", unless="SKETCHIFY_REQUIRE_GPU")
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Waits for what another thread or process does, of which no event tells."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "took too long"
+        time.sleep(0.001)
 
 
 @pytest.fixture(params=["baseline", "avx2", "avx512"])

@@ -4,11 +4,10 @@ import platform
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 
 import numpy as np
 import pytest
+from conftest import until
 from pictures import FILES, RGB, bomb, png_file, samples_of_16_bits, tiff_file
 
 from sketchify_rt.batch.budget import ALPHA, ENCODED, MIB, PER_PIXEL, Budget, needed
@@ -89,19 +88,21 @@ def test_a_budget_without_a_size_has_room_for_all() -> None:
         pass
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.001)
-    assert condition()
+def waits_for_room(budget: Budget) -> bool:
+    """Whether a thread does: it is among the waiters of the condition, which has no public name."""
+    return bool(budget._freed._waiters)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("size", [0, 300])
 def test_a_large_one_is_not_passed_by_for_ever(size: int) -> None:
-    budget, order = Budget(400), list[str]()
+    budget, read, order = Budget(400), list[str](), list[str]()
 
     def work(name: str, size: int, need: int) -> None:
-        with budget.hold(size, lambda: need):
+        def load() -> int:
+            read.append(name)
+            return need
+
+        with budget.hold(size, load):
             order.append(name)
 
     with budget.hold(1, lambda: 101):
@@ -111,7 +112,7 @@ def test_a_large_one_is_not_passed_by_for_ever(size: int) -> None:
         threads += [threading.Thread(target=work, args=(str(i), 1, 100)) for i in range(3)]
         for thread in threads[1:]:
             thread.start()
-        time.sleep(0.05)
+        until(lambda: {"0", "1", "2"} <= set(read))
         assert not order
     for thread in threads:
         thread.join()
@@ -134,8 +135,7 @@ def test_large_files_wait_for_room_before_they_are_read() -> None:
     threads = [threading.Thread(target=work, args=(str(i),)) for i in range(3)]
     for thread in threads:
         thread.start()
-    until(lambda: bool(read))
-    time.sleep(0.05)
+    until(lambda: waits_for_room(budget))
     assert len(read) == 1
     assert budget._free == 100
     go_on.set()
@@ -161,7 +161,7 @@ def test_small_files_are_read_without_waiting() -> None:
         thread = threading.Thread(target=work)
         thread.start()
         assert read.wait(60)
-        time.sleep(0.05)
+        until(lambda: waits_for_room(budget))
         assert thread.is_alive()
     thread.join()
     assert budget._free == 1000

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from conftest import until
 
 from sketchify_rt import inputs
 from sketchify_rt.cli import convert, telling
@@ -265,21 +266,29 @@ def test_names_of_any_kind(here: Path) -> None:
 
 _FAKE = """
 import sys, time
+from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_cli
+from sketchify_rt.batch import runner
 from sketchify_rt.cli import convert
 from sketchify_rt.cli.verbs import main
 class Slow(test_cli.Engine):
     def convert(self, image, encoding):
+        Path("begun").touch()
         time.sleep({seconds})
         return super().convert(image, encoding)
+def wait(futures):
+    Path("interrupted").touch()
+    return runner_wait(futures)
 test_cli.Engine.opened = []
 convert._open = Slow
+runner_wait, runner.wait = runner.wait, wait
 main(["convert", "in", "-o", "out", "--threads", "2"])
 """
 
 
 def fake(seconds: float) -> list[str]:
+    """A run that takes so long for each image. Tells by files when it begins and is interrupted."""
     code = _FAKE.format(tests=str(Path(__file__).parent), seconds=seconds)
     return [sys.executable, "-c", code]
 
@@ -288,9 +297,7 @@ def fake(seconds: float) -> list[str]:
 def test_an_interruption_ends_cleanly(here: Path, sent: signal.Signals) -> None:
     make(**{f"in__p{i}": "1" for i in range(100)})
     process = subprocess.Popen(fake(0.1), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 20
-    while not list(Path("out").glob("p*.png")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: list(Path("out").glob("p*.png")))
     process.send_signal(sent)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
@@ -306,13 +313,9 @@ def test_an_interruption_ends_cleanly(here: Path, sent: signal.Signals) -> None:
 def test_a_second_interruption_ends_at_once(here: Path) -> None:
     make(**{f"in__p{i}": "1" for i in range(9)})
     process = subprocess.Popen(fake(60), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 20
-    while not Path("out/.sketchify-rt.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(1)  # images are in work by then, or the test is only weaker
-    for _ in range(2):
+    for sign in "begun", "interrupted":
+        until(Path(sign).exists)
         process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
     stdout, stderr = process.communicate(timeout=30)
     assert (process.returncode, stdout, stderr) == (130, "", "interrupted\n")
     assert results() == {}

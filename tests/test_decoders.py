@@ -32,13 +32,22 @@ _leaked: list[bytes] = []
 
 
 def trouble(data: bytes, name: str, max_pixels: int) -> Gray:
-    """A codec that does what the file says."""
-    word, _, argument = data.decode().partition(" ")
+    """A codec that does what the file says: "WORD [ARGUMENT]", or "at FIFO WORD [ARGUMENT]".
+
+    It opens a FIFO before it begins, which the test waits for.
+    """
+    words = data.decode()
+    if words.startswith("at "):
+        _, fifo, words = words.split(" ", 2)
+        Path(fifo).write_bytes(b"")
+    word, _, argument = words.partition(" ")
     match word:
         case "pid":
             return np.frombuffer(os.getpid().to_bytes(8), np.uint8)[None]
         case "sleep":
             time.sleep(float(argument))
+        case "wait":  # for the test to open another FIFO
+            Path(argument).read_bytes()
         case "spin":  # with the GIL
             sum(1 for _ in iter(int, 1))
         case "signal":
@@ -65,6 +74,13 @@ def decode(pool: Decoders, file: File) -> Gray:
 
 def tell(pool: Decoders, words: str) -> Gray:
     return decode(pool, File("a.png", words.encode()))
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path
 
 
 def pid(pool: Decoders) -> int:
@@ -236,11 +252,11 @@ def test_a_decoder_killed_while_idle_costs_no_file() -> None:
             assert tell(pool, "nothing").shape == (1, 1)
 
 
-def test_a_decoder_killed_at_work_costs_its_file() -> None:
+def test_a_decoder_killed_at_work_costs_its_file(fifo: Path) -> None:
     with troubled() as pool, ThreadPoolExecutor(1) as thread:
         number = pid(pool)
-        file = thread.submit(tell, pool, "sleep 1000")
-        time.sleep(0.2)
+        file = thread.submit(tell, pool, f"at {fifo} sleep 1000")
+        fifo.read_bytes()
         os.kill(number, signal.SIGKILL)
         with pytest.raises(DecodeError, match="SIGKILL"):
             file.result()
@@ -282,13 +298,16 @@ def test_signals_to_all_are_the_parents_business() -> None:
         assert os.getpgid(first) != os.getpgrp()  # Ctrl-C goes to the group of the terminal
 
 
-def test_an_interrupt_ends_the_decoder_at_work() -> None:
+def test_an_interrupt_ends_the_decoder_at_work(fifo: Path) -> None:
+    def interrupt() -> None:
+        fifo.read_bytes()
+        os.kill(os.getpid(), signal.SIGINT)
+
     with troubled() as pool:
         first = pid(pool)
-        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
+        threading.Thread(target=interrupt).start()
         with pytest.raises(KeyboardInterrupt):
-            tell(pool, "sleep 1000")
+            tell(pool, f"at {fifo} sleep 1000")
         assert gone(first, within=0)
         assert tell(pool, "").shape == (1, 1)
 
@@ -311,13 +330,16 @@ def test_threads_share_the_processes() -> None:
         assert 1 <= len(pool._all) <= 2
 
 
-def test_close_while_a_file_is_at_work_leaves_no_process() -> None:
+def test_close_while_a_file_is_at_work_leaves_no_process(fifo: Path, tmp_path: Path) -> None:
     pool = troubled()
     first = pid(pool)
+    closed = tmp_path / "closed"
+    os.mkfifo(closed)
     with ThreadPoolExecutor(1) as thread:
-        file = thread.submit(tell, pool, "sleep 0.5")
-        time.sleep(0.2)
+        file = thread.submit(tell, pool, f"at {fifo} wait {closed}")
+        fifo.read_bytes()
         pool.close()
+        closed.write_bytes(b"")
         assert file.result().shape == (1, 1)
     assert gone(first, within=0)
 
@@ -344,21 +366,21 @@ pool.close()
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-@pytest.mark.parametrize("words", ["", "sleep 1000", "spin"])
-def test_the_decoders_die_with_a_parent_that_is_killed(words: str) -> None:
+@pytest.mark.parametrize("words", ["nothing", "sleep 1000", "spin"])
+def test_the_decoders_die_with_a_parent_that_is_killed(words: str, fifo: Path) -> None:
     code = f"""
 import sys, threading
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_decoders import pid, tell, troubled
 pool = troubled(1)
 print(pid(pool), flush=True)
-threading.Thread(target=tell, args=(pool, {words!r})).start()
+threading.Thread(target=tell, args=(pool, {f"at {fifo} {words}"!r})).start()
 threading.Event().wait()
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         number = int(parent.stdout.readline())
-        time.sleep(0.3)
+        fifo.read_bytes()
         assert alive(number)
         parent.kill()
     assert gone(number, within=5)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import _thread
 import errno
 import os
 import signal
@@ -9,11 +8,12 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from sketchify_rt.batch import tasks
+from sketchify_rt.batch import runner, tasks
 from sketchify_rt.batch.budget import MIB, Budget
 from sketchify_rt.batch.interruption import deferred
 from sketchify_rt.batch.journal import Journal, Origin
@@ -266,13 +266,32 @@ def test_a_failure_that_cannot_be_noted_costs_its_image_alone(tmp_path: Path) ->
     assert (report.converted, report.not_done, report.stopped) == (2, 0, "")
 
 
-def test_an_interruption_finishes_what_was_begun(tmp_path: Path) -> None:
+def press_ctrl_c() -> None:
+    """Interrupts the main thread, even where it waits for a lock."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set when the run has seen an interruption, and begins to wait for the images in work."""
+    event = threading.Event()
+
+    def waiting(futures: Any) -> Any:
+        event.set()
+        return futures_wait(futures)
+
+    futures_wait = runner.wait
+    monkeypatch.setattr(runner, "wait", waiting)
+    return event
+
+
+def test_an_interruption_finishes_what_was_begun(tmp_path: Path, seen: threading.Event) -> None:
     class Interrupted(Engine):
         def convert(self, image: Path, encoding: Encoding) -> bytes:
             data = super().convert(image, encoding)
-            if len(self.converted) == 4:
-                _thread.interrupt_main()
-                time.sleep(0.1)  # still at work when the interruption is seen
+            if image.stem == "p4":
+                press_ctrl_c()
+                assert seen.wait(60)
             return data
 
     engine = Interrupted()
@@ -284,18 +303,15 @@ def test_an_interruption_finishes_what_was_begun(tmp_path: Path) -> None:
     assert results(tmp_path) == sorted(f"{name}.png" for name in engine.converted)
 
 
-def test_a_second_interruption_waits_for_nothing(tmp_path: Path) -> None:
+def test_a_second_interruption_waits_for_nothing(tmp_path: Path, seen: threading.Event) -> None:
     go_on = threading.Event()
-
-    def press_ctrl_c() -> None:  # wakes the main thread, as `interrupt_main` does not
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     class Slow(Engine):
         def convert(self, image: Path, encoding: Encoding) -> bytes:
             data = super().convert(image, encoding)
             if image.stem == "p4":
                 press_ctrl_c()
-                time.sleep(0.1)  # until the first is seen
+                assert seen.wait(60)
                 press_ctrl_c()
                 assert go_on.wait(60)
             return data
