@@ -26,18 +26,26 @@ def test_an_explicit_gpu_that_cannot_be_had_fails(device: str) -> None:
         Sketchifier(device=device)
 
 
-def test_auto_says_what_it_fell_back_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "exists", lambda path: str(path) == "/dev/nvidia0")
+@pytest.fixture
+def dev(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder where device files are looked for, with files that are no GPU's."""
+    for name in ("null", "nvidia-uvm", "nvidia-modeset", "nvidiafs", "dri"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(backend, "_DEV", tmp_path)
+    return tmp_path
+
+
+# nvidia3 alone: a container that was given GPU 3. dxg: WSL.
+@pytest.mark.parametrize("name", ["nvidia0", "nvidia3", "nvidia12", "nvidiactl", "dxg"])
+def test_auto_says_what_it_fell_back_from(dev: Path, name: str) -> None:
+    assert backend.select(Options(device="auto")).note is None
+    (dev / name).touch()
     assert "NVIDIA GPU is present" in str(backend.select(Options(device="auto")).note)
     assert backend.select(Options(device="cpu")).note is None
-    monkeypatch.setattr(Path, "exists", lambda path: False)
-    assert backend.select(Options(device="auto")).note is None
 
 
-def test_the_engine_says_so_too(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(Path, "exists", lambda path: str(path) == "/dev/nvidia0")
+def test_the_engine_says_so_too(dev: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (dev / "nvidia0").touch()
     Sketchifier(mode="dodge")
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "using the CPU" in caplog.text

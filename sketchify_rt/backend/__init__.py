@@ -23,6 +23,8 @@ Images = Sequence[Image]
 
 INSTALL = "pip install 'sketchify-rt[gpu]'"
 
+_DEV = Path("/dev")
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -198,8 +200,10 @@ def cuda_device(name: str) -> Any:
 
 
 def _gpu_present() -> bool:
-    # Told by the driver's files: to ask torch would cost all who have no GPU two seconds.
-    return any(Path(name).exists() for name in ("/dev/nvidia0", "/dev/dxg"))
+    # Importing torch to ask would take two seconds on machines without a GPU, so look for the
+    # driver's device files. A container sees only the GPUs that it was given, so there may be no
+    # number 0. WSL has dxg.
+    return any(any(_DEV.glob(name)) for name in ("nvidiactl", "nvidia[0-9]*", "dxg"))
 
 
 def available() -> list[BackendInfo]:
