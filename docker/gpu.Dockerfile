@@ -23,8 +23,9 @@ RUN apt-get update \
 COPY --from=build /opt/sketchify-rt /opt/sketchify-rt
 # Kernels and engines, kept from one container to the next by a volume.
 RUN useradd --uid 1000 --create-home sketchify && install --directory --owner 1000 /cache
+# The capability "video" brings libnvcuvid, which nvJPEG needs for the JPEG engine that some cards have.
 ENV PATH=/opt/sketchify-rt/bin:$PATH \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
     NVIDIA_VISIBLE_DEVICES=all \
     NUMBA_CACHE_DIR=/cache/numba \
     SKETCHIFY_CACHE=/cache \

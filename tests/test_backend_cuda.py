@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import io
 import logging
@@ -361,6 +362,32 @@ def test_a_tensor_stays_on_the_gpu_and_its_stream() -> None:
         close(sketch.cpu().numpy(), expected)
         for again in sketchify.map([tensor, page, tensor]):
             close(np.asarray(torch.as_tensor(again).cpu()), expected)
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_info_says_whether_the_library_of_the_jpeg_engine_is_there(
+    monkeypatch: pytest.MonkeyPatch, found: bool
+) -> None:
+    def load(name: str) -> None:
+        if name != "libnvcuvid.so.1" or not found:
+            raise OSError(f"{name}: cannot open shared object file")
+
+    card = SimpleNamespace(name="NVIDIA H200", total_memory=139 * 2**30, major=9, minor=0)
+    kernels = SimpleNamespace(__name__="sketchify_rt.kernels.triton")
+    monkeypatch.setattr(
+        cuda, "open_cuda", lambda options, index: CudaBackend(options, CPU, kernels)
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    detail = cuda.describe()
+    assert detail.startswith("NVIDIA H200, 139 GiB, compute capability 9.0, driver ")
+    assert "kernels triton; libnvcuvid.so.1 " in detail
+    assert ("libnvcuvid.so.1 found" in detail) == found
+    setting = "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
+    assert (setting in detail) != found
+    root = Path(__file__).parents[1]
+    for file in ("docker/gpu.Dockerfile", "docs/install.md"):
+        assert setting in (root / file).read_text(encoding="utf-8")
 
 
 @pytest.mark.gpu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import logging
 import math
@@ -102,7 +103,7 @@ def _kernels(device: torch.device) -> tuple[Any, list[str]]:
 
 
 def describe() -> str:
-    """The card, its driver and what works on it.
+    """The card, its driver, the library of the hardware JPEG engine, and what works on the card.
 
     Raises BackendUnavailable where there is no GPU that torch can use.
     """
@@ -111,9 +112,27 @@ def describe() -> str:
     detail = (
         f"{card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability "
         f"{card.major}.{card.minor}, driver {driver()}, CUDA {torch.version.cuda}, kernels "
-        f"{backend.kernels.__name__.rpartition('.')[2]}"
+        f"{backend.kernels.__name__.rpartition('.')[2]}; {_jpeg_engine_library()}"
     )
     return f"{detail}; {backend.note}" if backend.note else detail
+
+
+def _jpeg_engine_library() -> str:
+    """Whether nvJPEG can load the library that it needs for a hardware JPEG engine.
+
+    Nothing tells whether the card has such an engine: A100, H100, H200 and B200 have one, GeForce
+    cards have none.
+    """
+    name = "libnvcuvid.so.1"
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return (
+            f"{name} not found, so a hardware JPEG engine cannot be used: in a container, set "
+            "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video; elsewhere, install the library "
+            "from the driver's packages"
+        )
+    return f"{name} found (for cards with a hardware JPEG engine)"
 
 
 class CudaBackend:
