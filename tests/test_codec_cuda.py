@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -141,6 +142,41 @@ def test_dali_fails_on_the_bad_file_alone(decoder: dali.JpegDecoder) -> None:
     files.insert(5, BAD["JPEG with a broken table"])
     luma = decoder(files, [1] * len(files))
     assert [index for index, plane in enumerate(luma) if plane is None] == [5]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError])
+def test_the_device_is_waited_for_between_a_failed_batch_and_the_next(
+    decoder: dali.JpegDecoder, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    log: list[str] = []
+    bad = BAD["JPEG with a broken table"]
+
+    class Context:
+        cuda_stream = SimpleNamespace(synchronize=lambda: log.append("wait"))
+
+        def __enter__(self) -> None:
+            log.append("decode")
+
+        def __exit__(self, *_: object) -> None: ...
+
+    def image(files: Sequence[bytes]) -> Any:
+        if bad in files:
+            raise error("no room, or a file that is broken")
+        plane = torch.zeros(30, 40, 1, dtype=torch.uint8)
+        return SimpleNamespace(tensors=[SimpleNamespace(torch=lambda: plane)] * len(files))
+
+    monkeypatch.setattr(decoder, "_context", Context())
+    monkeypatch.setattr(decoder, "_image", image)
+    monkeypatch.setattr(decoder, "_as_batch", lambda files: [file.tobytes() for file in files])
+    if error is MemoryError:
+        with pytest.raises(MemoryError):
+            decoder([bad, PLAIN["gray"]], [1, 1])
+        assert log == ["decode", "wait"]
+        return
+    luma = decoder([PLAIN["gray"], bad], [1, 1])
+    assert [plane is None for plane in luma] == [False, True]
+    # Both, the good one alone, the bad one alone.
+    assert log == ["decode", "wait", "decode", "decode", "wait"]
 
 
 def test_many_threads_at_once(codec: Codec) -> None:
@@ -305,6 +341,17 @@ def test_gpu_decodes_every_kind_in_one_batch(card: Codec) -> None:
 @pytest.mark.parametrize("bad", BAD)
 def test_gpu_one_bad_file_in_the_middle(card: Codec, bad: str) -> None:
     check(card, ["tall", "RGBA PNG", "baseline", bad, "gray", "4:4:4"], torch.device("cuda"))
+
+
+@pytest.mark.gpu
+def test_gpu_pixels_do_not_depend_on_the_other_files_of_a_batch(card: Codec) -> None:
+    # The hardware engine takes baseline files alone; the progressive one is for the others' sake.
+    names = [name for name in PLAIN if name != "one pixel"] * 3
+    together = card.decode([PLAIN[name] for name in names], names, MAX_PIXELS)
+    for name, plane in zip(names, together, strict=True):
+        (alone,) = card.decode([PLAIN[name]], [name], MAX_PIXELS)
+        assert isinstance(alone, torch.Tensor) and isinstance(plane, torch.Tensor)
+        assert torch.equal(plane, alone), name
 
 
 @pytest.mark.gpu

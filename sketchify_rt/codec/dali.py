@@ -47,7 +47,17 @@ class JpegDecoder:
             self._mode = dali.EvalMode.sync_full
             self._as_batch = dali.as_batch
             self._image = functools.partial(
-                dali.decoders.image, device=where, output_type=gray, adjust_orientation=False
+                dali.decoders.image,
+                device=where,
+                output_type=gray,
+                adjust_orientation=False,
+                # All files that the hardware engine takes go to it. By default it gets 65 % of a
+                # batch and CUDA cores the rest, whose rounding is up to 3 levels apart, so pixels
+                # would depend on the other files of the batch. Ignored on cards without an engine.
+                hw_decoder_load=1.0,
+                # Threads are not bound to cores: two decoders, or two processes, would share a few
+                # cores and leave the others idle.
+                affine=False,
             )
         except (ImportError, OSError, RuntimeError) as error:
             raise BackendUnavailable(f"{device}: DALI cannot be opened: {error}") from error
@@ -93,14 +103,38 @@ class JpegDecoder:
         return self._decode(files[:half]) + self._decode(files[half:])
 
     def _run(self, files: Sequence[bytes]) -> list[Tensor]:
-        """Planes (H, W) as they are stored, in DALI's memory. Raises RuntimeError."""
+        """Planes (H, W) as they are stored, in DALI's memory.
+
+        Raises RuntimeError or MemoryError, once nothing is being written for the batch any more.
+        """
         # DALI makes and keeps a decoder, with threads and buffers of its own, for each power of two
         # of files. Filled up to the most so far, with next to no pixels, batches share one.
         self._batch = max(self._batch, len(files))
         filled = [*files, *[_TINY] * (self._batch - len(files))]
-        with self._context, self._mode:
-            planes = self._image(self._as_batch([np.frombuffer(data, np.uint8) for data in filled]))
-            return [planes.tensors[index].torch()[..., 0] for index in range(len(files))]
+        try:
+            with self._context, self._mode:
+                batch = self._as_batch([np.frombuffer(data, np.uint8) for data in filled])
+                planes = self._image(batch)
+                return [planes.tensors[index].torch()[..., 0] for index in range(len(files))]
+        except (RuntimeError, MemoryError):
+            self._wait()
+            raise
+
+    def _wait(self) -> None:
+        """Waits for what DALI has queued on the device.
+
+        In its mode sync_full DALI waits itself, but not where a batch fails: CUDA cores may still
+        be decoding the good files, into memory that DALI has taken back by then. DALI gives that
+        memory out again in the order of its stream. nvJPEG's hardware engine ignores this order and
+        writes at once (pytorch/vision 9606, meta-pytorch/torchcodec 1634: 134 of 200 calls
+        corrupted memory on an H100), so the late writes would land in the pixels of the retry.
+
+        The stream is enough: nvImageCodec's own streams are joined to it for each file that they
+        decode. To wait for the whole device would break a CUDA graph that another thread captures.
+        """
+        stream = self._context.cuda_stream
+        if stream is not None:  # None where there is no GPU
+            stream.synchronize()
 
 
 def _orient(plane: Tensor, orientation: int) -> Tensor:
