@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import logging
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Barrier
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import MagicMock
 
 import cv2
@@ -428,6 +430,30 @@ def test_a_graph_keeps_what_it_works_in(monkeypatch: pytest.MonkeyPatch) -> None
     assert alive() is None
 
 
+def test_streams_to_capture_on_are_made_by_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[object] = []
+    status = 0
+
+    def create(handle: Any, flags: int) -> int:
+        log.append(f"create {flags}")
+        handle._obj.value = 0x1000 * len(log)
+        return status
+
+    def load(name: str) -> SimpleNamespace:
+        assert name == "libcuda.so.1"
+        return SimpleNamespace(cuStreamCreate=create)
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: log.append(f"context {device}"))
+    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda handle, device: (handle, device))
+    streams = cuda_graphs._streams.__wrapped__
+    assert streams(3) == ((0x2000, 3), (0x4000, 3))
+    assert log == ["context 3", "create 1"] * 2  # 1: it does not wait for the default stream
+    status = 201
+    with pytest.raises(RuntimeError, match="cuStreamCreate returned 201"):
+        streams(3)
+
+
 def test_torchs_allocator_is_told_of_a_capture_that_broke(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[object] = []
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
@@ -495,6 +521,15 @@ def test_gpu_a_replay_equals_the_module_and_belongs_to_the_caller(
     assert not torch.equal(other, captured)
     view = torch.nn.functional.pad(second, (3, 5))[..., 3:-5]
     assert torch.equal(on_gpu(view), other)
+
+
+@pytest.mark.gpu
+def test_gpu_graphs_are_captured_at_priority_0_on_streams_of_their_own(cuda: torch.device) -> None:
+    ours = cuda_graphs._streams(cuda.index)
+    torchs = {torch.cuda.Stream(cuda).cuda_stream for _ in range(64)}
+    assert len(torchs | {stream.cuda_stream for stream in ours}) == len(torchs) + 2
+    assert [stream.priority for stream in ours] == [0, 0]
+    assert all(stream.device == cuda for stream in ours)
 
 
 @pytest.mark.gpu

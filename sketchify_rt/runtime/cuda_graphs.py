@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import logging
 from collections import OrderedDict, deque
@@ -24,6 +25,8 @@ GRAPHS = 8
 _RECENT = 64
 
 _WARM_UPS = 2  # the first loads kernels and chooses algorithms, the second runs them as captured
+
+_NON_BLOCKING = 1  # the driver's CU_STREAM_NON_BLOCKING
 
 # The driver takes captures of several threads; torch's allocator only one at a time.
 _capturing = Lock()
@@ -119,7 +122,7 @@ class Slot(Generic[G]):
             return self._capture(binary, beside)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             # Breaks a capture: whoever, in another thread, waits for the device as a whole.
             reason = str(error).partition("\n")[0]
             log.warning("no CUDA graph for %s: %s", tuple(binary.shape), reason)
@@ -194,12 +197,29 @@ class CapturedModule:
 
 @functools.cache
 def _streams(device: int) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
-    """Two to capture on, that nothing else is queued on: it would become a part of the graph.
+    """Two streams to capture on. Nothing else is queued on them: it would be captured as well."""
+    return _new_stream(device), _new_stream(device)
 
-    torch hands out the same 32 again and again, but others of another priority.
+
+def _new_stream(device: int) -> torch.cuda.Stream:
+    """A stream of priority 0 that is never handed out by torch. It lives as long as the process.
+
+    - torch.cuda.Stream() hands out the same 32 streams of a priority in turn, so an application may
+      use the one that is being captured.
+    - Streams of priority -1 are rarely used by others, but torch runs each node of a graph at the
+      priority that it was captured with (since pytorch/pytorch 167346, and there is no switch). The
+      U-Net would then run before the decoding and encoding of other batches.
+    - torch.cuda.cudart().cudaStreamCreate makes a blocking stream, whose capture fails as soon as
+      another thread uses the legacy default stream.
+
+    Raises RuntimeError, or OSError where there is no libcuda.so.1.
     """
-    first, second = (torch.cuda.Stream(device, priority=-1) for _ in range(2))  # type: ignore[no-untyped-call]
-    return first, second
+    torch.cuda.mem_get_info(device)  # makes the device's context current for the driver's call
+    handle = ctypes.c_void_p()
+    status = ctypes.CDLL("libcuda.so.1").cuStreamCreate(ctypes.byref(handle), _NON_BLOCKING)
+    if status:
+        raise RuntimeError(f"the driver cannot create a stream: cuStreamCreate returned {status}")
+    return torch.cuda.ExternalStream(handle.value, device)  # type: ignore[no-untyped-call]
 
 
 def _replay(
