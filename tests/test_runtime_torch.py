@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import hashlib
 import logging
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Barrier
@@ -397,13 +399,36 @@ def test_a_shape_that_cannot_be_captured_runs_as_it_is(caplog: pytest.LogCapture
         for _ in range(3):
             assert slot(pages(1)).dtype == torch.float32
     assert [record.getMessage() for record in caplog.records] == [
-        "no CUDA graph for (1, 8, 8): the device was waited for"
+        "no CUDA graph for (1, 8, 8): the device was waited for; next try after 1000 calls"
     ]
     slot._capture = fake.capture
     slot(pages(2))
     slot(pages(2))
     assert list(fake.told()) == ["run 1"] * 4 + ["run 2", "capture 2", "replay 2"]
     assert fake.beside == [None]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("waited for"), OSError("no libcuda.so.1")])
+def test_a_shape_that_failed_is_captured_again_after_some_calls(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(cuda_graphs, "_RETRY_AFTER", 3)
+    fake = Fake()
+    slot = fake.slot()
+
+    def fail(like: Tensor, beside: object) -> Replay:
+        fake.log.append("fail")
+        raise error
+
+    slot._capture = fail
+    for _ in range(7):
+        slot(pages(1))
+    run = ["run 1"]
+    assert list(fake.told()) == [*run, "fail", *run * 4, "fail", *run * 2]
+    slot._capture = fake.capture
+    for _ in range(5):
+        slot(pages(1))
+    assert list(fake.told()) == [*run * 2, "capture 1", *["replay 1"] * 3]
 
 
 def broken(*_: object) -> Replay:
@@ -468,6 +493,37 @@ def test_torchs_allocator_is_told_of_a_capture_that_broke(monkeypatch: pytest.Mo
             if failure == "inside":
                 raise RuntimeError(failure)
     assert told == [(0, 7), (3, (0, 7)), (3, (0, 7))] * 2
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("fails", ["nothing", "begin", "inside", "end"])
+def test_no_garbage_is_collected_during_a_capture(
+    monkeypatch: pytest.MonkeyPatch, enabled: bool, fails: str
+) -> None:
+    collecting: dict[str, bool] = {}
+
+    def note(step: str) -> None:
+        collecting[step] = gc.isenabled()
+        if step == fails:
+            raise RuntimeError(step)
+
+    graph = SimpleNamespace(
+        capture_begin=lambda pool, capture_error_mode: note("begin"),
+        capture_end=lambda: note("end"),
+    )
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 7))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    before = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with suppress(RuntimeError), cuda_graphs._capture(graph, None):  # type: ignore[arg-type]
+            note("inside")
+        after = gc.isenabled()
+    finally:
+        (gc.enable if before else gc.disable)()
+    steps = ["begin"] if fails == "begin" else ["begin", "inside", "end"]
+    assert collecting == dict.fromkeys(steps, False)
+    assert after == enabled
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -23,6 +24,10 @@ GRAPHS = 8
 
 # A shape comes "again" when it was among this many calls before.
 _RECENT = 64
+
+# Calls of a shape between a capture that failed and the next try. A capture takes about as long as
+# a hundred calls, so a shape whose captures always fail is slowed down by a tenth at most.
+_RETRY_AFTER = 1000
 
 _WARM_UPS = 2  # the first loads kernels and chooses algorithms, the second runs them as captured
 
@@ -79,8 +84,8 @@ class Slot(Generic[G]):
         self._capture = capture
         self._done = done
         self._limit = limit
-        # The last used is the last; None where capturing failed.
-        self._graphs: OrderedDict[torch.Size, G | None] = OrderedDict()
+        self._graphs: OrderedDict[torch.Size, G] = OrderedDict()  # the last used is the last
+        self._failed: dict[torch.Size, int] = {}  # calls left until the next try to capture
         self._recent: deque[torch.Size] = deque(maxlen=max(_RECENT, limit))
 
     def __call__(self, binary: Tensor) -> Tensor:
@@ -111,22 +116,30 @@ class Slot(Generic[G]):
         self._recent.append(shape)
         if shape in self._graphs:
             self._graphs.move_to_end(shape)
+        elif self._failed.get(shape, 0) > 0:
+            self._failed[shape] -= 1
         elif again and self._room():
-            self._graphs[shape] = self._captured(binary)
+            self._try_to_capture(binary)
         return self._graphs.get(shape)
 
-    def _captured(self, binary: Tensor) -> G | None:
-        beside = next((graph for graph in self._graphs.values() if graph), None)
+    def _try_to_capture(self, binary: Tensor) -> None:
+        shape = binary.shape
+        beside = next(iter(self._graphs.values()), None)
         self._done.wait()
         try:
-            return self._capture(binary, beside)
+            self._graphs[shape] = self._capture(binary, beside)
         except torch.OutOfMemoryError:
             raise
         except (OSError, RuntimeError) as error:
-            # Breaks a capture: whoever, in another thread, waits for the device as a whole.
+            # Mostly chance: another thread that waits for the whole device breaks a capture.
+            self._failed[shape] = _RETRY_AFTER
             reason = str(error).partition("\n")[0]
-            log.warning("no CUDA graph for %s: %s", tuple(binary.shape), reason)
-            return None
+            log.warning(
+                "no CUDA graph for %s: %s; next try after %d calls",
+                tuple(shape),
+                reason,
+                _RETRY_AFTER,
+            )
 
     def _room(self) -> bool:
         """Whether there is room for one more, if need be made by dropping the longest unused.
@@ -250,15 +263,28 @@ def _capture(graph: torch.cuda.CUDAGraph, pool: torch.cuda._POOL_HANDLE | None) 
     inside is not hidden by the one of ending a capture that failed.
     """
     pool = pool or torch.cuda.graph_pool_handle()
-    # Of this thread only: in "global" mode no other thread could allocate meanwhile.
-    graph.capture_begin(pool, capture_error_mode="thread_local")
+    with _no_garbage_collection():
+        # Of this thread only: in "global" mode no other thread could allocate meanwhile.
+        graph.capture_begin(pool, capture_error_mode="thread_local")
+        try:
+            yield
+        except BaseException:
+            with suppress(RuntimeError):
+                _end(graph, pool)
+            raise
+        _end(graph, pool)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """For a capture: a CUDA object that is collected meanwhile, such as a graph, breaks it."""
+    enabled = gc.isenabled()
+    gc.disable()
     try:
         yield
-    except BaseException:
-        with suppress(RuntimeError):
-            _end(graph, pool)
-        raise
-    _end(graph, pool)
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _end(graph: torch.cuda.CUDAGraph, pool: torch.cuda._POOL_HANDLE) -> None:
