@@ -224,9 +224,15 @@ class Sketchifier:
             return [bare(error)] * len(loaded)
         except Exception as error:
             full = self.backend.exhausted(error)
-            if len(loaded) == 1 and not (full and self._smaller_tiles(tile)):
-                return [self._too_large(loaded[0], error) if full else error]
+            if len(loaded) == 1 and not full:
+                return [error]
+            last = len(loaded) == 1 and not self._smaller_tiles(tile)
+            too_large = self._too_large(loaded[0], error) if last else None
         # Only here, where the error is gone, and with it the images that its frames held.
+        if full:
+            self.backend.release()
+        if too_large:
+            return [too_large]
         if len(loaded) == 1:
             return self._attempt(loaded, encoding)
         half = len(loaded) // 2

@@ -7,10 +7,14 @@ import dataclasses
 import io
 import logging
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import cv2
 import fake_tensorrt
@@ -39,6 +43,7 @@ from sketchify_rt.backend.cuda import LANES, CudaBackend
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import reference
 from sketchify_rt.options import ARITHMETICS
+from sketchify_rt.runtime import cuda_graphs
 from sketchify_rt.runtime.engine_record import Machine, Recipe
 
 RNG = np.random.default_rng(0)
@@ -285,12 +290,68 @@ def deep() -> models.Model:
     return models.Model(lite.path, dataclasses.replace(lite.manifest, halo=190))
 
 
-def test_errors_that_mean_full_memory(device: torch.device) -> None:
+def test_errors_that_mean_full_memory(
+    monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> None:
     gpu = opened(device)
+    released: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: released.append("all"))
     assert gpu.exhausted(torch.OutOfMemoryError("CUDA out of memory"))
     assert gpu.exhausted(MemoryError("std::bad_alloc"))
     assert gpu.exhausted(RuntimeError("nvjpeg: cudaErrorMemoryAllocation"))
     assert not gpu.exhausted(RuntimeError("an illegal memory access was encountered"))
+    assert released == []  # to ask changes nothing
+    gpu.release()
+    assert released == ["all"]
+
+
+class Watched:
+    """A lock that tells when somebody waits for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.waiting = threading.Event()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self.waiting.set()
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_release_waits_for_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    # torch fails an assertion if its cache is emptied while any thread captures.
+    log: list[str] = []
+    capturing, finish = threading.Event(), threading.Event()
+    lock = Watched()
+
+    @contextmanager
+    def capture(graph: object, pool: object) -> Iterator[None]:
+        log.append("capture begins")
+        capturing.set()
+        assert finish.wait(20)
+        yield
+        log.append("capture ends")
+
+    monkeypatch.setattr(cuda_graphs, "_capturing", lock)
+    monkeypatch.setattr(cuda_graphs, "_streams", lambda device: (MagicMock(), MagicMock()))
+    monkeypatch.setattr(cuda_graphs, "_capture", capture)
+    for name in ("current_stream", "CUDAGraph", "Event", "stream"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: log.append("empty"))
+    binary = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    with ThreadPoolExecutor(2) as pool:
+        captured = pool.submit(cuda_graphs.CapturedModule, torch.Tensor.float, binary, None)
+        assert capturing.wait(20)
+        released = pool.submit(made_up(Options()).release)
+        waited = lock.waiting.wait(20)
+        finish.set()
+        captured.result(20)
+        released.result(20)
+    assert waited
+    assert log == ["empty", "capture begins", "capture ends", "empty"]
 
 
 @pytest.fixture

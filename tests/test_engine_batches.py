@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -63,6 +64,7 @@ class Batches(CpuBackend):
         self.sizes: list[int] = []
         self.lanes: list[bool] = []
         self.downloads = 0
+        self.log: list[str] = []
 
     @contextmanager
     def lane(self, beside: bool) -> Iterator[None]:  # type: ignore[override]
@@ -77,6 +79,7 @@ class Batches(CpuBackend):
         return images
 
     def dodge(self, images: Sequence[Gray], strength: float, threads: int) -> list[Gray]:
+        self.log.append(f"try {len(images)}")
         if sum(image.size for image in images) > self.room:
             raise FullError("no room")
         self.sizes.append(len(images))
@@ -86,6 +89,11 @@ class Batches(CpuBackend):
 
     def exhausted(self, error: BaseException) -> bool:
         return isinstance(error, FullError)
+
+    def release(self) -> None:
+        # By then nothing may hold the images of the failed attempt.
+        assert sys.exception() is None
+        self.log.append("release")
 
 
 def page(seed: int, height: int = 20, width: int = 30) -> Gray:
@@ -147,9 +155,10 @@ def test_one_bad_image_costs_its_batch_nothing(
 
 
 def test_an_error_nobody_foresaw_stays_with_its_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    sketchify, _ = engine(monkeypatch)
+    sketchify, device = engine(monkeypatch)
     thirteen = np.full((9, 9), 13, np.uint8)
     results = sketchify.convert_batch([page(0), page(1), thirteen, page(2)])
+    assert "release" not in device.log  # memory was not full
     assert [type(result) for result in results] == [bytes, bytes, ZeroDivisionError, bytes]
     stream = sketchify.map([page(0), thirteen], on_error="return")
     check([next(stream)], [page(0)])
@@ -183,6 +192,8 @@ def test_memory_that_is_full_halves_the_batch_and_says_so(
         "made-up is out of memory: going on with 2 images at a time"
     ]
     assert sketchify.batch == 2
+    assert device.log[:4] == ["try 4", "release", "try 2", "try 2"]
+    assert device.log.count("release") == 1
 
 
 def test_an_image_that_does_not_fit_alone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +203,9 @@ def test_an_image_that_does_not_fit_alone_is_named(monkeypatch: pytest.MonkeyPat
     results = sketchify.convert_batch([page(0), data, page(2)])
     assert [type(result) for result in results] == [bytes, DeviceMemoryError, bytes]
     assert "<bytes>: does not fit into the memory of made-up" in str(results[1])
+    # Three pages, the first, the other two, the large one, the last.
+    tries = ["try 3", "release", "try 1", "try 2", "release", "try 1", "release", "try 1"]
+    assert device.log == tries
     with pytest.raises(DeviceMemoryError):
         sketchify(data)
     device.room = 2**40
@@ -251,10 +265,13 @@ def test_an_image_that_does_not_fit_is_tried_with_smaller_tiles(
     tight = Sketchifier(device="cpu", precision="fp32", tile=640)
     tight.prepare()
     infer, sides = tight._opened()[0].infer, []  # type: ignore[union-attr]
+    log: list[str] = []
+    monkeypatch.setattr(tight.backend, "release", lambda: log.append("release"))
 
     def full_from(most: int) -> None:
         def limited(tiles: Any) -> Any:
             sides.append(max(tiles.shape[1:]))
+            log.append("run")
             if sides[-1] > most:
                 raise MemoryError("std::bad_alloc")
             return infer(tiles)
@@ -264,6 +281,8 @@ def test_an_image_that_does_not_fit_is_tried_with_smaller_tiles(
     full_from(400)
     np.testing.assert_allclose(tight(gray).astype(int), wanted, atol=1)
     assert "cpu is out of memory: going on with tiles of 320" in caplog.text
+    assert log[:3] == ["run", "release", "run"]
+    assert log.count("release") == 1
     assert sides[0] == 600
     assert max(sides[1:]) <= 320
     np.testing.assert_allclose(tight(gray).astype(int), wanted, atol=1)

@@ -115,10 +115,10 @@ class Backend(Protocol):
         """Files of images; an error in the place of each that the format cannot hold."""
 
     def exhausted(self, error: BaseException) -> bool:
-        """Whether the error says that the memory that the device works in is full."""
+        """Whether the error says that the device's memory is full; changes nothing."""
 
     def release(self) -> None:
-        """Lets go of memory that is kept for later."""
+        """Gives back memory that is kept for later, as before a retry that needs it."""
 
 
 @dataclass(frozen=True)

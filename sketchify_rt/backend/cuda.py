@@ -33,6 +33,7 @@ from sketchify_rt.errors import (
 from sketchify_rt.image import Gray
 from sketchify_rt.models import Model
 from sketchify_rt.options import Encoding, Options, Precision
+from sketchify_rt.runtime.cuda_graphs import release_memory
 from sketchify_rt.runtime.driver import driver
 from sketchify_rt.runtime.torch import TorchRuntime
 from sketchify_rt.tiling import Tile
@@ -327,17 +328,13 @@ class CudaBackend:
         return self._codec.encode(images, encoding)
 
     def exhausted(self, error: BaseException) -> bool:
-        """Also lets go of what torch keeps for later, which DALI may want."""
-        # DALI's is a MemoryError, those of the encoder and the driver are texts.
+        """Of torch and DALI by type, of the encoder and the driver by text."""
         of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        if not of_memory and not re.search("out of memory|MemoryAllocation", str(error)):
-            return False
-        self.release()
-        return True
+        return of_memory or bool(re.search("out of memory|MemoryAllocation", str(error)))
 
     def release(self) -> None:
-        """What torch keeps for later."""
-        torch.cuda.empty_cache()
+        """What torch keeps for later, which DALI may need. Waits for a capture of another lane."""
+        release_memory()
 
 
 def _memory(options: Options, device: torch.device) -> int:

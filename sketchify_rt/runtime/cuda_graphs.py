@@ -37,6 +37,15 @@ _NON_BLOCKING = 1  # the driver's CU_STREAM_NON_BLOCKING
 _capturing = Lock()
 
 
+def release_memory() -> None:
+    """Gives the device back what torch's allocator keeps for later. Waits for a running capture.
+
+    torch.cuda.empty_cache() fails an assertion of torch while any thread captures.
+    """
+    with _capturing:
+        torch.cuda.empty_cache()
+
+
 class Graph(Protocol):
     """A captured module, for inputs of the captured shape. All goes to the current stream."""
 
