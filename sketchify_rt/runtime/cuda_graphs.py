@@ -224,7 +224,9 @@ def _streams(device: int) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
 
 
 def _new_stream(device: int) -> torch.cuda.Stream:
-    """A stream of priority 0 that is never handed out by torch. It lives as long as the process.
+    """A stream of priority 0 that torch never hands out, on `device`, the current one.
+
+    It lives as long as the process.
 
     - torch.cuda.Stream() hands out the same 32 streams of a priority in turn, so an application may
       use the one that is being captured.
