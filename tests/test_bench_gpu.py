@@ -100,6 +100,8 @@ def test_every_part_runs_and_the_file_is_small(
     agreement = table("agreement", "agreement with the CPU backend")
     assert len(agreement) == 6
     assert all(row["within_1"] == 100 for row in agreement if row["mode"] != "sketch")
+    assert all((row["mean"] == 0) == (row["equal"] == 100) for row in agreement)
+    assert all(row["mean"] <= row["largest"] for row in agreement)
     assert "torch.compile" in document["parts"]["kernels"]["not_run"]
 
 

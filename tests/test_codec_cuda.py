@@ -94,8 +94,30 @@ def on_cpu(name: str) -> np.ndarray | DecodeError:
         return error
 
 
+def close_luma(luma: np.ndarray, expected: np.ndarray) -> bool:
+    """At most 3 levels apart, and at most 1 on 98 % of the pixels.
+
+    No decoder can be held to less than 1: a float IDCT that rounds perfectly is 1 level off
+    libjpeg's integer one on 1 to 2 % of the pixels. NVIDIA's tests of nvJPEG allow 3 levels.
+    """
+    apart = np.abs(luma.astype(int) - expected)
+    return bool(apart.max() <= 3 and (apart <= 1).mean() >= 0.98)
+
+
+@pytest.mark.parametrize(
+    ("levels", "share", "close"),
+    [(0, 1, True), (1, 1, True), (3, 0.02, True), (2, 0.03, False), (4, 0.001, False)],
+)
+def test_how_close_luma_has_to_be(levels: int, share: float, close: bool) -> None:
+    expected = np.full(1000, 100, np.uint8)
+    for sign in (-1, 1):
+        luma = expected.copy()
+        luma[: round(1000 * share)] += np.uint8(sign * levels % 256)
+        assert close_luma(luma, expected) == close
+
+
 def check(codec: Codec, names: Sequence[str], device: torch.device = CPU) -> None:
-    """The codec's answers are those of cpu.py: 2 levels apart at most where a GPU decodes."""
+    """The codec's answers are those of cpu.py, where a GPU decodes by `close_luma`."""
     results = codec.decode([NAMED[name] for name in names], names, MAX_PIXELS)
     assert len(results) == len(names)
     for name, result in zip(names, results, strict=True):
@@ -109,8 +131,11 @@ def check(codec: Codec, names: Sequence[str], device: torch.device = CPU) -> Non
         assert result.dtype == torch.uint8
         assert result.stride(0) % 16 == result.data_ptr() % 16 == 0
         assert tuple(result.shape) == expected.shape, name
-        apart = np.abs(result.cpu().numpy().astype(int) - expected).max()
-        assert apart <= (2 if device.type == "cuda" and name in PLAIN else 0), name
+        luma = result.cpu().numpy()
+        if device.type == "cuda" and name in PLAIN:
+            assert close_luma(luma, expected), name
+        else:
+            np.testing.assert_array_equal(luma, expected, name)
 
 
 def test_every_kind_in_one_batch(codec: Codec) -> None:
@@ -345,7 +370,7 @@ def test_gpu_one_bad_file_in_the_middle(card: Codec, bad: str) -> None:
 
 @pytest.mark.gpu
 def test_gpu_pixels_do_not_depend_on_the_other_files_of_a_batch(card: Codec) -> None:
-    # The hardware engine takes baseline files alone; the progressive one is for the others' sake.
+    # The hardware engine takes baseline files only; CUDA cores decode the progressive one.
     names = [name for name in PLAIN if name != "one pixel"] * 3
     together = card.decode([PLAIN[name] for name in names], names, MAX_PIXELS)
     for name, plane in zip(names, together, strict=True):

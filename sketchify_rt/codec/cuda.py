@@ -73,6 +73,8 @@ class Codec:
     ) -> list[Tensor | DecodeError]:
         """Luma of image files in order, upright, as `cpu.decode` defines it, errors included.
 
+        A GPU rounds the luma of JPEG files differently; see `JpegDecoder`.
+
         names: of the files, for messages. Gives uint8 (H, W) on the device, some of them views of
         one buffer, or a DecodeError in the place of a file that cannot be read. Raises
         BackendUnavailable where DALI is installed and does not work, and MemoryError or

@@ -67,8 +67,13 @@ class JpegDecoder:
         """Luma planes in order, upright; None for a file that DALI cannot decode.
 
         files: JPEG whose header is `plain`. orientations: of EXIF, 1..8. Gives uint8 (H, W), views
-        of one buffer on the device. Waits for the current stream. Raises BackendUnavailable where
-        DALI no longer works, and MemoryError or torch.OutOfMemoryError.
+        of one buffer on the device. Waits for the current stream.
+
+        On the processor luma equals that of `cpu.decode`. A GPU rounds differently: it should be at
+        most 3 levels off, and at most 1 on 98 % of the pixels.
+
+        Raises BackendUnavailable where DALI no longer works, and MemoryError or
+        torch.OutOfMemoryError.
         """
         with self._lock:
             planes = self._decode(files)
