@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +30,7 @@ from pictures import (
 from PIL import Image
 
 from sketchify_rt.codec.cpu import decode, encode, from_pil
-from sketchify_rt.errors import DecodeError, EncodeError, InputError
+from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError
 from sketchify_rt.options import Encoding
 
 MAX_PIXELS = 10**6
@@ -588,3 +589,16 @@ def test_sides_the_format_cannot_hold(form: Any, limit: int) -> None:
     for shape in ((1, limit + 1), (limit + 1, 1)):
         with pytest.raises(EncodeError, match=rf"at most {limit} a side; use png"):
             encode(np.zeros(shape, np.uint8), Encoding(form))
+
+
+def test_without_isal_only_png_fails_and_the_message_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = luma_of(RGB)
+    png, jpeg = encode(page, Encoding("png")), encode(page, Encoding("jpg"))
+    expected = decoded(jpeg)
+    monkeypatch.setitem(sys.modules, "isal", None)
+    np.testing.assert_array_equal(decoded(jpeg), expected)
+    for step in (lambda: decode(png, "page", MAX_PIXELS), lambda: encode(page, Encoding("png"))):
+        with pytest.raises(BackendUnavailable, match=r"isal, which .*To fix: pip install isal"):
+            step()

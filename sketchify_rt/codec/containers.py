@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
+from types import ModuleType
 
-from isal import isal_zlib
+from sketchify_rt.errors import BackendUnavailable
 
 READABLE = ("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF", "PNM")
 
@@ -134,15 +135,32 @@ def webp_header(data: bytes) -> Header:
     return Header(width, height, 3, orientation)
 
 
+def isal_zlib() -> ModuleType:
+    """The zlib of ISA-L, imported when the first PNG comes: a GPU works on JPEG without it.
+
+    Raises:
+        BackendUnavailable: isal is not installed.
+    """
+    try:
+        from isal import isal_zlib
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"PNG needs the package isal, which cannot be imported: {error}. "
+            "To fix: pip install isal"
+        ) from error
+    return isal_zlib
+
+
 def check_png(data: bytes) -> None:
     """Walks the chunks to the end, and checks every checksum."""
+    crc32 = isal_zlib().crc32
     view, at = memoryview(data), 8
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
         if end > len(data):
             break
-        if isal_zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+        if crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
             name = kind.decode("latin-1")
             raise ValueError(f"corrupt data, the checksum of its {name} chunk is wrong")
         if kind == b"IEND":

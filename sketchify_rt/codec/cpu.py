@@ -27,7 +27,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from sketchify_rt.codec import containers, png, pnm
-from sketchify_rt.errors import DecodeError, EncodeError, InputError
+from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError
 from sketchify_rt.image import Gray, bands, orient, to_luma
 from sketchify_rt.options import Encoding
 
@@ -81,7 +81,7 @@ def decode(data: bytes, source: str, max_pixels: int) -> Gray:
 
     try:
         return _READERS[name](data, name, check)
-    except DecodeError:
+    except (DecodeError, BackendUnavailable):  # the latter: a package is missing
         raise
     except MemoryError as error:
         raise DecodeError(source, "does not fit into the memory there is") from error

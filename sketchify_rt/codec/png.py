@@ -22,8 +22,8 @@ import struct
 from collections.abc import Iterator
 
 import numpy as np
-from isal import isal_zlib
 
+from sketchify_rt.codec.containers import isal_zlib
 from sketchify_rt.image import Gray, bands
 
 _LEVEL = 1
@@ -45,7 +45,7 @@ def write(image: Gray) -> bytes:
 
 def _compress(image: Gray) -> Iterator[bytes]:
     """In bands, so that the rows with their filter byte need no second copy of the image."""
-    compressor = isal_zlib.compressobj(_LEVEL)
+    compressor = isal_zlib().compressobj(_LEVEL)
     filtered = np.zeros((0, 0), np.uint8)
     for rows in bands(image.shape):
         band = image[rows]
@@ -57,5 +57,6 @@ def _compress(image: Gray) -> Iterator[bytes]:
 
 
 def _chunk(kind: bytes, body: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-    checksum = isal_zlib.crc32(body, isal_zlib.crc32(kind))
+    crc32 = isal_zlib().crc32
+    checksum = crc32(body, crc32(kind))
     return struct.pack(">I", len(body)), kind, body, struct.pack(">I", checksum)
