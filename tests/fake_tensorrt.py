@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from google.protobuf.message import DecodeError
 
@@ -458,6 +457,8 @@ class ICudaEngine(_Logs):
     def __init__(self, logger: ILogger, profile: dict[str, Any], model: bytes) -> None:
         super().__init__(logger)
         self._profile = profile
+        import onnxruntime  # here: the tests on a GPU are collected without it
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(

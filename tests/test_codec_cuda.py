@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import skip
+from conftest import needs
 from pictures import FILES, NOISE, RGB, RNG, bomb, luma_of, png_file, saved, with_orientation
 from PIL import Image
 
@@ -82,8 +82,7 @@ def codec() -> Codec:
 
 @pytest.fixture
 def decoder() -> dali.JpegDecoder:
-    if "nvidia-dali-cuda130" in cuda.missing():
-        skip("DALI is not installed")
+    needs("nvidia.dali")
     return dali.JpegDecoder(CPU, 2)
 
 
@@ -118,6 +117,7 @@ def test_how_close_luma_has_to_be(levels: int, share: float, close: bool) -> Non
 
 def check(codec: Codec, names: Sequence[str], device: torch.device = CPU) -> None:
     """The codec's answers are those of cpu.py, where a GPU decodes by `close_luma`."""
+    needs("isal")
     results = codec.decode([NAMED[name] for name in names], names, MAX_PIXELS)
     assert len(results) == len(names)
     for name, result in zip(names, results, strict=True):
@@ -312,8 +312,7 @@ def test_image_that_the_format_cannot_hold(codec: Codec, form: Any, limit: int) 
 
 
 def test_nvimagecodec_writes_readable_jpeg() -> None:
-    if "nvidia-nvimgcodec-cu13" in cuda.missing():
-        skip("nvImageCodec is not installed")
+    needs("nvidia.nvimgcodec")
     files = cuda.JpegEncoder(CPU, 2)([torch.from_numpy(page) for page in PAGES], 95)
     close_to_pages(files, 95)
 
@@ -359,17 +358,20 @@ def card() -> Codec:
 
 @pytest.mark.gpu
 def test_gpu_decodes_every_kind_in_one_batch(card: Codec) -> None:
+    needs("nvidia.dali")
     check(card, [*NAMED], torch.device("cuda"))
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("bad", BAD)
 def test_gpu_one_bad_file_in_the_middle(card: Codec, bad: str) -> None:
+    needs("nvidia.dali")
     check(card, ["tall", "RGBA PNG", "baseline", bad, "gray", "4:4:4"], torch.device("cuda"))
 
 
 @pytest.mark.gpu
 def test_gpu_pixels_do_not_depend_on_the_other_files_of_a_batch(card: Codec) -> None:
+    needs("nvidia.dali")
     # The hardware engine takes baseline files only; CUDA cores decode the progressive one.
     names = [name for name in PLAIN if name != "one pixel"] * 3
     together = card.decode([PLAIN[name] for name in names], names, MAX_PIXELS)
@@ -381,6 +383,7 @@ def test_gpu_pixels_do_not_depend_on_the_other_files_of_a_batch(card: Codec) -> 
 
 @pytest.mark.gpu
 def test_gpu_lanes_with_streams_of_their_own(card: Codec) -> None:
+    needs("nvidia.dali")
     rng = np.random.default_rng(4)
     order = [[str(name) for name in rng.permutation([*NAMED])] for _ in range(12)]
 
@@ -396,6 +399,8 @@ def test_gpu_lanes_with_streams_of_their_own(card: Codec) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
 def test_gpu_encodes(card: Codec, encoding: Encoding) -> None:
+    if encoding.format == "png":
+        needs("isal")
     with torch.cuda.stream(torch.cuda.Stream()):
         wide = [torch.from_numpy(np.pad(page, ((0, 1), (0, 3)))).cuda() for page in PAGES]
         strided = [image[:-1, :-3] for image in wide]
@@ -408,6 +413,7 @@ def test_gpu_encodes(card: Codec, encoding: Encoding) -> None:
 
 @pytest.mark.gpu
 def test_gpu_encodes_jpeg_itself(card: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("nvidia.nvimgcodec")
     monkeypatch.setattr(cpu, "encode", None)
     images = [torch.from_numpy(page).cuda() for page in PAGES if min(page.shape) >= 8]
     assert all(isinstance(file, bytes) for file in card.encode(images, Encoding("jpg")))

@@ -14,6 +14,7 @@ from sketchify_rt.runtime import epilogue
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.usefixtures("interpreter")
 def test_bias_and_relu_in_one_pass_are_those_of_torch(device: torch.device) -> None:
     # In Triton's interpreter where there is no GPU.
     for channels, rectify in ((24, True), (4, False)):

@@ -199,3 +199,27 @@ def test_every_public_name_is_there() -> None:
         assert getattr(sketchify_rt, name) is not None
     with pytest.raises(AttributeError, match="Sketchy"):
         sketchify_rt.Sketchy  # noqa: B018
+
+
+def test_gpu_tests_are_collected_without_what_a_card_does_not_need() -> None:
+    code = """
+import sys
+import pytest
+missing = {"openvino", "isal", "platformdirs", "onnxruntime", "onnxscript", "tensorboard"}
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name in missing | {"sketchify_rt._native"}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Missing())
+sys.exit(pytest.main(["-m", "gpu", "--collect-only", "-q", "-p", "no:cacheprovider"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+    files = {Path(line.split("::")[0]).name for line in done.stdout.splitlines() if "::" in line}
+    marked = {
+        path.name
+        for path in ROOT.glob("tests/test_*.py")
+        if "pytest." + "mark.gpu" in path.read_text(encoding="utf-8")
+    }
+    assert files == marked
+    assert {"test_kernels_cuda.py", "test_codec_cuda.py", "test_training_gpu.py"} <= files

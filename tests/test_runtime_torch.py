@@ -27,11 +27,10 @@ from torch import Tensor
 from torch.profiler import profile
 
 from sketchify_rt import ModelError, models, tiling
-from sketchify_rt.kernels import native
+from sketchify_rt.kernels import reference
 from sketchify_rt.models import Model
 from sketchify_rt.runtime import cuda_graphs, onnx_graph
 from sketchify_rt.runtime.cuda_graphs import Slot
-from sketchify_rt.runtime.openvino import OpenVinoRuntime
 from sketchify_rt.runtime.torch import TorchRuntime
 from training.export import halve_weights, inference_form, to_onnx
 from training.model import UNet
@@ -64,6 +63,13 @@ def exported(config: UNetConfig, path: Path) -> Model:
     return saved(halve_weights(to_onnx(inference_form(network))), path, config.stride)
 
 
+def openvino(model: Model) -> Any:
+    """The model in float32. OpenVINO is imported here: the tests on a GPU do without it."""
+    from sketchify_rt.runtime.openvino import OpenVinoRuntime
+
+    return OpenVinoRuntime(model, threads=2, precision="fp32")
+
+
 @pytest.fixture(scope="module")
 def runtime() -> TorchRuntime:
     return TorchRuntime(LITE, CPU, workers=2)
@@ -73,11 +79,11 @@ def runtime() -> TorchRuntime:
 def test_it_paints_what_openvino_paints(runtime: TorchRuntime, name: str) -> None:
     gray = cv2.imread(str(SAMPLES / name), cv2.IMREAD_GRAYSCALE)
     assert gray is not None
-    page = tiling.pad(native.binarize(gray[:500, :700]), LITE.manifest.stride)[None]
+    page = tiling.pad(reference.binarize(gray[:500, :700]), LITE.manifest.stride)[None]
     tones = runtime(torch.from_numpy(page))
     assert tones.dtype == torch.float32
     assert tones.shape == page.shape
-    expected = OpenVinoRuntime(LITE, threads=2, precision="fp32")(page)
+    expected = openvino(LITE)(page)
     np.testing.assert_allclose(tones, expected, atol=1e-3)
 
 
@@ -86,8 +92,8 @@ def test_it_computes_what_the_onnx_standard_says(
     runtime: TorchRuntime, shape: tuple[int, int, int]
 ) -> None:
     pages = binary(*shape)
-    reference = onnx.reference.ReferenceEvaluator(onnx.load(LITE.path))
-    (expected,) = reference.run(None, {"binary": pages[:, None].numpy().astype(np.float32) / 255})
+    evaluator = onnx.reference.ReferenceEvaluator(onnx.load(LITE.path))
+    (expected,) = evaluator.run(None, {"binary": pages[:, None].numpy().astype(np.float32) / 255})
     np.testing.assert_allclose(runtime(pages), expected[:, 0], atol=1e-5)
 
 
@@ -100,7 +106,7 @@ def test_it_computes_what_the_onnx_standard_says(
 def test_any_model_of_the_project_can_be_read(config: UNetConfig, tmp_path: Path) -> None:
     model = exported(config, tmp_path / "other.onnx")
     pages = binary(2, 5 * config.stride, 3 * config.stride)
-    expected = OpenVinoRuntime(model, threads=2, precision="fp32")(pages.numpy())
+    expected = openvino(model)(pages.numpy())
     assert np.ptp(expected) > 1e-3
     np.testing.assert_allclose(TorchRuntime(model, CPU)(pages), expected, atol=1e-5)
 

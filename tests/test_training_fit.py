@@ -34,10 +34,13 @@ RECIPE = Recipe(TINY, steps=6, batch=2, crop=64, warmup=2)
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepared(tmp_path_factory.mktemp("pages"))
+
+
+def prepared(root: Path) -> Path:
     """Three prepared pages, one of them for validation."""
     import cv2
 
-    root = tmp_path_factory.mktemp("pages")
     for name, seed in (("a/1", 1), ("a/2", 2), ("b/1", 3)):
         path = root / "source" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -347,18 +350,3 @@ def test_two_processes_end_with_the_same_weights(pages: Path, tmp_path: Path) ->
     subprocess.run([*launcher, *words], check=True, capture_output=True, timeout=200)
     assert checkpoint.load(tmp_path)["step"] == 6
     assert [entry["step"] for entry in log(tmp_path)] == [3, 6, 6]
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("adversarial", [0, 0.01])
-def test_on_a_gpu(pages: Path, tmp_path: Path, adversarial: float) -> None:
-    recipe = dataclasses.replace(
-        RECIPE, steps=80, learning_rate=5e-3, loss=LossWeights(adversarial=adversarial)
-    )
-    where = options(pages, tmp_path, device="auto", workers=2, validate_every=40)
-    assert fit(dataclasses.replace(recipe), where) == 80
-    losses = [entry["loss/absolute"] for entry in log(tmp_path) if "loss" in entry]
-    assert np.mean(losses[-2:]) < 0.6 * losses[0]
-    weights = checkpoint.load(tmp_path)["average"]
-    assert all(weight.device.type == "cpu" for weight in weights.values())
-    assert fit(recipe, where) == 80
