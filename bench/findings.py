@@ -36,6 +36,10 @@ class NotRun:
 Finding = Table | NotRun
 
 
+class WrongError(Exception):
+    """Something was computed wrong."""
+
+
 def results_file(machine: harness.Row, named: str, *only: str) -> Path:
     """bench/results/DATE-NAME.json, or a longer name for what is not the whole.
 
@@ -70,6 +74,7 @@ class Report:
         print(f"\n== {name}", flush=True)
         part: dict[str, Any] = {"tables": {}, "not_run": {}}
         self._parts[name] = part
+        self._write()  # a crash leaves a part without seconds
         start = time.perf_counter()
         try:
             yield

@@ -56,6 +56,7 @@ def measured(*parts: str, file: Path) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.usefixtures("interpreter")
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # torch's own
 def test_every_part_runs_and_the_file_is_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -97,6 +98,7 @@ def test_every_part_runs_and_the_file_is_small(
     assert stages == ["decode JPEG", "encode JPEG", "encode PNG"]
     runs = [(row["mode"], row["sizes"]) for row in table("pipeline", "pipeline")]
     assert len(set(runs)) == 4
+    assert [(row["mode"], row["sizes"]) for row in table("pipeline", "arrays")] == runs
     agreement = table("agreement", "agreement with the CPU backend")
     assert len(agreement) == 6
     assert all(row["within_1"] == 100 for row in agreement if row["mode"] != "sketch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import torch
 from bench import harness
 
 PACKAGES = (
+    "opencv-python",
     "triton",
+    "numba",
     "numba-cuda",
     "nvidia-dali-cuda120",
     "nvidia-dali-cuda130",
@@ -32,6 +35,7 @@ def facts(device: torch.device) -> dict[str, object]:
         **_card(device),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "libnvcuvid": _loads("libnvcuvid.so.1"),  # the JPEG engine needs this part of the driver
         "commit": _told("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"),
     }
 
@@ -56,6 +60,15 @@ def _card(device: torch.device) -> dict[str, object]:
         "power_limit": power,
         "highest_clock": clock,
     }
+
+
+def _loads(library: str) -> str:
+    """Why a shared library cannot be loaded; "loads" if it can."""
+    try:
+        ctypes.CDLL(library)
+    except OSError as error:
+        return str(error)
+    return "loads"
 
 
 def _told(*command: str) -> str | None:

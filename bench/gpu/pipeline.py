@@ -1,9 +1,10 @@
-"""From JPEG bytes to JPEG bytes, in images a second, and each stage alone in the same rounds.
+"""From arrays to arrays and from JPEG bytes to JPEG bytes, in images a second.
 
-ratio is the pipeline's speed over that of its slowest stage, which `slowest` names: 1 means that
-the others cost no time. decode, convert and encode are images a second of the stages. Memory, in
-MiB, of one run from the opening of the engine: torch_mib is the most that torch had given out at
-once, device_mib what less was free on the card afterwards, torch's and the codecs' caches included.
+Each stage is measured alone in the same rounds: upload, convert and download of arrays; decode,
+convert and encode of files. ratio is the pipeline's speed over that of its slowest stage, which
+`slowest` names: 1 means that the others cost no time. Memory, in MiB, of one run from the opening
+of the engine: torch_mib is the most that torch had given out at once, device_mib what less was free
+on the card afterwards, torch's and the codecs' caches included.
 """
 
 from __future__ import annotations
@@ -20,41 +21,64 @@ from bench.gpu.setup import Setup
 from bench.gpu.stages import Stages, opened
 from bench.gpu.timing import Run, release
 from sketchify_rt import Encoding
-from sketchify_rt.options import Mode
+from sketchify_rt.codec import cpu as codec
+from sketchify_rt.options import MAX_PIXELS, Mode
 
 MODES: tuple[Mode, ...] = ("sketch", "dodge")
 _JPEG = Encoding("jpg")
 
 
 def measure(setup: Setup) -> Iterator[Finding]:
-    """A row for each mode and kind of sizes."""
+    """Arrays, then files."""
+    yield from of_arrays(setup)
+    yield from of_files(setup)
+
+
+def of_arrays(setup: Setup) -> Iterator[Finding]:
+    """From arrays to arrays, a row for each mode and kind of sizes."""
+    yield from _table(setup, "arrays", None)
+
+
+def of_files(setup: Setup) -> Iterator[Finding]:
+    """From JPEG to JPEG, a row for each mode and kind of sizes."""
+    yield from _table(setup, "pipeline", _JPEG)
+
+
+def _table(setup: Setup, name: str, encoding: Encoding | None) -> Iterator[Finding]:
     scale = setup.scale
     rows: list[harness.Row] = []
     for sizes, make in ("equal", jpegs.equal), ("mixed", jpegs.mixed):
         files = make(scale.files, scale.height, scale.width)
         for mode in MODES:
             try:
-                rows.append({"mode": mode, "sizes": sizes, **_measured(setup, mode, files)})
+                measured = _measured(setup, mode, files, encoding)
+                rows.append({"mode": mode, "sizes": sizes, **measured})
             except Exception as error:  # the other mode is measured all the same
-                yield NotRun(f"{mode}, {sizes}", reason(error))
+                yield NotRun(f"{name}, {mode}, {sizes}", reason(error))
             release(setup.device)
-    yield Table("pipeline", rows)
+    yield Table(name, rows)
 
 
-def _measured(setup: Setup, mode: Mode, files: list[bytes]) -> harness.Row:
+def _measured(
+    setup: Setup, mode: Mode, files: list[bytes], encoding: Encoding | None
+) -> harness.Row:
+    inputs = files if encoding else [codec.decode(data, "page", MAX_PIXELS) for data in files]
     memory = _Memory(setup.device)
     with opened(setup, mode) as sketchify:
-        for _ in sketchify.map(files, encoding=_JPEG):
+        for _ in sketchify.map(inputs, encoding=encoding):
             pass
         used = memory.used()
         stages = Stages(setup, sketchify, files)
         alone: dict[str, Run] = {
-            "decode": stages.decode,
+            "upload": stages.upload,
             "convert": stages.convert,
-            "encode": partial(stages.encode, _JPEG),
+            "download": stages.download,
         }
+        if encoding:
+            encode = partial(stages.encode, encoding)
+            alone = {"decode": stages.decode, "convert": stages.convert, "encode": encode}
         times = harness.medians_ms(
-            {"pipeline": partial(stages.pipeline, _JPEG), **alone},
+            {"pipeline": partial(stages.pipeline, encoding), **alone},
             seconds=setup.scale.seconds,
             least=min(3, setup.scale.rounds),
         )

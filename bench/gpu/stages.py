@@ -30,11 +30,20 @@ class Stages:
         self._files = list(files)
         self._grays = list(self._over(self._files, self._decoded))
         self._sketches = list(self._over(self._grays, self._converted))
+        self._arrays = list(self._backend.download(self._grays))
         self.images = self._times * len(files)
 
     def decode(self) -> None:
         """Files to images on the device."""
         _exhaust(self._over(self._files * self._times, self._decoded))
+
+    def upload(self) -> None:
+        """Arrays to images on the device."""
+        _exhaust(self._over(self._arrays * self._times, self._backend.upload))
+
+    def download(self) -> None:
+        """Sketches to arrays."""
+        _exhaust(self._over(self._sketches * self._times, self._backend.download))
 
     def convert(self) -> None:
         """Images to sketches: kernels, and the U-Net in mode sketch."""
@@ -48,9 +57,10 @@ class Stages:
 
         _exhaust(self._over(self._sketches * self._times, encoded))
 
-    def pipeline(self, encoding: Encoding) -> None:
-        """Files to files."""
-        _exhaust(self._sketchify.map(self._files * self._times, encoding=encoding))
+    def pipeline(self, encoding: Encoding | None) -> None:
+        """Files to files; arrays to arrays, if there is no encoding."""
+        inputs = self._files if encoding else self._arrays
+        _exhaust(self._sketchify.map(inputs * self._times, encoding=encoding))
 
     @property
     def _threads(self) -> int:

@@ -44,9 +44,7 @@ _CALLS = 3  # before measuring: a shape's second use is captured, its third repl
 
 def measure(setup: Setup) -> Iterator[Finding]:
     """Both models."""
-    if not setup.scale.compiling:
-        yield NotRun("torch.compile", "left out by --quick")
-    yield from _model(setup, models.load("lite"), setup.scale.lite_pixels)
+    yield from lite(setup)
     with tempfile.TemporaryDirectory() as folder:
         try:
             large = random_model(setup, Path(folder) / "large.onnx")
@@ -54,6 +52,13 @@ def measure(setup: Setup) -> Iterator[Finding]:
             yield NotRun("the U-Net of 31 million weights", reason(error))
             return
         yield from _model(setup, large, setup.scale.large_pixels)
+
+
+def lite(setup: Setup) -> Iterator[Finding]:
+    """The model "lite" alone."""
+    if not setup.scale.compiling:
+        yield NotRun("torch.compile", "left out of a short run")
+    yield from _model(setup, models.load("lite"), setup.scale.lite_pixels)
 
 
 def untrained(config: UNetConfig) -> UNet:

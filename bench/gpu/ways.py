@@ -52,7 +52,7 @@ class Ways:
         except Exception as error:  # likewise
             yield NotRun("CV-CUDA", reason(error))
         if not self._setup.scale.compiling:
-            yield NotRun("torch.compile", "left out by --quick")
+            yield NotRun("torch.compile", "left out of a short run")
 
     def of(self, name: str) -> dict[str, Way]:
         """The ways to do the filter `name`."""
