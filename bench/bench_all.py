@@ -32,7 +32,8 @@ def main(argv: list[str]) -> None:
     machine = harness.machine()
     quick = ["quick"] if options.quick else []
     file = options.json or results_file(machine, "cpu", *quick, *options.parts)
-    run(scale, options.parts or PARTS, Report(file, machine=machine, scale=asdict(scale)))
+    scale_row = asdict(scale) | {"rembg": bool(scale.rembg)}  # not where it lies on this machine
+    run(scale, options.parts or PARTS, Report(file, machine=machine, scale=scale_row))
     print(f"\nwritten to {file}")
 
 

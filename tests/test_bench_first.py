@@ -95,6 +95,7 @@ def test_right_kernels_pass(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         assert [tables[kernel][0]["cases"] for kernel in tables] == [15, 12, 38]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interpreter")
 def test_the_triton_kernels_themselves_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_kernels, "SIZES", ((5, 3), (9, 70)))
@@ -375,6 +376,7 @@ def test_a_pipeline_that_fails_is_wrong_unless_something_is_missing(
         assert str(error) in parts["arrays"]["not_run"]["arrays, sketch, equal"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_the_steps_run_and_the_file_is_small(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
