@@ -424,7 +424,6 @@ def test_kernels_are_those_of_triton_or_those_asked_for(
         cuda._kernels(CPU)
 
 
-@pytest.mark.usefixtures("interpreter")
 def test_what_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
     with pytest.raises(BackendUnavailable, match=f"cuda:99: .*{'GPUs' if GPU else 'no GPU|CUDA'}"):
         backend.select(Options(device="cuda:99"))

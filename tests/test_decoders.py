@@ -270,8 +270,9 @@ def test_memory_is_bounded() -> None:
         with pytest.raises(DecodeError, match=r"^a.png: does not fit into the memory that its"):
             tell(pool, f"take {250 << 20}")
         assert pid(pool) == first
-    data = png_file(np.zeros((6000, 6000, 1), np.uint8), 8, 0)
-    with Decoders(1, PATIENCE, MAX_PIXELS, memory=30) as pool:
+    data = png_file(np.zeros((10_000, 10_000, 1), np.uint8), 8, 0)
+    # The rest of it is for modules that Python compiles when they are imported for the first time.
+    with Decoders(1, PATIENCE, MAX_PIXELS, memory=80) as pool:
         with pytest.raises(DecodeError, match="memory"):
             decode(pool, File("a.png", data))
         np.testing.assert_array_equal(decode(pool, File("b", saved(picture(), "PNG"))), picture())

@@ -201,6 +201,7 @@ def test_every_public_name_is_there() -> None:
         sketchify_rt.Sketchy  # noqa: B018
 
 
+@pytest.mark.slow  # with Triton and numba, as on a card
 def test_gpu_tests_are_collected_without_what_a_card_does_not_need() -> None:
     code = """
 import sys
