@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 
 import cv2
@@ -11,16 +12,20 @@ from pictures import picture
 
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import reference
-from training import augment
-from training.data import Batches, as_tensor, loader
+from training import augment, data
+from training.data import Batch, Batches, as_tensor, loader
 from training.errors import TrainingError
 from training.pages import Pages
-from training.recipe import Recipe
+from training.recipe import Recipe, UNetConfig
 from training.screentone import screentone
 
 PAGES = Pages(("a", "b"), (picture(300, 260, 1), picture(256, 400, 2)))
 RECIPE = Recipe(steps=6, batch=4, seed=7)
 PLAIN = dataclasses.replace(RECIPE, data="plain")
+
+
+def equal(one: Batch, other: Batch) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_a_batch_is_pairs_of_the_filters() -> None:
@@ -29,7 +34,8 @@ def test_a_batch_is_pairs_of_the_filters() -> None:
         np.rot90(side, k) for side in (only.images[0], only.images[0][:, ::-1]) for k in range(4)
     ]
     whole = 0
-    for binary, target in np.swapaxes(Batches(only, PLAIN)[0], 0, 1)[:, :, 0]:
+    batch = Batches(only, PLAIN)[0]
+    for binary, target in zip(batch.binary[:, 0], batch.target[:, 0], strict=True):
         for gray in turns:  # where it is not enlarged
             if np.array_equal(target, reference.dodge(np.ascontiguousarray(gray))):
                 np.testing.assert_array_equal(
@@ -40,18 +46,53 @@ def test_a_batch_is_pairs_of_the_filters() -> None:
     assert whole
 
 
-@pytest.mark.parametrize("data", ["augmented", "plain", "squares"])
-def test_a_batch_depends_on_its_number_alone(data: str) -> None:
-    recipe = dataclasses.replace(RECIPE, data=data)  # type: ignore[arg-type]
+@pytest.mark.parametrize("kind", ["augmented", "plain", "squares"])
+def test_a_batch_depends_on_its_number_alone(kind: str) -> None:
+    recipe = dataclasses.replace(RECIPE, data=kind)  # type: ignore[arg-type]
     batches = Batches(PAGES, recipe)
     third = batches[3]
-    assert third.shape == (2, 4, 1, 256, 256)
-    assert third.dtype == np.uint8
-    assert set(np.unique(third[0])) <= {0, 255}
-    np.testing.assert_array_equal(Batches(PAGES, recipe)[3], third)
-    assert not np.array_equal(batches[4], third) or data == "squares"  # two pages, four places
-    if data != "squares":
-        assert not np.array_equal(Batches(PAGES, dataclasses.replace(recipe, seed=8))[3], third)
+    assert [part.shape for part in third] == [(4, 1, 256, 256), (4, 1, 32, 32), (4, 1, 256, 256)]
+    assert all(part.dtype == np.uint8 for part in third)
+    assert set(np.unique(third.binary)) <= {0, 255}
+    assert equal(Batches(PAGES, recipe)[3], third)
+    assert not equal(batches[4], third) or kind == "squares"  # two pages, four places
+    if kind != "squares":
+        assert not equal(Batches(PAGES, dataclasses.replace(recipe, seed=8))[3], third)
+
+
+def test_a_hint_is_not_known_or_the_mean_or_the_map() -> None:
+    recipe = dataclasses.replace(PLAIN, model=UNetConfig(hint=True), batch=200)
+    batch = Batches(PAGES, recipe)[0]
+    kinds = Counter()
+    for binary, hint, target in zip(*(part[:, 0] for part in batch), strict=True):
+        black = binary == 0
+        mean = round(1 + 254 / 255 * (255 - target[black].mean()))
+        if not hint.any():
+            kinds["none"] += 1
+        elif (hint == mean).all():
+            kinds["mean"] += 1
+        else:
+            plain = reference.hint(binary, target)
+            assert np.abs(hint.astype(int) - plain).mean() < 8  # but for sigma
+            kinds["map"] += 1
+    assert 40 < kinds["none"] < 80
+    assert 25 < kinds["mean"] < 55
+    assert 80 < kinds["map"] < 120
+
+    without = Batches(PAGES, dataclasses.replace(recipe, model=UNetConfig()))[0]
+    assert np.array_equal(without.binary, batch.binary)
+    assert not without.hint.any()
+
+
+def test_the_hint_is_of_what_the_binary_was_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fade(gray: Gray, rng: np.random.Generator) -> Gray:
+        return 200 + gray // np.uint8(8)
+
+    monkeypatch.setattr(data, "_DAMAGES", ((fade, 1.0),))
+    recipe = Recipe(model=UNetConfig(hint=True), batch=10, no_hint=0, mean_hint=0, steps=1)
+    batch = Batches(PAGES, recipe)[0]
+    for binary, hint, target in zip(*(part[:, 0] for part in batch), strict=True):
+        assert hint.mean() < reference.hint(binary, target).mean() / 2  # strokes are faint
 
 
 def test_crops_that_are_not_augmented_are_pieces_of_the_pages_upright() -> None:
@@ -69,7 +110,7 @@ def test_crops_that_are_not_augmented_are_pieces_of_the_pages_upright() -> None:
     def shares(augmented: float) -> list[bool]:
         recipe = dataclasses.replace(PLAIN, data="augmented", augmented=augmented, batch=100)
         pages = Pages(("flat",), (np.full((300, 300), 200, np.uint8),))
-        _, targets = Batches(pages, recipe)[0]
+        targets = Batches(pages, recipe)[0].target
         return [bool((target == targets[0, 0, 0, 0]).all()) for target in targets]
 
     assert all(shares(0))
@@ -100,7 +141,8 @@ def test_processes_share_a_batch() -> None:
     whole = Batches(PAGES, RECIPE)[2]
     parts = [Batches(PAGES, RECIPE, rank, 2)[2] for rank in range(2)]
     for place in range(4):
-        np.testing.assert_array_equal(parts[place % 2][:, place // 2], whole[:, place])
+        for part, both in zip(parts[place % 2], whole, strict=True):
+            np.testing.assert_array_equal(part[place // 2], both[place])
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")  # for a core
@@ -113,7 +155,8 @@ def test_the_loader_keeps_the_order(workers: int) -> None:
     assert len(found) == 4
     assert cv2.getNumThreads() == threads
     for step, batch in enumerate(found, 2):
-        assert torch.equal(batch, torch.from_numpy(batches[step]))
+        for part, expected in zip(batch, batches[step], strict=True):
+            assert torch.equal(part, torch.from_numpy(expected))
 
 
 def test_squares_are_each_page_once_an_epoch_cut_as_in_2017() -> None:
@@ -124,7 +167,7 @@ def test_squares_are_each_page_once_an_epoch_cut_as_in_2017() -> None:
         for square in (portrait, landscape)
     }
     for step in range(3):
-        assert {target.tobytes() for target in Batches(PAGES, recipe)[step][1]} == wanted
+        assert {target.tobytes() for target in Batches(PAGES, recipe)[step].target} == wanted
 
 
 def test_pages_smaller_than_a_crop_are_refused() -> None:

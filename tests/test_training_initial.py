@@ -60,6 +60,26 @@ def test_a_shipped_model_goes_on() -> None:
     begin_with(UNet(UNetConfig(norms=False)), "lite")
 
 
+def test_an_exported_model_with_a_hint_goes_on_as_the_same_function(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMALL, hint=True)
+    model, later = used(config), UNet(dataclasses.replace(config, norms=False))
+    begin_with(later, exported(model, tmp_path / "a.onnx"))
+    binary = pages(config)
+    hint = torch.rand(2, 1, binary.shape[2] // 8, binary.shape[3] // 8)
+    assert not torch.allclose(model(binary, hint), model(binary), atol=5e-3)
+    torch.testing.assert_close(later(binary, hint), model(binary, hint), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("larger", [{}, {"width": 8}])
+def test_a_hint_changes_nothing_at_first(larger: dict[str, int], tmp_path: Path) -> None:
+    model = used(FREE)
+    later = UNet(dataclasses.replace(FREE, hint=True, **larger))
+    begin_with(later, exported(model, tmp_path / "a.onnx"))
+    binary = pages(later.config)
+    hint = torch.rand(2, 1, binary.shape[2] // 8, binary.shape[3] // 8)
+    torch.testing.assert_close(later(binary, hint), model(binary), atol=2e-3, rtol=0)
+
+
 @pytest.mark.parametrize(
     "larger", [{"width": 8}, {"width": 12}, {"depth": 2}, {"depth": 3}, {"width": 8, "depth": 3}]
 )

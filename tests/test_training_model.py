@@ -23,7 +23,12 @@ def test_operations_are_counted() -> None:
     assert flop_per_pixel(UNetConfig(w, 1, 1)) == pytest.approx(by_hand)
 
 
-@pytest.mark.parametrize("config", [UNetConfig(4, 2, 2), UNetConfig(3, 1, 1), UNetConfig(3, 1, 3)])
+HINTED = [UNetConfig(4, 2, 2, hint=True), UNetConfig(3, 1, 4, hint=True)]
+
+
+@pytest.mark.parametrize(
+    "config", [UNetConfig(4, 2, 2), UNetConfig(3, 1, 1), UNetConfig(3, 1, 3), *HINTED]
+)
 def test_the_inference_form_is_the_same_function(config: UNetConfig) -> None:
     torch.manual_seed(0)
     model = UNet(config).train()
@@ -31,4 +36,35 @@ def test_the_inference_form_is_the_same_function(config: UNetConfig) -> None:
     model.eval()
     side = 6 * config.stride
     binary = (torch.rand(1, 1, side, side) < 0.7).float()
-    torch.testing.assert_close(inference_form(model)(binary), model(binary))
+    hints = [torch.rand(1, 1, side // 8, side // 8)] if config.hint else []
+    torch.testing.assert_close(inference_form(model)(binary, *hints), model(binary, *hints))
+
+
+@pytest.mark.parametrize("config", HINTED)
+def test_a_cell_of_the_hint_reaches_no_further_than_a_pixel(config: UNetConfig) -> None:
+    torch.manual_seed(0)
+    model = UNet(config).eval()
+    side = 8 * config.stride + 2 * config.halo // 8 * 8
+    binary, hint = torch.ones(1, 1, side, side), torch.full((1, 1, side // 8, side // 8), 0.3)
+    changed = hint.clone()
+    changed[..., side // 16, side // 16] = 1
+    off = (model(binary, changed) - model(binary, hint)).abs()[0, 0] > 0
+    rows, columns = off.nonzero(as_tuple=True)
+    cell = side // 16 * 8
+    for places in rows, columns:
+        assert cell - config.halo <= places.min() < cell
+        assert cell + 8 <= places.max() < cell + 8 + config.halo
+
+
+def test_a_hint_that_is_not_given_is_not_known() -> None:
+    torch.manual_seed(0)
+    model = UNet(HINTED[0]).eval()
+    binary = (torch.rand(2, 1, 16, 24) < 0.7).float()
+    torch.testing.assert_close(model(binary), model(binary, torch.zeros(2, 1, 2, 3)))
+    assert not torch.allclose(model(binary), model(binary, torch.ones(2, 1, 2, 3)))
+
+
+def test_the_stem_must_divide_a_cell() -> None:
+    with pytest.raises(ValueError, match="unshuffle must divide 8 with a hint, got 3"):
+        UNetConfig(unshuffle=3, hint=True)
+    assert (UNetConfig(4, 1, 2).stride, UNetConfig(4, 1, 2, hint=True).stride) == (4, 8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sketchify_rt.image import Gray, fit, resize
-from sketchify_rt.kernels import native
+from sketchify_rt.kernels import native, reference
 from training import augment
 from training.errors import TrainingError
 from training.pages import Pages
@@ -22,8 +22,24 @@ from training.recipe import Recipe
 from training.scenes import scene
 from training.screentone import screentone
 
-Batch = NDArray[np.uint8]
-"""Inputs and targets, (2, N, 1, side, side), 0..255."""
+
+class Batch(NamedTuple):
+    """Crops, uint8 or, once loaded, tensors of it.
+
+    binary, target: (N, 1, side, side). hint: (N, 1, side / 8, side / 8), see `reference.hint`.
+    """
+
+    binary: Any
+    hint: Any
+    target: Any
+
+
+class _Crop(NamedTuple):
+    """binary, target: uint8 (side, side). seen: the luma that the binary was made of."""
+
+    binary: Gray
+    seen: Gray
+    target: Gray
 
 
 class Batches(Dataset[Any]):
@@ -54,25 +70,41 @@ class Batches(Dataset[Any]):
     def __getitem__(self, step: int) -> Batch:
         """Batch number `step`."""
         numbers = [step * self._recipe.batch + place for place in self._share]
-        pair = self._whole if self._recipe.data == "squares" else self._crop
-        return np.stack([np.stack(pair(n)) for n in numbers], axis=1)[:, :, None]
+        make = self._whole if self._recipe.data == "squares" else self._crop
+        crops = [make(number) for number in numbers]
+        hints = [self._hint(crop, number) for crop, number in zip(crops, numbers, strict=True)]
+        columns = [crop.binary for crop in crops], hints, [crop.target for crop in crops]
+        return Batch(*(np.stack(column)[:, None] for column in columns))
 
-    def _whole(self, number: int) -> tuple[Gray, Gray]:
+    def _hint(self, crop: _Crop, number: int) -> Gray:
+        """Not known, the mean everywhere, or the map of a sigma of 20 to 64 pixels."""
+        # Numbers of their own: the crops are those of a recipe without a hint.
+        rng = np.random.default_rng((self._recipe.seed, number, 1))
+        chance, sigma = rng.random(), 2.5 * 3.2 ** rng.random()
+        shape = [-(-side // reference.CELL) for side in crop.binary.shape]
+        if not self._recipe.model.hint or chance < self._recipe.no_hint:
+            return np.zeros(shape, np.uint8)
+        tones = native.dodge(crop.seen)
+        if chance < self._recipe.no_hint + self._recipe.mean_hint:
+            black = crop.binary == 0
+            darkness = 255 - tones[black].mean() if black.any() else -1
+            return np.full(shape, round(1 + 254 / 255 * darkness) if darkness >= 0 else 0, np.uint8)
+        return reference.hint(crop.binary, tones, sigma)
+
+    def _whole(self, number: int) -> _Crop:
         """Each page once an epoch, as the 2017 recipe cut it."""
         epoch, place = divmod(number, len(self._images))
         order = np.random.default_rng((self._recipe.seed, epoch)).permutation(len(self._images))
         image = self._images[order[place]]
         rows, columns, height, width = fit(image.shape, None, self._recipe.crop)
-        gray = resize(image[rows, columns], height, width)
-        return native.binarize(gray), native.dodge(gray)
+        return _pair(resize(image[rows, columns], height, width))
 
-    def _crop(self, number: int) -> tuple[Gray, Gray]:
+    def _crop(self, number: int) -> _Crop:
         rng = np.random.default_rng((self._recipe.seed, number))
         augmented = self._recipe.data == "augmented"
         if augmented and rng.random() >= self._recipe.augmented:
             page = self._images[rng.choice(len(self._images), p=self._weights)]
-            gray = augment.cut(page, self._recipe.crop, rng)
-            return native.binarize(gray), native.dodge(gray)
+            return _pair(augment.cut(page, self._recipe.crop, rng))
         if augmented and rng.random() < 0.1:
             gray = scene(rng, self._recipe.crop)
         else:
@@ -81,11 +113,15 @@ class Batches(Dataset[Any]):
             if augmented:
                 gray = _one_of(((augment.ink, self._recipe.ink), *_MEDIA), gray, rng)
         if not augmented:
-            return native.binarize(gray), native.dodge(gray)
+            return _pair(gray)
         gray = _each_of(_EXPOSURES, gray, rng)
         damaged = _each_of(_DAMAGES, gray, rng)  # to be mended: the target has none of it
         binarize = augment.binarize if rng.random() < 0.1 else _engine
-        return binarize(damaged, rng), native.dodge(gray)
+        return _Crop(binarize(damaged, rng), damaged, native.dodge(gray))
+
+
+def _pair(gray: Gray) -> _Crop:
+    return _Crop(native.binarize(gray), gray, native.dodge(gray))
 
 
 Change = Callable[[Gray, np.random.Generator], Gray]
@@ -116,7 +152,7 @@ def _engine(gray: Gray, rng: np.random.Generator) -> Gray:
     return native.binarize(gray)
 
 
-def loader(batches: Batches, first: int, workers: int) -> Iterator[Tensor]:
+def loader(batches: Batches, first: int, workers: int) -> Iterator[Batch]:
     """The batches from number `first` on, in order, as uint8 tensors; `workers` processes."""
     loading = DataLoader(
         batches,

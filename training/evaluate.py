@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from sketchify_rt import Sketchifier, metrics, models
 from sketchify_rt.image import Gray, fit, resize
-from sketchify_rt.kernels import native
+from sketchify_rt.kernels import native, reference
 from sketchify_rt.metrics import Metrics
 from sketchify_rt.tiling import pad
 from training import checkpoint
@@ -62,8 +62,8 @@ def predictor(model: str, int8: bool = False) -> Predict:
     return Sketchifier(model, precision="int8" if int8 else "fp32")
 
 
-def painter(model: nn.Module) -> Predict:
-    """A U-Net where it is, put into evaluation mode."""
+def painter(model: nn.Module, hint: bool = True) -> Predict:
+    """A U-Net where it is, put into evaluation mode. hint: whether it gets one, if it takes one."""
     unet = cast("UNet", model.eval())
     stride = unet.config.stride
     device = next(unet.parameters()).device
@@ -71,8 +71,15 @@ def painter(model: nn.Module) -> Predict:
     def predict(gray: Gray) -> Gray:
         height, width = gray.shape
         with torch.no_grad():
-            binary = as_tensor(pad(native.binarize(gray), stride)[None]).to(device)
-            tones: Tensor = unet(binary)
+            binary = native.binarize(gray)
+            page = as_tensor(pad(binary, stride)[None]).to(device)
+            cells = None
+            if hint and unet.config.hint:
+                plane = reference.hint(binary, native.dodge(gray))
+                rows, columns = (side // reference.CELL for side in page.shape[2:])
+                missing = (0, rows - plane.shape[0]), (0, columns - plane.shape[1])
+                cells = as_tensor(np.pad(plane, missing, mode="edge")[None]).to(device)
+            tones: Tensor = unet(page, cells)
         return native.compose(tones[0, 0, :height, :width].cpu().numpy())
 
     return predict

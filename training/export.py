@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from sketchify_rt.kernels.reference import CELL
 from sketchify_rt.models import Manifest
 from training import checkpoint as checkpoints
 from training.describe import describe
@@ -83,7 +84,7 @@ def write(
     """Write a U-Net as `export` does; `training` and `credit` are the manifest's."""
     config = model.config
     graph = halve_weights(to_onnx(inference_form(model)))
-    describe(graph, config.stride, config.halo, credit, licence)
+    describe(graph, config, credit, licence)
     onnx.checker.check_model(graph, full_check=True)
     content = graph.SerializeToString()
     manifest = Manifest(
@@ -107,7 +108,9 @@ def inference_form(model: UNet) -> UNet:
     """The same function in fewer operators: BatchNorm folded, the stem as a strided convolution.
 
     A pixel-unshuffle by u and a 3x3 convolution are one convolution of side 3u, stride u, padding
-    u; the exporter would write the pixel-unshuffle as a dozen shape operators.
+    u; the exporter would write the pixel-unshuffle as a dozen shape operators. A hint becomes a
+    second channel of its input, at the size of the page: it has one value per position of the
+    unshuffled page, so each pixel within a position takes an equal share of its weight.
     """
     model = copy.deepcopy(model).eval()
     blocks = [*model.down, *model.merge] if model.config.norms else []
@@ -115,15 +118,19 @@ def inference_form(model: UNet) -> UNet:
         for conv, norm in ((0, 1), (3, 4)):
             block[conv] = fuse_conv_bn_eval(*cast("_ConvNorm", (block[conv], block[norm])))
             block[norm] = nn.Identity()
-    u, width = model.config.unshuffle, model.config.width
+    u, width, hint = model.config.unshuffle, model.config.width, model.config.hint
     entry = cast("nn.Sequential", model.down[0])
     first = cast("nn.Conv2d", entry[0])
-    stem = nn.Conv2d(1, width, 3 * u, stride=u, padding=u)
+    stem = nn.Conv2d(1 + hint, width, 3 * u, stride=u, padding=u)
     # From (feature, row within, column within, tap row, tap column) to (.., tap, within) each way.
-    weight = first.weight.detach().reshape(width, u, u, 3, 3).permute(0, 3, 1, 4, 2)
-    stem.weight = nn.Parameter(weight.reshape(width, 1, 3 * u, 3 * u))
+    taps = first.weight.detach()
+    pixels = taps[:, : u * u].reshape(width, u, u, 3, 3).permute(0, 3, 1, 4, 2)
+    channels = [pixels.reshape(width, 1, 3 * u, 3 * u)]
+    if hint:
+        channels.append(taps[:, u * u :].repeat_interleave(u, 2).repeat_interleave(u, 3) / u**2)
+    stem.weight = nn.Parameter(torch.cat(channels, dim=1))
     stem.bias = first.bias
-    model.stem, entry[0] = nn.Identity(), stem
+    model.stem, entry[0], model.hint_scale = nn.Identity(), stem, CELL
     return model
 
 
@@ -131,14 +138,17 @@ def to_onnx(model: UNet) -> onnx.ModelProto:
     """An FP32 graph of dynamic batch, height and width."""
     stride = model.config.stride
     batch, rows, columns = (torch.export.Dim(name) for name in ("batch", "rows", "columns"))
+    sizes = {"binary": 1} | ({"hint": CELL} if model.config.hint else {})
     with _quietly():
         program = torch.onnx.export(
             model,
-            (torch.zeros(2, 1, 4 * stride, 4 * stride),),
+            tuple(torch.zeros(2, 1, 4 * stride // s, 4 * stride // s) for s in sizes.values()),
             dynamo=True,
-            input_names=["binary"],
+            input_names=[*sizes],
             output_names=["tones"],
-            dynamic_shapes=({0: batch, 2: stride * rows, 3: stride * columns},),
+            dynamic_shapes=tuple(
+                {0: batch, 2: stride // s * rows, 3: stride // s * columns} for s in sizes.values()
+            ),
             opset_version=OPSET,
             verbose=False,
         )
@@ -161,6 +171,7 @@ def _quietly() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", r"# The axis name: \w+ will not be used")
             yield
     finally:
         logger.setLevel(level)
@@ -170,8 +181,9 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """Keep the weights as FP16 and cast them up in the graph: half the file, FP32 arithmetic."""
     graph = model.graph
     casts = []
+    scales = {name for node in graph.node if node.op_type == "Resize" for name in node.input}
     for weight in graph.initializer:
-        if weight.data_type == TensorProto.FLOAT:
+        if weight.data_type == TensorProto.FLOAT and weight.name not in scales:
             name = weight.name
             half = numpy_helper.to_array(weight).astype("float16")
             weight.CopyFrom(numpy_helper.from_array(half, f"{name}.fp16"))

@@ -110,11 +110,14 @@ def _fit(recipe: Recipe, options: FitOptions, device: torch.device) -> int:
         stop = False
         while state.step < recipe.steps and not stop:
             waiting = time.monotonic()
-            binary, target = next(source).to(device, non_blocking=True).float().div_(255)
+            binary, hint, target = (
+                part.to(device, non_blocking=True).float().div_(255) for part in next(source)
+            )
             waited += time.monotonic() - waiting
 
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.mixed):
-                tones = forward(binary.contiguous(memory_format=torch.channels_last)).float()
+                pages_in = binary.contiguous(memory_format=torch.channels_last)
+                tones = forward(pages_in, hint).float()
             terms = sketch_loss(tones, target, recipe.loss)
             if state.adversary is not None:
                 terms["adversarial"] = recipe.loss.adversarial * state.adversary.loss(binary, tones)

@@ -18,6 +18,7 @@ from training.grow import grow
 from training.model import UNet
 from training.recipe import UNetConfig
 
+_FIRST = "down.0.0.weight"  # of the convolution that reads the page
 _HISTORY = ("recipe", "step", "seconds", "initial")  # what is kept of a run
 
 
@@ -53,6 +54,9 @@ def begin_with(network: UNet, source: str) -> dict[str, Any]:
     else:
         state = checkpoint.load(Path(source))
         weights, history = state["average"], {name: state.get(name) for name in _HISTORY}
+    if ours.hint and not theirs.hint:
+        theirs = dataclasses.replace(theirs, hint=True)
+        weights = {**weights, _FIRST: _with_hint(weights[_FIRST])}
     if theirs != ours:
         try:
             weights = grow(weights, theirs, network)
@@ -62,6 +66,11 @@ def begin_with(network: UNet, source: str) -> dict[str, Any]:
     return history
 
 
+def _with_hint(weight: Tensor) -> Tensor:
+    """Of the first convolution, with zeros for the hint: it computes the same at first."""
+    return torch.cat([weight, torch.zeros_like(weight[:, :1])], dim=1)
+
+
 def _weights(content: bytes, config: UNetConfig) -> dict[str, Tensor]:
     """Of an exported model, in float32, by the names that they have in a U-Net without norms."""
     weights = {
@@ -69,9 +78,11 @@ def _weights(content: bytes, config: UNetConfig) -> dict[str, Tensor]:
             numpy_helper.to_array(weight).astype("float32")
         )
         for weight in onnx.load_from_string(content).graph.initializer
+        if ".weight" in weight.name or ".bias" in weight.name  # not the scale of the hint
     }
     # The stem, as in `export.inference_form` but back: (.., tap row, row within, ..) each way.
-    u, stem = config.unshuffle, "down.0.0.weight"
-    taps = weights[stem].reshape(config.width, 3, u, 3, u).permute(0, 2, 4, 1, 3)
-    weights[stem] = taps.reshape(config.width, u * u, 3, 3)
+    u, width = config.unshuffle, config.width
+    taps = weights[_FIRST].reshape(width, 1 + config.hint, 3, u, 3, u)
+    pixels = taps[:, 0].permute(0, 2, 4, 1, 3).reshape(width, u * u, 3, 3)
+    weights[_FIRST] = torch.cat([pixels, taps[:, 1:].sum(dim=(3, 5))], dim=1)
     return weights

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from sketchify_rt.kernels.reference import CELL
 from training.recipe import UNetConfig
 
 
@@ -25,7 +27,8 @@ class UNet(nn.Module):
     """U-Net (Ronneberger et al. 2015, arXiv:1505.04597) from binary page to pencil tones.
 
     Input (N, 1, H, W) float, 0 for ink and 1 for paper; H and W multiples of ``config.stride``.
-    Output of the same shape, tones in 0..1.
+    With a hint also (N, 1, H / 8, W / 8) float, 0 for "not known", else how dark strokes are, up to
+    1. Output of the shape of the first, tones in 0..1.
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -34,9 +37,10 @@ class UNet(nn.Module):
         features = [config.width * 2**level for level in range(config.depth + 1)]
         pixels = config.unshuffle**2
         self.stem: nn.Module = nn.PixelUnshuffle(config.unshuffle)
+        self.hint_scale = CELL // config.unshuffle  # from cells to positions of the stem
         self.down = nn.ModuleList(
             _double_conv(inputs, outputs, config.norms)
-            for inputs, outputs in zip([pixels, *features], features, strict=False)
+            for inputs, outputs in zip([pixels + config.hint, *features], features, strict=False)
         )
         self.pool = nn.MaxPool2d(2)
         # Kernel 2, stride 2: each output pixel comes from one tap, so no checkerboard can form.
@@ -46,9 +50,16 @@ class UNet(nn.Module):
             nn.Conv2d(config.width, pixels, 1), nn.PixelShuffle(config.unshuffle), nn.Sigmoid()
         )
 
-    def forward(self, binary: Tensor) -> Tensor:
-        """Paint tones; shapes and ranges as in the class."""
+    def forward(self, binary: Tensor, hint: Tensor | None = None) -> Tensor:
+        """Paint tones; shapes and ranges as in the class. A hint that is None is not known."""
         x = self.stem(binary)
+        if self.config.hint:
+            if hint is None:
+                hint = x.new_zeros(x.shape[0], 1, binary.shape[2] // CELL, binary.shape[3] // CELL)
+            # Nearest: a cell covers whole positions of the first convolution, so tiles that begin
+            # with a cell see the same values as the whole page.
+            planes = functional.interpolate(hint, scale_factor=float(self.hint_scale))
+            x = torch.cat([x, planes], dim=1)
         skips = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else self.pool(x))

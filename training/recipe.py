@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, get_args
 
+from sketchify_rt.kernels.reference import CELL
+
 Data = Literal["augmented", "plain", "squares"]
 Schedule = Literal["cosine", "constant"]
 
@@ -22,22 +24,28 @@ class UNetConfig:
     norms: whether BatchNorm follows each convolution, rather than the convolution having a bias,
         into which exported models have it folded. Training on from those, a step takes a fifth
         less time.
+    hint: whether the U-Net takes a hint beside the binary, see `kernels.reference.hint`. Then
+        ``unshuffle`` must divide 8, the side of a cell.
     """
 
     width: int = 32
     depth: int = 2
     unshuffle: int = 2
     norms: bool = True
+    hint: bool = False
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "unshuffle"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.hint and CELL % self.unshuffle:
+            raise ValueError(f"unshuffle must divide {CELL} with a hint, got {self.unshuffle}")
 
     @property
     def stride(self) -> int:
         """Height and width of the input must be multiples of this many pixels."""
-        return int(self.unshuffle * 2**self.depth)
+        pixels = int(self.unshuffle * 2**self.depth)
+        return math.lcm(pixels, CELL) if self.hint else pixels
 
     @property
     def halo(self) -> int:
@@ -90,21 +98,33 @@ class LossWeights:
 class Recipe:
     """All that the weights depend on, but for the pages.
 
-    model: shape of the U-Net. loss: weights of the loss. steps: of the optimizer. batch: crops of a
-    step, over all processes. crop: their side in pixels, a multiple of the model's stride.
-    data: "augmented", all of `training.augment` and `training.scenes`; "plain", crops of the pages,
-    scaled, turned and mirrored; "squares", each page once an epoch, cut to its top or middle square
-    and reduced to `crop`. augmented: share of the crops that "augmented" changes, 0..1; the others
-    are plain ones at the pages' own scale. ink: share of the changed crops of pages that become ink
-        drawings, 0..0.9. learning_rate: of AdamW, at its highest; `warmup` steps
-    rise to it, then a cosine falls to 0, or nothing where `schedule` is "constant". weight_decay:
-    of AdamW.
-    clip: longest gradient, in the Euclidean norm; 0 for any. ema: share of the averaged weights
-    that a step keeps; 0 keeps no average. mixed: convolutions in bfloat16, about twice as fast as
-    float32 on a CPU with AVX-512 BF16; weights, BatchNorm statistics and loss stay float32.
-    seed: of weights and crops. teacher: run or checkpoint whose tones are learned as well.
-    initial: run or checkpoint whose averaged weights the run begins with, rather than random ones,
-        or an exported model, by the path of its .onnx file or the name of a shipped one.
+    Attributes:
+        model: Shape of the U-Net.
+        loss: Weights of the loss.
+        steps: Of the optimizer.
+        batch: Crops of a step, over all processes.
+        crop: Their side in pixels, a multiple of the model's stride.
+        data: "augmented", all of `training.augment` and `training.scenes`; "plain", crops of the
+            pages, scaled, turned and mirrored; "squares", each page once an epoch, cut to its top
+            or middle square and reduced to `crop`.
+        augmented: Share of the crops that "augmented" changes, 0..1; the others are plain ones at
+            the pages' own scale.
+        ink: Share of the changed crops of pages that become ink drawings, 0..0.9.
+        no_hint: Share of the crops without a hint, 0..1, if the model takes one.
+        mean_hint: Share of the crops whose hint is the crop's mean everywhere, 0..1. The others
+            have the map.
+        learning_rate: Of AdamW, at its highest.
+        warmup: Steps in which the learning rate rises to that; then a cosine falls to 0.
+        schedule: "constant" for no fall.
+        weight_decay: Of AdamW.
+        clip: Longest gradient, in the Euclidean norm; 0 for any.
+        ema: Share of the averaged weights that a step keeps; 0 keeps no average.
+        mixed: Convolutions in bfloat16, about twice as fast as float32 on a CPU with AVX-512 BF16;
+            weights, BatchNorm statistics and loss stay float32.
+        seed: Of weights and crops.
+        teacher: Run or checkpoint whose tones are learned as well.
+        initial: Run or checkpoint whose averaged weights the run begins with, rather than random
+            ones, or an exported model, by the path of its .onnx file or the name of a shipped one.
 
     Raises ValueError naming the field and what it may be.
     """
@@ -117,6 +137,8 @@ class Recipe:
     data: Data = "augmented"
     augmented: float = 1.0
     ink: float = 0.15
+    no_hint: float = 0.3
+    mean_hint: float = 0.2
     learning_rate: float = 2e-3
     warmup: int = 200
     schedule: Schedule = "cosine"
@@ -143,6 +165,11 @@ class Recipe:
             raise ValueError(f"augmented must be 0 to 1, not {self.augmented}")
         if not 0 <= self.ink <= 0.9:
             raise ValueError(f"ink must be 0 to 0.9, not {self.ink}")
+        if min(self.no_hint, self.mean_hint) < 0 or self.no_hint + self.mean_hint > 1:
+            raise ValueError(
+                "no_hint and mean_hint must be at least 0 and together at most 1, got "
+                f"{self.no_hint} and {self.mean_hint}"
+            )
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be at least 0 and under 1, not {self.ema}")
         for name, known in ("data", get_args(Data)), ("schedule", get_args(Schedule)):

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,9 @@ from sketchify_rt.image import Gray
 # equal them; the second is the one it has for bytes.
 GAUSS_9 = (4, 13, 30, 51, 60, 51, 30, 13, 4)
 GAUSS_21 = (0, 2, 2, 4, 6, 11, 15, 20, 25, 28, 30, 28, 25, 20, 15, 11, 6, 4, 2, 2, 0)
+
+CELL = 8  # pixels: side of a cell of the hint
+HINT_SIGMA = 4.0  # cells
 
 
 def binarize(gray: Gray, *, threads: int = 1, out: Gray | None = None) -> Gray:
@@ -60,6 +65,67 @@ def compose(
     ink_for_nan = np.where(np.isnan(tones), np.float32(0), tones)
     levels = np.rint(np.clip(ink_for_nan, 0, 1) * np.float32(255)).astype(np.int32)
     return _write(_scale_ink(levels, strength), out)
+
+
+def gauss_cells(sigma: float) -> tuple[int, ...]:
+    """Weights of the hint's Gaussian: whole numbers, 32 in the middle.
+
+    Args:
+        sigma: Standard deviation in cells.
+    """
+    reach = np.arange(-int(3 * sigma), int(3 * sigma) + 1)
+    weights = np.rint(32 * np.exp(-((reach / sigma) ** 2) / 2)).astype(int)
+    return tuple(weights[weights > 0].tolist())
+
+
+def hint(binary: Gray, tones: Gray, sigma: float = HINT_SIGMA) -> Gray:
+    """How dark strokes are around each cell of 8 x 8 pixels: what the binary does not tell.
+
+    It is the mean darkness of the black pixels under a Gaussian. The page's own mean counts as much
+    as 0.64 black pixels in each cell, so it fills empty places. All is computed in whole numbers;
+    the quotient is rounded to nearest, halves up.
+
+    Args:
+        binary: uint8 (H, W), 0 where a stroke is, from `binarize`.
+        tones: uint8 (H, W), the same image after `dodge`.
+        sigma: Standard deviation of the Gaussian in cells; 4 in use.
+
+    Returns:
+        uint8 (ceil(H / 8), ceil(W / 8)): 1 where strokes are white to 255 where they are black; 0
+        everywhere if the page has no black pixel.
+    """
+    black = binary == 0
+    count, dark = _cells(black), _cells(np.where(black, 255 - tones.astype(np.int64), 0))
+    strokes, darkness = int(count.sum()), int(dark.sum())
+    if not strokes:
+        return np.zeros(count.shape, np.uint8)
+    mean = (512 * darkness + strokes) // (2 * strokes)  # of 255 levels, times 256
+    taps = gauss_cells(sigma)
+    prior = 16 * sum(taps) ** 2 // 25
+    numerator = 254 * (256 * _blur_cells(dark, taps) + prior * mean)
+    denominator = 255 * 256 * (_blur_cells(count, taps) + prior)
+    return (1 + (2 * numerator + denominator) // (2 * denominator)).astype(np.uint8)
+
+
+def _cells(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Sums over cells; the last ones of a row or column may be smaller."""
+    height, width = values.shape
+    padded = np.pad(values.astype(np.int64), ((0, -height % CELL), (0, -width % CELL)))
+    rows, columns = padded.shape[0] // CELL, padded.shape[1] // CELL
+    sums: NDArray[np.int64] = padded.reshape(rows, CELL, columns, CELL).sum(axis=(1, 3))
+    return sums
+
+
+def _blur_cells(cells: NDArray[np.int64], taps: tuple[int, ...]) -> NDArray[np.int64]:
+    """Sums of the cells weighed along both axes; there is nothing beyond the page."""
+    rows, columns = cells.shape
+    padded = np.pad(cells, len(taps) // 2)
+    weights = np.array(taps, np.int64)
+    across = np.stack([padded[:, x : x + columns] for x in range(len(taps))], -1) @ weights
+    sums: NDArray[np.int64] = (
+        np.stack([across[y : y + rows] for y in range(len(taps))], -1) @ weights
+    )
+    return sums
 
 
 def _blur(gray: Gray, kernel: tuple[int, ...], border: str) -> NDArray[np.int32]:
