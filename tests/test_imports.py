@@ -16,7 +16,7 @@ PACKAGE = ROOT / "sketchify_rt"
 FLOORS = [
     {"errors"},
     {"image", "options", "models", "stream"},
-    {"metrics", "tensors", "tiling"},
+    {"bilevel", "metrics", "tensors", "tiling"},
     {"codec", "kernels", "runtime"},
     {"backend", "inputs"},
     {"engine"},
@@ -30,6 +30,7 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 HEAVY = {
     # The last two to bound its threads.
     "cv2": {
+        "bilevel.py",
         "codec",
         "compare/figure.py",
         "compare/html.py",

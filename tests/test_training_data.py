@@ -117,6 +117,48 @@ def test_crops_that_are_not_augmented_are_pieces_of_the_pages_upright() -> None:
     assert 30 < sum(shares(0.7)) < 100 > sum(shares(1))
 
 
+def drawing() -> Gray:
+    """A stroke of 3 pixels and a solid black."""
+    page = np.full((256, 256), 255, np.uint8)
+    page[40:43, 20:230] = 0
+    page[100:200, 100:200] = 0
+    return page
+
+
+@pytest.mark.parametrize("darkness", [0.15, 0.35, 0.6, 1.0])
+def test_a_pencil_draws_lines_of_one_tone_and_dark_areas(darkness: float) -> None:
+    binary, drawn = augment.page(drawing(), darkness, np.random.default_rng(0))
+    np.testing.assert_array_equal(binary, drawing())
+    along = drawn[41, 25:225]
+    assert along.min() == along.max() == round(255 * (1 - darkness))
+    area = drawn[120:180, 120:180]
+    assert area.min() == area.max() <= min(60 if darkness >= 0.35 else 255, along[0])
+    assert (drawn[220:] == 255).all()
+
+
+def test_a_picture_with_tones_is_drawn_in_ink_before_it_is_a_page() -> None:
+    binary, drawn = augment.page(picture(256, 256, 3), 1.0, np.random.default_rng(0))
+    assert set(np.unique(binary)) == {0, 255}
+    assert 0.01 < (binary == 0).mean() < 0.9
+    assert (drawn[binary == 255] > 100).mean() > 0.9
+
+
+def test_a_page_has_its_pencil_as_hint() -> None:
+    recipe = Recipe(model=UNetConfig(hint=True), pages=1.0, batch=60, steps=1)
+    batch = Batches(Pages(("page",), (drawing(),)), recipe)[0]
+    pages = 0
+    for binary, hint, target in zip(*(part[:, 0] for part in batch), strict=True):
+        if hint.min() != hint.max() or not hint.any() or (binary == 255).all():
+            continue  # a scene, or next to nothing of the page
+        darkness = (int(hint[0, 0]) - 1) / 254
+        assert target[binary == 0].max() >= 255 * (1 - darkness) - 2  # of a line, if there is one
+        assert target[binary == 0].mean() <= 255 * (1 - darkness) + 60  # with its soft edges
+        pages += 1
+    assert pages > 20
+    with pytest.raises(ValueError, match=r"0 without a hint, got 0\.5"):
+        Recipe(pages=0.5)
+
+
 def test_a_share_of_the_changed_crops_become_ink(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = 0
 

@@ -5,10 +5,13 @@ Each function takes and gives uint8 (H, W) luma and draws what it needs from `rn
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sketchify_rt import bilevel
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import native
 from training.screentone import screentone
@@ -42,7 +45,11 @@ def crop(page: Gray, side: int, rng: Rng) -> Gray:
     return np.ascontiguousarray(square[:, ::-1] if rng.random() < 0.5 else square)
 
 
-def ink(gray: Gray, rng: Rng) -> Gray:
+MEDIA = {"lines": 0.35, "wash": 0.3, "flat": 0.15, "screentone": 0.2}
+"""What lies under the lines of an ink drawing, and how often."""
+
+
+def ink(gray: Gray, rng: Rng, media: Mapping[str, float] = MEDIA) -> Gray:
     """The picture as an ink drawing: lines alone, or on washes, flat tones or screentones.
 
     The lines are the extended difference of Gaussians of Winnemoeller et al. 2012
@@ -56,7 +63,7 @@ def ink(gray: Gray, rng: Rng) -> Gray:
     lines = np.clip(1 + np.tanh(rng.uniform(60, 300) * (response - rng.uniform(0, 0.01))), 0, 1)
     blacks = np.clip((coarse - rng.uniform(0.05, 0.3)) * 40, 0, 1)  # dark areas spotted with ink
     drawing = np.minimum(lines, blacks)
-    medium = rng.choice(("lines", "wash", "flat", "screentone"), p=(0.35, 0.3, 0.15, 0.2))
+    medium = rng.choice([*media], p=[*media.values()])
     if medium != "lines":
         drawing = drawing * _shading(gray, medium, rng)
     # Of solid black the dodge filter makes black if it is 0, and white from 1 on, as scans have it.
@@ -79,6 +86,39 @@ def _shading(gray: Gray, medium: str, rng: Rng) -> NDArray[np.float32]:
     if medium == "screentone":
         shade = screentone(np.asarray(np.rint(255 * shade), np.uint8), rng) / np.float32(255)
     return np.asarray(shade, np.float32)
+
+
+def page(gray: Gray, darkness: float, rng: Rng) -> tuple[Gray, Gray]:
+    """A black and white page, and how a pencil of one darkness draws it.
+
+    Lines have one tone along their length. Areas that are wider than a stroke stay dark, at most
+    60 levels, unless the pencil is a hard one.
+
+    Args:
+        gray: uint8 (H, W). A picture with tones is drawn in ink first.
+        darkness: Of the pencil, 0..1; 1 is ink.
+        rng: For the ink.
+
+    Returns:
+        The page, 0 or 255, and the drawing, uint8 (H, W) both.
+    """
+    level = bilevel.level(gray)
+    if level is None:
+        gray, level = ink(gray, rng, {"lines": 0.7, "screentone": 0.3}), 128
+    binary = bilevel.binarize(gray, level)
+    # Soft edges, as antialiasing has them.
+    black = 1 - cv2.GaussianBlur(binary, (3, 3), 0).astype(np.float32) / 255
+    window = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (AREA, AREA))
+    area = cv2.morphologyEx(255 - binary, cv2.MORPH_OPEN, window)
+    wide = cv2.GaussianBlur(area, (5, 5), 0).astype(np.float32) / 255
+    dark = max(darkness, min(1, 2 * darkness + 0.1, 195 / 255))
+    return binary, np.asarray(
+        np.rint(255 * (1 - black * (darkness + (dark - darkness) * wide))), np.uint8
+    )
+
+
+AREA = 11
+"""Pixels across, of what is wider than a stroke."""
 
 
 def pencil(gray: Gray, rng: Rng) -> Gray:

@@ -35,11 +35,19 @@ class Batch(NamedTuple):
 
 
 class _Crop(NamedTuple):
-    """binary, target: uint8 (side, side). seen: the luma that the binary was made of."""
+    """One crop.
+
+    Attributes:
+        binary: uint8 (side, side), as is `target`.
+        seen: The luma that the binary was made of.
+        target: What the U-Net should paint.
+        darkness: Of the pencil, 0..1, for a page that is black and white already.
+    """
 
     binary: Gray
     seen: Gray
     target: Gray
+    darkness: float | None = None
 
 
 class Batches(Dataset[Any]):
@@ -77,11 +85,13 @@ class Batches(Dataset[Any]):
         return Batch(*(np.stack(column)[:, None] for column in columns))
 
     def _hint(self, crop: _Crop, number: int) -> Gray:
-        """Not known, the mean everywhere, or the map of a sigma of 20 to 64 pixels."""
+        """Not known, the mean or a pencil everywhere, or the map of a sigma of 20 to 64 pixels."""
         # Numbers of their own: the crops are those of a recipe without a hint.
         rng = np.random.default_rng((self._recipe.seed, number, 1))
         chance, sigma = rng.random(), 2.5 * 3.2 ** rng.random()
         shape = [-(-side // reference.CELL) for side in crop.binary.shape]
+        if crop.darkness is not None:
+            return np.full(shape, round(1 + 254 * crop.darkness), np.uint8)
         if not self._recipe.model.hint or chance < self._recipe.no_hint:
             return np.zeros(shape, np.uint8)
         tones = native.dodge(crop.seen)
@@ -107,6 +117,11 @@ class Batches(Dataset[Any]):
             return _pair(augment.cut(page, self._recipe.crop, rng))
         if augmented and rng.random() < 0.1:
             gray = scene(rng, self._recipe.crop)
+        elif augmented and rng.random() < self._recipe.pages:
+            page = self._images[rng.choice(len(self._images), p=self._weights)]
+            gray, darkness = augment.crop(page, self._recipe.crop, rng), rng.uniform(0.1, 1)
+            binary, drawing = augment.page(gray, darkness, rng)
+            return _Crop(binary, binary, drawing, darkness)
         else:
             page = self._images[rng.choice(len(self._images), p=self._weights)]
             gray = augment.crop(page, self._recipe.crop, rng)

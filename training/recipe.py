@@ -110,6 +110,8 @@ class Recipe:
         augmented: Share of the crops that "augmented" changes, 0..1; the others are plain ones at
             the pages' own scale.
         ink: Share of the changed crops of pages that become ink drawings, 0..0.9.
+        pages: Share of the changed crops that become black and white pages, drawn with a pencil of
+            one darkness, 0..1; for a model that takes a hint.
         no_hint: Share of the crops without a hint, 0..1, if the model takes one.
         mean_hint: Share of the crops whose hint is the crop's mean everywhere, 0..1. The others
             have the map.
@@ -137,6 +139,7 @@ class Recipe:
     data: Data = "augmented"
     augmented: float = 1.0
     ink: float = 0.15
+    pages: float = 0.0
     no_hint: float = 0.3
     mean_hint: float = 0.2
     learning_rate: float = 2e-3
@@ -165,6 +168,8 @@ class Recipe:
             raise ValueError(f"augmented must be 0 to 1, not {self.augmented}")
         if not 0 <= self.ink <= 0.9:
             raise ValueError(f"ink must be 0 to 0.9, not {self.ink}")
+        if not 0 <= self.pages <= 1 or (self.pages and not self.model.hint):
+            raise ValueError(f"pages must be 0 to 1, and 0 without a hint, got {self.pages}")
         if min(self.no_hint, self.mean_hint) < 0 or self.no_hint + self.mean_hint > 1:
             raise ValueError(
                 "no_hint and mean_hint must be at least 0 and together at most 1, got "
