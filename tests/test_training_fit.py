@@ -196,7 +196,7 @@ def test_asked_to_stop_it_ends_after_the_step_and_says_how_to_go_on(
 def test_it_learns_one_batch_by_heart(pages: Path, tmp_path: Path) -> None:
     recipe = Recipe(
         UNetConfig(width=12, depth=2, unshuffle=2),
-        LossWeights(dark=0, similarity=0, gradient=0, tone=0),
+        LossWeights(dark=0, similarity=0, tone=0),
         steps=600,
         batch=1,
         crop=48,
@@ -266,16 +266,6 @@ def test_the_averaged_weights_are_the_ones_used(pages: Path, tmp_path: Path) -> 
     assert not same(dict(found[0.99]["average"]), dict(found[0.99]["model"]))
 
 
-def test_a_teacher_is_followed(pages: Path, tmp_path: Path) -> None:
-    fit(RECIPE, options(pages, tmp_path / "teacher", validate_every=0))
-    loss = LossWeights(absolute=0, dark=0, similarity=0, gradient=0, tone=0, teacher=1)
-    teacher = str(tmp_path / "teacher")
-    recipe = dataclasses.replace(RECIPE, loss=loss, teacher=teacher, steps=120, learning_rate=1e-2)
-    fit(recipe, options(pages, tmp_path / "pupil", validate_every=0))
-    losses = [entry["loss/teacher"] for entry in log(tmp_path / "pupil")]
-    assert losses[-1] < losses[0] / 2
-
-
 def test_a_run_begins_with_the_weights_of_another(pages: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     fit(RECIPE, options(pages, first, validate_every=0))
@@ -315,9 +305,7 @@ def test_what_cannot_go_on_is_refused(pages: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="--device cuda:77: torch cannot use it"):
         fit(RECIPE, options(pages, tmp_path, device="cuda:77"))
     with pytest.raises(TrainingError, match="nowhere: there is no checkpoint"):
-        weights = LossWeights(teacher=1)
-        recipe = dataclasses.replace(RECIPE, teacher="nowhere", loss=weights)
-        fit(recipe, options(pages, tmp_path / "new"))
+        fit(dataclasses.replace(RECIPE, initial="nowhere"), options(pages, tmp_path / "new"))
     assert not (tmp_path / "new").exists()
     (tmp_path / "checkpoint.pt").write_bytes(b"half a file")
     with pytest.raises(TrainingError, match=r"checkpoint\.pt: no checkpoint, or"):

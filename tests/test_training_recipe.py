@@ -42,7 +42,7 @@ def test_the_recipes_are_what_they_are_named_for() -> None:
     assert sum(p.numel() for p in UNet(blog.model).parameters()) == pytest.approx(31e6, rel=0.01)
     assert (blog.crop, blog.batch, blog.steps) == (256, 16, 80 * 152 // 16)
     assert blog.data == "squares"
-    assert blog.loss == LossWeights(absolute=1, dark=0, similarity=0, gradient=0, tone=0)
+    assert blog.loss == LossWeights(absolute=1, dark=0, similarity=0, tone=0)
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
@@ -102,7 +102,6 @@ def test_one_field_is_changed(field: str, value: str, found: object) -> None:
         ("ink", "1", "0 to 0.9"),
         ("loss.dark", "-1", "loss.dark must be at least 0"),
         ("model.depth", "0", "depth must be at least 1, not 0"),
-        ("teacher", "run", "go together"),
     ],
 )
 def test_what_may_not_be_is_named(field: str, value: str, said: str) -> None:

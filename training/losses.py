@@ -42,12 +42,6 @@ def similarity(tones: Tensor, target: Tensor) -> Tensor:
     return 1 - torch.stack(values).mean()
 
 
-def gradient(tones: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error of the differences between neighbours, downwards and to the right."""
-    error = tones - target
-    return error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-
-
 def tone(tones: Tensor, target: Tensor) -> Tensor:
     """1-D Wasserstein distance between the tones of a crop and those of its target, mean of crops.
 
@@ -63,7 +57,6 @@ TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "absolute": absolute,
     "dark": dark,
     "similarity": similarity,
-    "gradient": gradient,
     "tone": tone,
 }
 """Each from tones and target, float32 (N, 1, H, W) in 0..1, H and W at least 44, to a scalar, 0

@@ -74,17 +74,14 @@ class UNetConfig:
 class LossWeights:
     """Weights of the terms of `training.losses`, each at least 0; 0 leaves a term out.
 
-    adversarial: of a PatchGAN discriminator (see `training.discriminator`). teacher: of the mean
-    absolute error to the tones of a teacher, where a run has one.
+    adversarial: of a PatchGAN discriminator (see `training.discriminator`).
     """
 
     absolute: float = 1.0
     dark: float = 6.0
     similarity: float = 0.75
-    gradient: float = 0.0
     tone: float = 1.0
     adversarial: float = 0.0
-    teacher: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -124,7 +121,6 @@ class Recipe:
         mixed: Convolutions in bfloat16, about twice as fast as float32 on a CPU with AVX-512 BF16;
             weights, BatchNorm statistics and loss stay float32.
         seed: Of weights and crops.
-        teacher: Run or checkpoint whose tones are learned as well.
         initial: Run or checkpoint whose averaged weights the run begins with, rather than random
             ones, or an exported model, by the path of its .onnx file or the name of a shipped one.
 
@@ -150,7 +146,6 @@ class Recipe:
     ema: float = 0.999
     mixed: bool = True
     seed: int = 0
-    teacher: str | None = None
     initial: str | None = None
 
     def __post_init__(self) -> None:
@@ -180,8 +175,6 @@ class Recipe:
         for name, known in ("data", get_args(Data)), ("schedule", get_args(Schedule)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}")
-        if bool(self.loss.teacher) != bool(self.teacher):
-            raise ValueError("teacher and loss.teacher go together; give both or none")
 
     def learning_rate_at(self, step: int) -> float:
         """Of the step, counted from 0."""
@@ -208,7 +201,7 @@ def blog_2017(pages: int) -> Recipe:
     """What the blog post of 2017 did: squares of 256, minibatch 16, 80 epochs, a plain U-Net."""
     return Recipe(
         UNetConfig(width=64, depth=4, unshuffle=1),
-        LossWeights(dark=0, similarity=0, gradient=0, tone=0),
+        LossWeights(dark=0, similarity=0, tone=0),
         steps=max(1, 80 * pages // 16),
         batch=16,
         data="squares",

@@ -10,7 +10,6 @@ import click
 from training.recipe import RECIPES, Recipe, changed
 
 _ADVERSARIAL = 0.01  # of the terms, about a tenth of the loss of a trained model
-_TEACHER = 0.5
 
 
 @click.command(short_help="Train on prepared pages.")
@@ -24,9 +23,6 @@ _TEACHER = 0.5
 )
 @click.option("--seed", type=click.IntRange(0), default=Recipe.seed, help="Of weights and crops.")
 @click.option("--adversarial", is_flag=True, help=f"Same as --set loss.adversarial={_ADVERSARIAL}.")
-@click.option(
-    "--teacher", help="A run whose tones are learned as well, with --set loss.teacher=0.5."
-)
 @click.option(
     "--initial",
     help="A run, an .onnx file or a shipped model whose weights it begins with, to train on from "
@@ -54,7 +50,6 @@ def command(
     steps: int | None,
     seed: int,
     adversarial: bool,
-    teacher: str | None,
     initial: str | None,
     changes: tuple[str, ...],
     **options: object,
@@ -73,7 +68,7 @@ def command(
     if initial is not None and not shape(initial).norms:  # BatchNorm is folded away in there
         recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, norms=False))
     try:
-        recipe = _chosen(recipe, adversarial, teacher, changes)
+        recipe = _chosen(recipe, adversarial, changes)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     done = fit(recipe, FitOptions(pages, output, **options))  # type: ignore[arg-type]
@@ -85,15 +80,10 @@ def command(
     click.echo(output)
 
 
-def _chosen(
-    recipe: Recipe, adversarial: bool, teacher: str | None, changes: tuple[str, ...]
-) -> Recipe:
+def _chosen(recipe: Recipe, adversarial: bool, changes: tuple[str, ...]) -> Recipe:
     if adversarial:
         loss = dataclasses.replace(recipe.loss, adversarial=_ADVERSARIAL)
         recipe = dataclasses.replace(recipe, loss=loss)
-    if teacher is not None:
-        loss = dataclasses.replace(recipe.loss, teacher=_TEACHER)
-        recipe = dataclasses.replace(recipe, loss=loss, teacher=teacher)
     for change in changes:
         recipe = changed(recipe, change)
     return recipe
