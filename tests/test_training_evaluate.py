@@ -99,6 +99,15 @@ def test_baselines() -> None:
     np.testing.assert_array_equal(blurred_binary(gray)[flat], expected[flat])
 
 
+def test_each_source_has_a_table(run: Path, pages: Path) -> None:
+    words = (run, pages, "--size", "native", "--baselines")
+    both = command(*words, "--split", "all").split("\n\n")
+    assert [table.split("\n")[0] for table in both[:-1]] == ["a: 1", "b: 4"]
+    assert len({table.split("\n")[-1] for table in both}) == 3
+    alone = command(*words)  # the four of source b
+    assert both[1] == f"b: 4\n{alone}".rstrip("\n")
+
+
 @pytest.mark.parametrize("shape", [(300, 411), (411, 300), (100, 90)])
 def test_squares_are_those_of_the_engine(shape: tuple[int, int]) -> None:
     page = picture(*shape, 1)

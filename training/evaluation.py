@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -58,6 +58,18 @@ class Evaluation:
     versions: dict[str, str]
     figures: Figures
     baselines: dict[str, Figures] = field(default_factory=dict)
+
+    def of(self, names: Collection[str]) -> Evaluation:
+        """The same of these pages alone."""
+
+        def some(figures: Figures) -> Figures:
+            return {
+                size: {name: row for name, row in rows.items() if name in names}
+                for size, rows in figures.items()
+            }
+
+        baselines = {name: some(figures) for name, figures in self.baselines.items()}
+        return replace(self, figures=some(self.figures), baselines=baselines)
 
     def write(self, path: Path) -> None:
         """Write as JSON, with means and intervals; a figure that is no finite number is null."""

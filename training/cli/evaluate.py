@@ -80,7 +80,7 @@ def command(
     """Measure MODEL on prepared PAGES.
 
     MODEL is a run, a checkpoint (.pt), an .onnx file or a shipped name. Intervals are of 95 %, by
-    bootstrap over pages.
+    bootstrap over pages. Pages of several sources, such as books or artists, get a table each.
     """
     from sketchify_rt import models
     from sketchify_rt.metrics import mean, rounded
@@ -102,6 +102,12 @@ def command(
             raise click.UsageError(f"{path}: there is no such folder")
 
     evaluation = measuring.measure(measured, predict, loaded, sizes, baselines)
+    sources = dict.fromkeys(loaded.sources)
+    for source in sources if len(sources) > 1 else ():
+        names = {
+            name for name, of in zip(loaded.names, loaded.sources, strict=True) if of == source
+        }
+        click.echo(f"{source}: {len(names)}\n{figures_table(evaluation.of(names))}\n")
     click.echo(figures_table(evaluation))
     if json_path is not None:
         evaluation.write(json_path)
