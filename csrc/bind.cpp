@@ -9,6 +9,7 @@
 #include <cpuid.h>
 #endif
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -27,19 +28,22 @@ struct Isa {
   decltype(&baseline::binarize) binarize;
   decltype(&baseline::dodge) dodge;
   decltype(&baseline::compose) compose;
+  decltype(&baseline::hint_cells) hint_cells;
+  decltype(&baseline::hint_blur) hint_blur;
 };
 
 const std::vector<Isa>& all_isas() {
   static const std::vector<Isa> isas{
-      {"baseline", true, baseline::binarize, baseline::dodge, baseline::compose},
+      {"baseline", true, baseline::binarize, baseline::dodge, baseline::compose,
+       baseline::hint_cells, baseline::hint_blur},
 #ifdef SKETCHIFY_X86
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::binarize,
-       avx2::dodge, avx2::compose},
+       avx2::dodge, avx2::compose, avx2::hint_cells, avx2::hint_blur},
       {"avx512",
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma"),
-       avx512::binarize, avx512::dodge, avx512::compose},
+       avx512::binarize, avx512::dodge, avx512::compose, avx512::hint_cells, avx512::hint_blur},
 #endif
   };
   return isas;
@@ -126,6 +130,38 @@ void compose(const Floats& tones, Bytes& out, int strength, int threads, const s
   });
 }
 
+void hint(const Bytes& binary, const Bytes& tones, Bytes& out, int threads,
+          const std::string& name) {
+  const Gray from = image(binary.data(), binary), drawing = image(tones.data(), tones);
+  const Page to = image(out.mutable_data(), out);
+  if (drawing.height != from.height || drawing.width != from.width)
+    throw std::invalid_argument("binary and tones differ in shape");
+  if (to.height != (from.height + 7) / 8 || to.width != (from.width + 7) / 8)
+    throw std::invalid_argument("out must have one value per 8 x 8 pixels");
+  const Isa& isa = find(name);
+  // Bands of pixels to those of cells: each cell belongs to the band in which it begins.
+  const auto parallel_cells = [&](const auto& work) {
+    parallel_rows(threads, from.height,
+                  [&](Rows rows) { work(Rows{(rows.begin + 7) / 8, (rows.end + 7) / 8}); });
+  };
+  without_gil([&] {
+    const auto number = static_cast<std::size_t>(to.height * to.width);
+    std::vector<std::int32_t> cells(number + 16);  // hint_blur may read 64 bytes after them
+    parallel_cells([&](Rows rows) { isa.hint_cells(from, drawing, cells.data(), rows); });
+    std::int64_t count = 0, darkness = 0;
+    for (const std::int32_t cell : cells) {
+      count += cell >> 16;
+      darkness += cell & 0xffff;
+    }
+    const auto mean = count ? static_cast<std::int32_t>((512 * darkness + count) / (2 * count)) : 0;
+    parallel_cells([&](Rows rows) {
+      if (count) return isa.hint_blur(cells.data(), mean, to, rows);
+      for (std::ptrdiff_t y = rows.begin; y < rows.end; ++y)
+        std::fill_n(to.data + y * to.stride, to.width, std::uint8_t{0});
+    });
+  });
+}
+
 }  // namespace
 }  // namespace sketchify
 
@@ -140,4 +176,6 @@ PYBIND11_MODULE(_native, m) {
         "threads"_a, "isa"_a);
   m.def("compose", &sketchify::compose, "tones"_a.noconvert(), "out"_a.noconvert(), "strength"_a,
         "threads"_a, "isa"_a);
+  m.def("hint", &sketchify::hint, "binary"_a.noconvert(), "tones"_a.noconvert(),
+        "out"_a.noconvert(), "threads"_a, "isa"_a);
 }

@@ -10,3 +10,10 @@ def dodge(
 def compose(
     tones: NDArray[np.float32], out: NDArray[np.uint8], strength: int, threads: int, isa: str
 ) -> None: ...
+def hint(
+    binary: NDArray[np.uint8],
+    tones: NDArray[np.uint8],
+    out: NDArray[np.uint8],
+    threads: int,
+    isa: str,
+) -> None: ...

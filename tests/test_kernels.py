@@ -106,12 +106,17 @@ def test_every_isa_is_the_reference_at_all_sizes(isa: str) -> None:
         np.testing.assert_array_equal(binary, reference.binarize(gray), message)
         np.testing.assert_array_equal(dodge, reference.dodge(gray, 1.3), message)
         np.testing.assert_array_equal(sketch, reference.compose(tones, 0.7), message)
+        hint = native.hint(binary, dodge, _isa=isa)
+        np.testing.assert_array_equal(hint, reference.hint(binary, dodge), message)
 
 
 @pytest.mark.parametrize("gray", [pytest.param(g, id=name) for name, g in pictures()])
 def test_every_isa_is_the_reference_on_pictures(isa: str, gray: Gray) -> None:
     np.testing.assert_array_equal(native.binarize(gray, _isa=isa), reference.binarize(gray))
     np.testing.assert_array_equal(native.dodge(gray, _isa=isa), reference.dodge(gray))
+    for binary in gray, reference.binarize(gray):  # `gray` is black where it is 0
+        hint = native.hint(binary, gray, _isa=isa)
+        np.testing.assert_array_equal(hint, reference.hint(binary, gray))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
@@ -127,6 +132,10 @@ def test_threads_make_no_difference(isa: str, threads: int) -> None:
         )
         np.testing.assert_array_equal(
             native.compose(tones, threads=threads, _isa=isa), reference.compose(tones)
+        )
+        binary = reference.binarize(gray)
+        np.testing.assert_array_equal(
+            native.hint(binary, gray, threads=threads, _isa=isa), reference.hint(binary, gray)
         )
 
 
@@ -148,6 +157,10 @@ def test_views_are_read_and_written_in_place(isa: str) -> None:
         np.testing.assert_array_equal(
             native.compose(tones[view], _isa=isa), reference.compose(tones[view])
         )
+        for binary, other in ((gray[view], gray[view].copy()), (gray[view].copy(), gray[view])):
+            np.testing.assert_array_equal(
+                native.hint(binary % 2, other, _isa=isa), reference.hint(binary % 2, other)
+            )
 
     for column in (gray[:1].T, gray[:, ::7][:1, :1], gray[:, 3:4]):  # single columns
         np.testing.assert_array_equal(native.binarize(column), reference.binarize(column))
@@ -165,11 +178,13 @@ def test_views_are_read_and_written_in_place(isa: str) -> None:
 def test_concurrent_calls(isa: str) -> None:
     pages = [noise(500 + i, 301) for i in range(8)]
     expected = [reference.dodge(page) for page in pages]
+    hints = [reference.hint(page % 2, page) for page in pages]
 
     def convert(i: int) -> bool:
+        page, threads = pages[i % 8], 1 + i % 4
         return np.array_equal(
-            native.dodge(pages[i % 8], threads=1 + i % 4, _isa=isa), expected[i % 8]
-        )
+            native.dodge(page, threads=threads, _isa=isa), expected[i % 8]
+        ) and np.array_equal(native.hint(page % 2, page, threads=threads, _isa=isa), hints[i % 8])
 
     with ThreadPoolExecutor(6) as pool:
         assert all(pool.map(convert, range(200)))
@@ -218,6 +233,48 @@ def test_compose_of_all_levels_and_specials(isa: str, strength: float) -> None:
         np.testing.assert_array_equal(result[0, -9:], [0, 0, 255, 0, 0, 0, 255, 0, 255])
     if strength == 0:
         assert (result == 255).all()
+
+
+def test_hint_of_wide_pages(isa: str) -> None:
+    for height, width in [(9, 4088), (17, 4097), (3, 4190), (100, 8300)]:  # strips are 512 cells
+        tones = noise(height, width)
+        binary = noise(height, width, seed=1) % 2
+        np.testing.assert_array_equal(
+            native.hint(binary, tones, _isa=isa), reference.hint(binary, tones)
+        )
+
+
+def test_hint_of_plain_pages(isa: str) -> None:
+    black, white = np.zeros((100, 203), np.uint8), np.full((100, 203), 255, np.uint8)
+    for binary, tones, level in (
+        (white, black, 0),  # no black pixel
+        (black, black, 255),
+        (black, white, 1),
+        (black, white - 55, 56),  # 1 + 254 * 55 / 255 = 55.8
+    ):
+        expected = np.full((13, 26), level, np.uint8)
+        np.testing.assert_array_equal(native.hint(binary, tones, _isa=isa), expected)
+        np.testing.assert_array_equal(reference.hint(binary, tones), expected)
+
+
+def test_hint_of_single_pixels(isa: str) -> None:
+    binary, tones = np.full((233, 239), 255, np.uint8), np.full((233, 239), 255, np.uint8)
+    binary[0, 0] = tones[0, 0] = 0
+    hint = native.hint(binary, tones, threads=3, _isa=isa)
+    np.testing.assert_array_equal(hint, np.full((30, 30), 255))  # the mean of the page is its own
+    binary[-1, -1] = 0
+    hint = native.hint(binary, tones, threads=3, _isa=isa)
+    np.testing.assert_array_equal(hint, reference.hint(binary, tones))
+    # Beside 64719 shares of the page's mean, 128, each has 32 * 32.
+    assert (hint[0, 0], hint[15, 15], hint[-1, -1]) == (130, 128, 126)
+
+
+def test_hint_of_a_page_of_100_megapixels(isa: str) -> None:
+    # One row in memory, and a darkness of 2.55e10.
+    page = np.broadcast_to(np.zeros(10_000, np.uint8), (10_000, 10_000))
+    np.testing.assert_array_equal(
+        native.hint(page, page, threads=2, _isa=isa), np.full((1250, 1250), 255)
+    )
 
 
 def test_strength_of_dodge_is_that_of_compose() -> None:
@@ -277,6 +334,21 @@ def test_wrong_sources_are_refused(source: Gray, message: str) -> None:
     for kernel in native.binarize, native.dodge:
         with pytest.raises(InputError, match=message):
             kernel(source)
+
+
+def test_wrong_arguments_of_hint_are_refused() -> None:
+    gray = noise(4, 6)
+    with pytest.raises(InputError, match=r"binary must be a uint8 array .* not bool .4, 6."):
+        native.hint(gray == 0, gray)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"tones must be a uint8 array .* not float32 .4, 6."):
+        native.hint(gray, tones_of(gray))  # type: ignore[arg-type]
+    for tones in (gray[:3], gray[:, :5], gray.T):
+        with pytest.raises(InputError, match=r"tones must have the shape of binary, .4, 6., got"):
+            native.hint(gray, tones)
+    with pytest.raises(InputError, match="binary is empty"):
+        native.hint(gray[:0], gray[:0])
+    with pytest.raises(OptionsError, match="threads is 0"):
+        native.hint(gray, gray, threads=0)
 
 
 def test_wrong_arguments_are_refused() -> None:

@@ -28,7 +28,7 @@ sys.modules["sketchify_rt._native"] = module
 # One size of each kernel, with views and threads. The cases of the fuzzer have odd sizes.
 TESTS = """
 import pytest
-few = "views_are_read or threads_make_no_difference and 3"
+few = "views_are_read or threads_make_no_difference and 3 or hint_of_wide_pages"
 sys.exit(pytest.main([sys.argv[2], "-q", "-pno:cacheprovider", "--capture=sys", "-k", few]))
 """
 FUZZ = """

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sketchify_rt import _native
 from sketchify_rt.errors import BackendUnavailable, InputError, OptionsError
 from sketchify_rt.image import Gray
+from sketchify_rt.kernels.reference import CELL
 from sketchify_rt.options import MAX_THREADS
 
 
@@ -70,6 +71,30 @@ def compose(
     page = _page(out, source)
     _native.compose(source, page, _steps(strength), _threads(threads), _isa or isa())
     return page
+
+
+def hint(binary: Gray, tones: Gray, *, threads: int = 1, _isa: str | None = None) -> Gray:
+    """How dark strokes are around each cell of 8 x 8 pixels: what the binary does not tell.
+
+    Args:
+        binary: uint8 (H, W), any strides, 0 where a stroke is, from `binarize`.
+        tones: uint8 (H, W), any strides, the same image after `dodge`.
+        threads: Used at most, at least 1.
+
+    Returns:
+        uint8 (ceil(H / 8), ceil(W / 8)): 1 where strokes are white to 255 where they are black; 0
+        everywhere if the page has no black pixel. See `reference.hint` for its sigma of 4.
+
+    Raises:
+        InputError: An array has another type or no pixels, or their shapes differ.
+        OptionsError: `threads` is out of range.
+    """
+    binary, tones = _source(binary, np.uint8, "binary"), _source(tones, np.uint8, "tones")
+    if tones.shape != binary.shape:
+        raise InputError(f"tones must have the shape of binary, {binary.shape}, got {tones.shape}")
+    cells = np.empty([-(-side // CELL) for side in binary.shape], np.uint8)
+    _native.hint(binary, tones, cells, _threads(threads), _isa or isa())
+    return cells
 
 
 def isas() -> tuple[str, ...]:

@@ -80,7 +80,8 @@ def kernels(data: bytes) -> None:
     """Every instruction set writes what the reference writes, and nothing beside it.
 
     data: which kernel, height, width, threads, strength, offset and step of the views, 9 bytes;
-    then the pixels, repeated as often as needed.
+    then the pixels, repeated as often as needed. Source and result of the first two kernels are
+    those of the hint.
     """
     which, height, width, threads, strength, offset, step, flip = _SHAPE.unpack(
         data[: _SHAPE.size].ljust(_SHAPE.size, b"\0")
@@ -106,6 +107,9 @@ def kernels(data: bytes) -> None:
         np.testing.assert_array_equal(out, expected)
         out[...] = 77
         assert (page == 77).all(), f"{name} of {isa} wrote beside its view"
+        if name != "compose":
+            hint = native.hint(expected, source, threads=threads, _isa=isa)
+            np.testing.assert_array_equal(hint, reference.hint(expected, source))
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
