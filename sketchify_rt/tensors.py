@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sketchify_rt.errors import InputError
@@ -19,6 +20,10 @@ ROW = 16
 
 # Of one product of `resize`, at most; of the size of its temporaries, 32 MiB each.
 _WEIGHTS = 2**22
+
+# Of `hint`: the side of a cell in pixels, and a Gaussian of sigma 4 cells.
+_CELL = 8
+_TAPS = (1, 1, 3, 4, 7, 10, 15, 19, 24, 28, 31, 32, 31, 28, 24, 19, 15, 10, 7, 4, 3, 1, 1)
 
 
 def empty(shapes: Sequence[tuple[int, ...]], device: torch.device) -> list[Tensor]:
@@ -123,6 +128,42 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     across = _blocks(weights, columns, width, image.device)
     pixels = torch.cat([pixels[:, seen] @ share.T for seen, share in across], 1)
     return aligned(pixels.add_(0.5).clamp_(0, 255).to(torch.uint8))
+
+
+def hint(binary: Tensor, tones: Tensor) -> Tensor:
+    """How dark strokes are around each cell of 8 x 8 pixels; equals `kernels.reference.hint`.
+
+    The host does not wait for the device.
+
+    Args:
+        binary: uint8 (H, W), 0 where a stroke is.
+        tones: uint8 (H, W), the same image after `dodge`, on the same device.
+
+    Returns:
+        uint8 (ceil(H / 8), ceil(W / 8)).
+    """
+    black = binary == 0
+    planes = torch.stack([black, black * (255 - tones)])
+    height, width = binary.shape
+    planes = F.pad(planes, (0, -width % _CELL, 0, -height % _CELL))
+    # torch converts all pixels to the type of the sums: 16 bits, which hold 8 x 8 x 255.
+    cells = planes.view(2, -(-height // _CELL), _CELL, -1, _CELL).sum((2, 4), dtype=torch.int16)
+    # float64 holds all whole numbers from here on. Sums are below 2^31; they are rounded, since a
+    # convolution may be computed in a way that is not exact.
+    cells = cells.to(torch.float64)
+    strokes, darkness = cells.sum((1, 2))
+    mean = ((512 * darkness + strokes) / (2 * strokes)).floor()
+    on_gpu = binary.device.type == "cuda"
+    taps = torch.tensor(_TAPS, dtype=torch.float64, pin_memory=on_gpu)
+    taps = taps.to(binary.device, non_blocking=True)
+    across = F.conv2d(cells[:, None], taps.view(1, 1, 1, -1), padding="same")
+    count, dark = F.conv2d(across, taps.view(1, 1, -1, 1), padding="same").round_()[:, 0]
+    prior = 16 * sum(_TAPS) ** 2 // 25
+    numerator = 254 * (256 * dark + prior * mean)
+    denominator = 255 * 256 * (count + prior)
+    # Below 2^53 a quotient of whole numbers is not rounded up to a whole number.
+    levels = 1 + ((2 * numerator + denominator) / (2 * denominator)).floor_()
+    return torch.where(strokes > 0, levels, 0).to(torch.uint8)
 
 
 def _blocks(

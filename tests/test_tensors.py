@@ -7,6 +7,7 @@ import torch
 
 from sketchify_rt import image, tensors
 from sketchify_rt.errors import InputError
+from sketchify_rt.kernels import reference
 
 RNG = np.random.default_rng(0)
 
@@ -92,3 +93,14 @@ def test_resize_is_opencvs_within_one(
     assert np.abs(difference).max() <= 1
     # OpenCV enlarges with weights of 11 bits, and drops the rest of its products.
     assert (difference == 0).mean() > 0.85
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 1), (7, 9), (8, 8), (33, 250), (301, 5), (239, 407), (1401, 992)]
+)
+def test_hint_is_the_references(device: torch.device, height: int, width: int) -> None:
+    tones = noise(height, width)
+    for binary in (noise(height, width) % 3, np.zeros_like(tones), np.full_like(tones, 255)):
+        hint = tensors.hint(*tensors.upload([binary, tones], device))
+        assert hint.dtype == torch.uint8 and hint.device.type == device.type
+        np.testing.assert_array_equal(hint.cpu().numpy(), reference.hint(binary, tones))
