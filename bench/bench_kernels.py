@@ -1,8 +1,8 @@
 """The kernels against OpenCV on one page, on one thread and on two.
 
 A row is one kernel on one instruction set: median_ms is ours, baseline_ms that of OpenCV on as many
-threads (NumPy for compose, which OpenCV has not), taken in the same rounds. ratio says how many
-times as fast we are, speedup how many times as fast as we are on one thread.
+threads (NumPy for compose and hint, which OpenCV has not), taken in the same rounds. ratio says how
+many times as fast we are, speedup how many times as fast as we are on one thread.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from bench import harness
 from sketchify_rt.image import Gray
@@ -63,13 +65,17 @@ def measure(name: str, gray: Gray, threads: int, seconds: float) -> list[harness
     """One row for each instruction set."""
     from sketchify_rt.kernels import native  # here: a GPU's benchmark draws `page` without it
 
-    source = (gray / 255).astype(np.float32) if name == "compose" else gray
-    out = np.empty_like(gray)
-    candidates = {"other": functools.partial(OTHERS[name], source)}
+    out = {"out": np.empty_like(gray)}
+    sources: tuple[NDArray[Any], ...] = (gray,)
+    if name == "compose":
+        sources = ((gray / 255).astype(np.float32),)
+    if name == "hint":
+        sources, out = (native.binarize(gray), native.dodge(gray)), {}
+    candidates = {"other": functools.partial(OTHERS[name], *sources)}
     for isa in native.isas():
         for count in {1, threads}:
             candidates[f"{isa} {count}"] = functools.partial(
-                getattr(native, name), source, threads=count, out=out, _isa=isa
+                getattr(native, name), *sources, threads=count, **out, _isa=isa
             )
     cv2.setNumThreads(threads)
     times = harness.medians_ms(candidates, seconds=seconds)
@@ -104,4 +110,5 @@ OTHERS: dict[str, Callable[..., object]] = {
     "binarize": _opencv_binarize,
     "dodge": _opencv_dodge,
     "compose": reference.compose,
+    "hint": reference.hint,
 }
