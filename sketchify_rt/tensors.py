@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from sketchify_rt import bilevel
 from sketchify_rt.errors import InputError
 from sketchify_rt.image import Gray
 
@@ -164,6 +167,31 @@ def hint(binary: Tensor, tones: Tensor) -> Tensor:
     # Below 2^53 a quotient of whole numbers is not rounded up to a whole number.
     levels = 1 + ((2 * numerator + denominator) / (2 * denominator)).floor_()
     return torch.where(strokes > 0, levels, 0).to(torch.uint8)
+
+
+def bilevel_level(gray: Tensor) -> int | None:
+    """The level that divides a black and white page; equals `bilevel.level`.
+
+    Waits for the device.
+
+    Args:
+        gray: uint8 (H, W).
+    """
+    found = bilevel.two_tones(histogram(gray))
+    if found is None:
+        return None
+    dark, light = found
+    levels = gray[None, None].half()  # of which there are windows on every device
+    highest = F.max_pool2d(levels, 3, stride=1, padding=1)
+    lowest = -F.max_pool2d(-levels, 3, stride=1, padding=1)
+    between = (levels > dark + bilevel.NEAR) & (levels < light - bilevel.NEAR)
+    areas = int((between & (highest - lowest < bilevel.FLAT)).sum())
+    return None if areas > bilevel.MOST_GRAY * gray.numel() else (dark + light + 1) // 2
+
+
+def histogram(gray: Tensor) -> NDArray[np.int64]:
+    """The number of pixels of each level, int64 (256,) on the host. Waits for the device."""
+    return torch.bincount(gray.flatten(), minlength=256).cpu().numpy()
 
 
 def _blocks(

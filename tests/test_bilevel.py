@@ -89,3 +89,13 @@ def test_pictures_with_tones_are_left_alone(name: str, gray: Gray) -> None:
 def test_what_is_below_the_level_is_black(level: int) -> None:
     gray = np.arange(256, dtype=np.uint8)[None]
     assert np.array_equal(bilevel.binarize(gray, level), np.where(gray < level, 0, 255))
+
+
+def test_any_picture_is_divided_as_opencv_divides_it() -> None:
+    for seed in range(5):
+        gray = picture(90, 120, seed)
+        expected = cv2.threshold(gray, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1]
+        level = bilevel.otsu(bilevel.histogram(gray))
+        np.testing.assert_array_equal(bilevel.binarize(gray, level), expected)
+    for flat in (0, 7, 255):
+        assert 1 <= bilevel.otsu(bilevel.histogram(np.full((3, 4), flat, np.uint8))) <= 255

@@ -16,7 +16,8 @@ PACKAGE = ROOT / "sketchify_rt"
 FLOORS = [
     {"errors"},
     {"image", "options", "models", "stream"},
-    {"bilevel", "metrics", "tensors", "tiling"},
+    {"bilevel"},
+    {"metrics", "tensors", "tiling"},
     {"codec", "kernels", "runtime"},
     {"backend", "inputs"},
     {"engine"},

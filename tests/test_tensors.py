@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from test_bilevel import drawing, pictures_with_tones, scanned
 
-from sketchify_rt import image, tensors
+from sketchify_rt import bilevel, image, tensors
 from sketchify_rt.errors import InputError
 from sketchify_rt.kernels import reference
 
@@ -104,3 +105,13 @@ def test_hint_is_the_references(device: torch.device, height: int, width: int) -
         hint = tensors.hint(*tensors.upload([binary, tones], device))
         assert hint.dtype == torch.uint8 and hint.device.type == device.type
         np.testing.assert_array_equal(hint.cpu().numpy(), reference.hint(binary, tones))
+
+
+@pytest.mark.parametrize("quality", [60, 95])
+def test_black_and_white_pages_are_those_of_the_cpu(device: torch.device, quality: int) -> None:
+    page = scanned(drawing(), quality)
+    grays = [page, drawing(220, 40), *pictures_with_tones().values()]
+    levels = [tensors.bilevel_level(gray) for gray in tensors.upload(grays, device)]
+    assert levels == [bilevel.level(gray) for gray in grays]
+    assert None not in levels[:2]
+    assert set(levels[2:]) == {None}
