@@ -118,10 +118,10 @@ def stages(engine: Sketchifier, files: list[Path], output: Path) -> dict[str, Ca
         infer = engine.backend.open_runtime(model, threads=1, workers=1).infer
         binaries = [native.binarize(page) for page in pages]
         tiles = [tiling.pad(binary, model.manifest.stride)[None] for binary in binaries]
-        tones = [infer(tile)[0] for tile in tiles]
+        tones = [infer(tile, None)[0] for tile in tiles]
         results = [native.compose(tone) for tone in tones]
         works["binarize"] = partial(each, native.binarize, pages)
-        works["infer"] = partial(each, infer, tiles)
+        works["infer"] = partial(each, lambda tile: infer(tile, None), tiles)
         works["compose"] = partial(each, native.compose, tones)
     encoded = [codec.encode(result, Encoding()) for result in results]
     works["encode"] = partial(each, lambda image: codec.encode(image, Encoding()), results)

@@ -21,7 +21,7 @@ from sketchify_rt.errors import (
     SketchifyError,
     bare,
 )
-from sketchify_rt.image import Gray
+from sketchify_rt.image import CELL, Gray
 from sketchify_rt.options import Encoding, Options, Precision, check_workers
 
 if TYPE_CHECKING:
@@ -73,6 +73,11 @@ class Sketchifier:
             self._least = least = 2 * tiling.padded(halo, stride) + stride
             if self.options.tile < least:
                 raise OptionsError(f"tile is {self.options.tile}; {name} needs at least {least}")
+            if self.options.hint not in ("auto", "none") and not self._model.manifest.hint:
+                raise OptionsError(
+                    f"model {name} takes no hint: got {self.options.hint}; leave hint and pencil "
+                    "out, or give a model that takes one"
+                )
         self._runtime: backend.Runtime | None = None
         self._workers = 0
         self._lock = threading.Lock()
@@ -321,11 +326,25 @@ class Sketchifier:
             runtime.fixed,
             runtime.most_tiles,
         )
+        # Of whole images, so that tiles do not change it.
+        hints = self._hints(grays, binaries, threads) if manifest.hint else None
         sketches = self.backend.empty_like(binaries)
         for tiles in tiling.plan([tuple(binary.shape) for binary in binaries], rule):
-            tones = runtime.infer(self.backend.cut(binaries, tiles))
+            cells = self.backend.cut(hints, [tile.cells for tile in tiles]) if hints else None
+            tones = runtime.infer(self.backend.cut(binaries, tiles), cells)
             self.backend.compose(tones, tiles, self.options.strength, threads, sketches)
         return sketches
+
+    def _hints(
+        self, grays: backend.Images, binaries: backend.Images, threads: int
+    ) -> backend.Images:
+        """How dark strokes are in each cell of each image, as `Options.hint` says."""
+        hint = self.options.hint
+        if hint == "auto":
+            return self.backend.hint(grays, binaries, threads)
+        level = 0 if hint == "none" else round(1 + 254 * hint)
+        shapes = [tuple(-(-side // CELL) for side in gray.shape) for gray in grays]
+        return self.backend.upload([np.full(shape, level, np.uint8) for shape in shapes])
 
     def _extras(self, loaded: Any, shape: tuple[int, int], encoding: Encoding) -> Extras:
         """What is kept of an image besides its luma, cut and resized like that."""

@@ -16,6 +16,8 @@ from sketchify_rt.errors import InputError
 
 Gray = NDArray[np.uint8]
 
+CELL = 8  # pixels: side of a cell of the hint, see `kernels.reference.hint`
+
 # Rows are converted in bands of about this many pixels: temporaries stay in the L2 cache, and a
 # 100-megapixel image needs no second copy of itself.
 _BAND_PIXELS = 2**16

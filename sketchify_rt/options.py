@@ -15,6 +15,7 @@ Precision = Literal["auto", Arithmetic]
 Runtime = Literal["auto", "openvino", "torch", "tensorrt"]
 Format = Literal["png", "jpg", "webp"]
 Alpha = Literal["white", "keep"]
+Hint = Literal["auto", "none"] | float
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 ARITHMETICS: tuple[Arithmetic, ...] = get_args(Arithmetic)
@@ -31,6 +32,9 @@ MAX_PIXELS = 256 * 2**20
 MAX_WORKERS = 8
 MAX_THREADS = 1024  # more than any machine of today has processors
 MAX_SQUARE = 2**14  # a square of this side has MAX_PIXELS
+
+# Names of hints.
+PENCILS = {"4H": 0.15, "2H": 0.25, "HB": 0.35, "2B": 0.48, "4B": 0.6, "6B": 0.8, "8B": 1.0}
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,9 @@ class Options:
     threads: processor threads used at most, 1..MAX_THREADS; None for all this process may run on.
     strength: line strength, 0..4. 1 leaves the model's tones; ink is multiplied by it.
         Applies to "sketch" and "dodge".
+    hint: how dark the U-Net paints strokes, for models that take a hint. "auto" follows the tones
+        of each image. "none" leaves it to the U-Net. A number is one darkness for the whole image,
+        from 0, white, to 1, ink; `PENCILS` names some. Needs mode "sketch".
     max_side: reduce images whose longer side is over this many pixels, at least 1; None never.
     square: cut the middle square of a landscape, the top square of a portrait, and resize it to
         this side in pixels, 1..MAX_SQUARE (the 2017 recipe has 256); None keeps the image whole.
@@ -77,6 +84,7 @@ class Options:
     precision: Precision = "auto"
     threads: int | None = None
     strength: float = 1.0
+    hint: Hint = "auto"
     max_side: int | None = None
     square: int | None = None
     tile: int = 1536
@@ -101,6 +109,7 @@ class Options:
             raise OptionsError(f"device is {self.device!r}; it may be auto, cpu, cuda or cuda:N")
         if not _is_number(self.strength) or not 0 <= self.strength <= 4:
             raise OptionsError(f"strength is {self.strength!r}; it may be 0 to 4")
+        self._check_hint()
         if self.square is not None and self.max_side is not None:
             raise OptionsError("square and max_side both set the size; give one of them")
         if not isinstance(self.compile, bool):
@@ -114,6 +123,15 @@ class Options:
                 continue
             if not _is_integer(value) or not least <= value <= most:
                 raise OptionsError(f"{name} is {value!r}; it may be {least} to {most}")
+
+    def _check_hint(self) -> None:
+        hint = self.hint
+        if hint in ("auto", "none"):
+            return
+        if isinstance(hint, str) or not _is_number(hint) or not 0 <= hint <= 1:
+            raise OptionsError(f"hint must be auto, none, or 0 to 1: got {hint!r}")
+        if self.mode != "sketch":
+            raise OptionsError(f"hint needs mode sketch: got mode {self.mode}; leave hint out")
 
     def _check_runtime(self) -> None:
         if self.engine == "":

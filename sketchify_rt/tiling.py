@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sketchify_rt.image import Gray
+from sketchify_rt.image import CELL, Gray
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,14 @@ class Tile:
     def shape(self) -> tuple[int, int]:
         """Height and width of what the model reads."""
         return self.row.stop - self.row.start, self.column.stop - self.column.start
+
+    @property
+    def cells(self) -> Tile:
+        """The same tile of the image's hint. Tiles begin and end with a cell."""
+        row, column = (
+            Span(span.start // CELL, span.stop // CELL, 0, 0) for span in (self.row, self.column)
+        )
+        return Tile(self.image, row, column)
 
 
 @dataclass(frozen=True)

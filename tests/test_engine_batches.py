@@ -269,12 +269,12 @@ def test_an_image_that_does_not_fit_is_tried_with_smaller_tiles(
     monkeypatch.setattr(tight.backend, "release", lambda: log.append("release"))
 
     def full_from(most: int) -> None:
-        def limited(tiles: Any) -> Any:
+        def limited(tiles: Any, hints: Any) -> Any:
             sides.append(max(tiles.shape[1:]))
             log.append("run")
             if sides[-1] > most:
                 raise MemoryError("std::bad_alloc")
-            return infer(tiles)
+            return infer(tiles, hints)
 
         tight._runtime = dataclasses.replace(tight._runtime, infer=limited)  # type: ignore[type-var]
 

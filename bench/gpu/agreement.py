@@ -73,7 +73,7 @@ def _torch_runtime(model: Model, threads: int, workers: int) -> backend.Runtime:
 
     runtime = TorchRuntime(model, torch.device("cpu"), workers, "fp32")
 
-    def infer(binary: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def infer(binary: NDArray[np.uint8], hint: None = None) -> NDArray[np.float32]:
         tones: NDArray[np.float32] = runtime(torch.from_numpy(binary)).numpy()
         return tones
 

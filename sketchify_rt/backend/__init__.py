@@ -30,12 +30,13 @@ _DEV = Path("/dev")
 class Runtime:
     """An opened U-Net.
 
-    infer: tiles, uint8 (N, H, W), 0 or 255, multiples of the stride, to tones, floats (N, H, W) in
-    0..1. tile: the longest side that there is memory for, None for any. The rest: how tiles should
-    come, see `tiling.Rule`.
+    infer: tiles of binaries, uint8 (N, H, W), 0 or 255, multiples of the stride, and the same tiles
+    of their hints, uint8 (N, H / 8, W / 8), None for a model that takes none, to tones, floats
+    (N, H, W) in 0..1. tile: the longest side that there is memory for, None for any. The rest: how
+    tiles should come, see `tiling.Rule`.
     """
 
-    infer: Callable[[Any], Any]
+    infer: Callable[[Any, Any], Any]
     tile: int | None = None
     static: int | None = None
     most_pixels: int = 0
@@ -95,11 +96,14 @@ class Backend(Protocol):
     def dodge(self, images: Images, strength: float, threads: int) -> Images:
         """The pencil drawing of each image by the classic filter."""
 
+    def hint(self, images: Images, binaries: Images, threads: int) -> Images:
+        """How dark strokes are in each cell of each image, see `kernels.reference.hint`."""
+
     def open_runtime(self, model: Model, threads: int, workers: int) -> Runtime:
         """The U-Net, for `workers` calls at the same time that share `threads`."""
 
     def cut(self, images: Images, tiles: Sequence[Tile]) -> Any:
-        """Tiles of one shape out of their images, as `Runtime.infer` takes them."""
+        """Tiles of one shape out of their images, or hints, as `Runtime.infer` takes them."""
 
     def empty_like(self, images: Images) -> Images:
         """Images of the same sizes, not yet written."""

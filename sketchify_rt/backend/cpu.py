@@ -14,7 +14,7 @@ from sketchify_rt.backend import Runtime
 from sketchify_rt.codec import cpu as codec
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError, bare
 from sketchify_rt.image import Gray, resize
-from sketchify_rt.kernels import native
+from sketchify_rt.kernels import native, reference
 from sketchify_rt.models import Model
 from sketchify_rt.options import Arithmetic, Encoding, Options
 from sketchify_rt.tiling import Tile
@@ -85,6 +85,13 @@ class CpuBackend:
     def dodge(self, images: Sequence[Gray], strength: float, threads: int) -> list[Gray]:
         """One after the other."""
         return [native.dodge(image, strength, threads=threads) for image in images]
+
+    def hint(self, images: Sequence[Gray], binaries: Sequence[Gray], threads: int) -> list[Gray]:
+        """One after the other."""
+        return [
+            reference.hint(binary, native.dodge(image, threads=threads))
+            for image, binary in zip(images, binaries, strict=True)
+        ]
 
     def open_runtime(self, model: Model, threads: int, workers: int) -> Runtime:
         """OpenVINO, which takes any shape; raises BackendUnavailable where it is not installed."""

@@ -27,6 +27,7 @@ from sketchify_rt.errors import (
     EncodeError,
     EngineError,
     InputError,
+    ModelError,
     OptionsError,
     OutputError,
 )
@@ -237,6 +238,10 @@ class CudaBackend:
         Raises ModelError, BackendUnavailable, EngineError, DeviceMemoryError, and OptionsError
         where there is no memory for a tile.
         """
+        if model.manifest.hint:
+            raise ModelError(
+                f"{model.path}: models that take a hint do not run on a GPU yet; use --device cpu"
+            )
         engine = None if self._options.compile else self._engine(model, workers)
         return engine or self._torch(model, workers)
 

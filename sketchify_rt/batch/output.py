@@ -147,6 +147,8 @@ def settings(options: Options, encoding: Encoding, dpi: int) -> dict[str, Any]:
     if options.mode == "sketch":
         manifest = models.load(options.model).manifest
         told["model"] = [manifest.sha256, manifest.int8_sha256]
+        if not manifest.hint:
+            del told["hint"]
     else:
-        del told["model"], told["precision"]
+        del told["model"], told["precision"], told["hint"]
     return told | {"encoding": dataclasses.asdict(encoding), "dpi": dpi}

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import click
 
-from sketchify_rt.options import PRECISIONS, RUNTIMES, Options
+from sketchify_rt.options import PENCILS, PRECISIONS, RUNTIMES, Options
 
 
 class Refusal(click.ClickException):
@@ -28,6 +33,44 @@ strength = click.option(
     show_default=True,
     help="Line strength: the ink of the pencil is multiplied by it.",
 )
+
+
+def _number(_: click.Context, __: click.Parameter, value: str | None) -> str | float | None:
+    """Words stay as they are, for `Options` to judge."""
+    with contextlib.suppress(TypeError, ValueError):
+        return float(value)  # type: ignore[arg-type]
+    return value
+
+
+_hint = click.option(
+    "--hint",
+    metavar="auto|none|0..1",
+    callback=_number,
+    help="How dark strokes are, for a model that takes a hint: auto follows the tones of each "
+    "picture, none leaves it to the U-Net, a number is one darkness for all, 1 ink; default: auto.",
+)
+_pencil = click.option(
+    "--pencil",
+    type=click.Choice(tuple(PENCILS)),
+    help="A hint by the name of a pencil: "
+    + ", ".join(f"{name} is {darkness:g}" for name, darkness in PENCILS.items())
+    + ".",
+)
+
+
+def hint(command: Callable[..., None]) -> Callable[..., None]:
+    """--hint and --pencil, as the option `hint`."""
+
+    @functools.wraps(command)
+    def with_hint(*arguments: Any, hint: Any, pencil: str | None, **options: Any) -> None:
+        if hint is not None and pencil is not None:
+            raise click.UsageError("--hint and --pencil exclude each other: give one of them")
+        if pencil is not None:
+            hint = PENCILS[pencil]
+        command(*arguments, hint=Options.hint if hint is None else hint, **options)
+
+    return _hint(_pencil(with_hint))
+
 
 device = click.option(
     "--device",

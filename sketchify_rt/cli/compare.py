@@ -45,6 +45,7 @@ and no sheet; 130 interrupted, and no sheet.
 )
 @common.model
 @common.strength
+@common.hint
 @click.option(
     "--threshold",
     metavar="LEVEL",
@@ -157,4 +158,5 @@ def _drawer(sketchify: Sketchifier, box: Box, threshold: int) -> Callable[[str],
 def _made_by(sketchify: Sketchifier) -> str:
     options = sketchify.options
     model = Path(options.model).name
-    return f"Sketches by {model} in {sketchify.precision}, line strength {options.strength:g}"
+    hint = "" if options.hint == "auto" else f", hint {options.hint}"
+    return f"Sketches by {model} in {sketchify.precision}, line strength {options.strength:g}{hint}"

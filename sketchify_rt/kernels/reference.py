@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sketchify_rt.image import CELL as CELL
 from sketchify_rt.image import Gray
 
 # OpenCV's Gaussian kernels, over 256. Its float32 sums of the first are exact, so whole numbers
@@ -17,7 +18,6 @@ from sketchify_rt.image import Gray
 GAUSS_9 = (4, 13, 30, 51, 60, 51, 30, 13, 4)
 GAUSS_21 = (0, 2, 2, 4, 6, 11, 15, 20, 25, 28, 30, 28, 25, 20, 15, 11, 6, 4, 2, 2, 0)
 
-CELL = 8  # pixels: side of a cell of the hint
 HINT_SIGMA = 4.0  # cells
 
 

@@ -3,7 +3,8 @@
 A model is two files of one stem: ``lite.onnx`` (input "binary" and output "tones", both float32
 (N, 1, H, W), 0 for ink and 1 for paper; weights FP16) and ``lite.json`` (the manifest). A third,
 ``lite.int8.onnx``, may be its INT8 form: input and output are the same, the convolutions stand
-between QuantizeLinear and DequantizeLinear.
+between QuantizeLinear and DequantizeLinear. A model that takes a hint has a second input "hint",
+float32 (N, 1, H / 8, W / 8) in 0..1, see `kernels.reference.hint`; 0 means "not known".
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ class Manifest:
     multiples of this many pixels. halo: distance in pixels beyond which no input pixel changes an
     output pixel (half the receptive field, rounded up). gflop_per_megapixel: of the convolutions,
     a multiply-add being two. parameters: number of weights. architecture: width, depth and
-    unshuffle of the U-Net. training: what it was trained on (data), how (recipe, the fields of
-    ``training/recipe.py``), steps of the optimizer and minutes. credit: the line that the licence
-    of the training pages asks for. metrics: means over the validation pages, explained in
-    ``sketchify_rt/metrics.py``; empty where they were not measured. int8_sha256, int8_metrics: of
-    the INT8 form; None where there is none.
+    unshuffle of the U-Net, and whether it takes a hint. training: what it was trained on (data),
+    how (recipe, the fields of ``training/recipe.py``), steps of the optimizer and minutes. credit:
+    the line that the licence of the training pages asks for. metrics: means over the validation
+    pages, explained in ``sketchify_rt/metrics.py``; empty where they were not measured.
+    int8_sha256, int8_metrics: of the INT8 form; None where there is none.
     """
 
     name: str
@@ -48,6 +49,11 @@ class Manifest:
     metrics: dict[str, float]
     int8_sha256: str | None = None
     int8_metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def hint(self) -> bool:
+        """Whether the model takes a hint beside the binary."""
+        return bool(self.architecture.get("hint", False))
 
     def write(self, path: Path) -> None:
         """Write as JSON, one field a line or more."""

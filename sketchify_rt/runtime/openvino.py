@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchify_rt.errors import BackendUnavailable, ModelError
-from sketchify_rt.image import Gray
+from sketchify_rt.image import CELL, Gray
 from sketchify_rt.models import Kind, Model
 from sketchify_rt.options import Arithmetic
 
@@ -128,19 +128,29 @@ class OpenVinoRuntime:
         precision: see `Options`; "half" is what OpenVINO itself takes on this processor. "int8"
         runs the model's INT8 form: sums of 8-bit products up to the last convolution, floats after.
 
-        Raises ModelError where OpenVINO cannot read the file, or there is no INT8 form, and
-        BackendUnavailable in a fork of a process that has used OpenVINO.
+        Raises ModelError where OpenVINO cannot read the file, there is no INT8 form, or the inputs
+        are not those that the manifest tells of, and BackendUnavailable in a fork of a process that
+        has used OpenVINO.
         """
         _refuse_fork()
+        self._hint = model.manifest.hint
         kind: Kind = "int8" if precision == "int8" else "float"
         streams = min(workers, threads)
         data = model.read(kind)
         core = _core()
         try:
             network = core.read_model(data)
+            if len(network.inputs) != 1 + self._hint:
+                wanted = "binary and hint" if self._hint else "binary alone"
+                raise ModelError(
+                    f"{model.file(kind)}: expected the inputs {wanted}, as in its manifest, got "
+                    f"{len(network.inputs)}; export it again with `python -m training export`"
+                )
             processor = PrePostProcessor(network)
-            processor.input().tensor().set_element_type(ov.Type.u8)
-            processor.input().preprocess().convert_element_type(ov.Type.f32).scale(255.0)
+            for place in range(len(network.inputs)):
+                value = processor.input(place)
+                value.tensor().set_element_type(ov.Type.u8)
+                value.preprocess().convert_element_type(ov.Type.f32).scale(255.0)
             settings = {
                 "INFERENCE_NUM_THREADS": threads,
                 "NUM_STREAMS": streams,
@@ -159,19 +169,33 @@ class OpenVinoRuntime:
         for _ in range(streams):
             self._requests.put(compiled.create_infer_request())
 
-    def __call__(self, binary: Gray) -> Tones:
+    def __call__(self, binary: Gray, hint: Gray | None = None) -> Tones:
         """Paint tones.
 
-        binary: uint8 (N, H, W), 0 for ink and 255 for paper. Returns float32 (N, H, W), nominally
-        0..1, owned by the caller. Raises BackendUnavailable in a fork.
+        Args:
+            binary: uint8 (N, H, W), 0 for ink and 255 for paper.
+            hint: uint8 (N, H / 8, W / 8), see `kernels.reference.hint`. None means "not known"; a
+                model without a hint takes nothing else.
+
+        Returns:
+            float32 (N, H, W), nominally 0..1, owned by the caller.
+
+        Raises:
+            BackendUnavailable: in a fork of a process that has used OpenVINO.
         """
         _refuse_fork()
         # OpenVINO reads and writes these arrays themselves and does not keep them alive.
         source = np.ascontiguousarray(binary[:, None])
+        if hint is None:
+            count, height, width = binary.shape
+            hint = np.zeros((count, height // CELL, width // CELL), np.uint8)
+        cells = np.ascontiguousarray(hint[:, None])
         tones = np.empty(source.shape, np.float32)
         request = self._requests.get()
         try:
-            request.set_input_tensor(ov.Tensor(source, shared_memory=True))
+            request.set_input_tensor(0, ov.Tensor(source, shared_memory=True))
+            if self._hint:
+                request.set_input_tensor(1, ov.Tensor(cells, shared_memory=True))
             request.set_output_tensor(ov.Tensor(tones, shared_memory=True))
             request.infer()
         finally:

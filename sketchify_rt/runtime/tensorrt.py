@@ -76,9 +76,10 @@ class TensorRTRuntime:
             for _ in range(workers):
                 self._slots.put(engine.slot())
 
-    def __call__(self, binary: Tensor) -> Tensor:
+    def __call__(self, binary: Tensor, hint: None = None) -> Tensor:
         """Paint tones.
 
+        hint: None, see `backend.Runtime`.
         binary: uint8 (N, H, W) on the runtime's device, 0 for ink and 255 for paper, of a shape
         between `least` and `most`; N may be less. Returns (N, H, W), 0..1, float16, or float32 from
         an engine of precision "fp32"; owned by the caller. Raises EngineError.

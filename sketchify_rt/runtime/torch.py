@@ -66,10 +66,11 @@ class TorchRuntime:
         for _ in range(workers):
             self._slots.put(_slot(self._run) if on_gpu else self._run)
 
-    def __call__(self, binary: Tensor) -> Tensor:
+    def __call__(self, binary: Tensor, hint: None = None) -> Tensor:
         """Paint tones.
 
         binary: uint8 (N, H, W) on the runtime's device, 0 for ink and 255 for paper; any strides.
+        hint: None, see `backend.Runtime`.
         Returns (N, H, W), 0..1, owned by the caller: float16, or float32 where "fp32" was asked for
         or on the CPU. Raises torch.OutOfMemoryError, and ModelError where compiling fails.
         """

@@ -1,0 +1,318 @@
+"""Models that take a hint: from the option to the second input of the runtime, on the CPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import onnx.reference
+import pytest
+import torch
+from click.testing import CliRunner
+from pictures import picture
+
+from sketchify_rt import (
+    ModelError,
+    Options,
+    OptionsError,
+    Sketchifier,
+    SketchTransform,
+    models,
+)
+from sketchify_rt.batch.output import settings
+from sketchify_rt.cli.verbs import main
+from sketchify_rt.image import Gray
+from sketchify_rt.kernels import reference
+from sketchify_rt.options import PENCILS, Arithmetic, Encoding
+from sketchify_rt.runtime.openvino import OpenVinoRuntime
+from training.export import write
+from training.model import UNet
+from training.recipe import UNetConfig
+
+PAGE = picture(531, 405)
+CELLS = (67, 51)
+
+
+def export(path: Path, config: UNetConfig) -> Path:
+    """A random U-Net of large weights, so that a hint moves tones by many levels."""
+    torch.manual_seed(0)
+    model = UNet(config)
+    model.down[0][0].weight.data[:, -1].mul_(20)  # of the hint
+    model.head[0].weight.data.mul_(10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about torch
+        write(model, path, "nobody", {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of stride 8: a page of 405 columns has half a cell at its end."""
+    folder = tmp_path_factory.mktemp("model")
+    return str(export(folder / "hinted.onnx", UNetConfig(width=4, depth=1, norms=False, hint=True)))
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of stride 16: a page of 51 columns of cells has one more beyond its edge."""
+    folder = tmp_path_factory.mktemp("model")
+    return str(export(folder / "deep.onnx", UNetConfig(width=4, depth=3, norms=False, hint=True)))
+
+
+def auto(gray: Gray) -> Gray:
+    return reference.hint(reference.binarize(gray), reference.dodge(gray))
+
+
+def seen(sketchify: Sketchifier) -> list[tuple[Gray, Gray]]:
+    """What the runtime gets, from now on."""
+    sketchify.prepare()
+    assert sketchify._runtime is not None
+    infer, calls = sketchify._runtime.infer, []
+
+    def noted(binary: Gray, hint: Gray) -> Any:
+        calls.append((binary.copy(), hint.copy()))
+        return infer(binary, hint)
+
+    sketchify._runtime = dataclasses.replace(sketchify._runtime, infer=noted)
+    return calls
+
+
+def test_the_manifest_tells_whether_a_model_takes_a_hint(model: str) -> None:
+    manifest = models.load(model).manifest
+    assert manifest.hint
+    assert not dataclasses.replace(manifest, architecture={"width": 4}).hint
+
+
+@pytest.mark.parametrize("precision", ["fp32", "half"])
+def test_the_runtime_computes_what_the_onnx_standard_says(
+    model: str, precision: Arithmetic
+) -> None:
+    rng = np.random.default_rng(0)
+    binary = np.where(rng.random((2, 48, 72)) < 0.3, 0, 255).astype(np.uint8)
+    hint = rng.integers(0, 256, (2, 6, 9), np.uint8)
+    standard = onnx.reference.ReferenceEvaluator(onnx.load(model))
+
+    def wanted(hint: Gray) -> Any:
+        given = {"binary": binary, "hint": hint}
+        floats = {name: each[:, None].astype(np.float32) / 255 for name, each in given.items()}
+        return standard.run(None, floats)[0][:, 0]
+
+    runtime = OpenVinoRuntime(models.load(model), threads=2, precision=precision)
+    levels = 0.02 if precision == "fp32" else 8
+    np.testing.assert_allclose(runtime(binary, hint), wanted(hint), atol=levels / 255)
+    np.testing.assert_allclose(runtime(binary), wanted(0 * hint), atol=levels / 255)
+    assert np.abs(wanted(hint) - wanted(0 * hint)).max() > 16 / 255
+
+
+def test_a_strided_view_of_a_plane_is_read_right(model: str) -> None:
+    runtime = OpenVinoRuntime(models.load(model), threads=1)
+    binary = np.full((1, 64, 80), 255, np.uint8)
+    plane = np.arange(20 * 30, dtype=np.uint8).reshape(1, 20, 30)[:, 3:11, 7:17]
+    np.testing.assert_array_equal(runtime(binary, plane), runtime(binary, plane.copy()))
+
+
+def test_the_runtime_gets_the_plane_of_the_whole_page_cut_like_its_tiles(model: str) -> None:
+    plane = auto(PAGE)
+    assert plane.shape == CELLS
+    sketchify = Sketchifier(model, device="cpu", tile=256, threads=1)
+    calls = seen(sketchify)
+    sketchify(PAGE)
+    places = []
+    for binary, hint in calls:
+        assert binary.shape == (1, 8 * hint.shape[1], 8 * hint.shape[2])
+        rows, columns = hint.shape[1:]
+        places += [
+            (y, x)
+            for y in range(CELLS[0] - rows + 1)
+            for x in range(CELLS[1] - columns + 1)
+            if (plane[y : y + rows, x : x + columns] == hint[0]).all()
+        ]
+    assert len(calls) == 6
+    assert len(set(places)) == 6  # each tile has a part of the plane, and another one
+    assert (0, 0) in places
+
+
+def test_beyond_the_page_the_last_cells_are_repeated(deep: str) -> None:
+    sketchify = Sketchifier(deep, device="cpu", threads=1)
+    calls = seen(sketchify)
+    sketchify(PAGE)
+    ((binary, hint),) = calls
+    assert binary.shape == (1, 544, 416)
+    np.testing.assert_array_equal(hint[0], np.pad(auto(PAGE), ((0, 1), (0, 1)), mode="edge"))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "half"])
+@pytest.mark.parametrize("name", ["model", "deep"])
+def test_tiled_equals_whole(
+    request: pytest.FixtureRequest, name: str, precision: Arithmetic
+) -> None:
+    path = request.getfixturevalue(name)
+    whole = Sketchifier(path, device="cpu", precision=precision, threads=1)(PAGE)
+    for tile, threads in (256, 1), (304, 2):
+        tiled = Sketchifier(path, device="cpu", precision=precision, tile=tile, threads=threads)
+        for sketch in [tiled(PAGE), *tiled.map([PAGE] * 3, workers=2)]:
+            np.testing.assert_array_equal(sketch, whole)
+
+
+@pytest.mark.parametrize(
+    ("hint", "level"),
+    [("none", 0), (0, 1), (0.35, 90), (1, 255), *((PENCILS[name], None) for name in PENCILS)],
+)
+def test_a_constant_hint_is_one_level_everywhere(model: str, hint: Any, level: int | None) -> None:
+    level = round(1 + 254 * hint) if level is None else level
+    sketchify = Sketchifier(model, device="cpu", threads=1, hint=hint)
+    ((_, plane),) = (calls := seen(sketchify), sketchify(PAGE))[0]
+    assert plane.shape == (1, *CELLS)
+    assert (plane == level).all()
+    runtime = OpenVinoRuntime(models.load(model), 1)
+    binary = np.pad(reference.binarize(PAGE), ((0, 5), (0, 3)), mode="edge")[None]
+    tones = runtime(binary, plane)[0, : PAGE.shape[0], : PAGE.shape[1]]
+    np.testing.assert_array_equal(sketchify(PAGE), reference.compose(tones))
+    assert len(calls) == 2
+
+
+def test_hints_make_different_sketches(model: str) -> None:
+    hints: list[Any] = ["auto", "none", 0.15, 1.0]
+    sketches = [Sketchifier(model, device="cpu", hint=hint)(PAGE) for hint in hints]
+    assert len({sketch.tobytes() for sketch in sketches}) == len(hints)
+    np.testing.assert_array_equal(Sketchifier(model, device="cpu")(PAGE), sketches[0])
+
+
+def test_the_plane_is_of_the_picture_as_it_is_sketched(model: str) -> None:
+    sketchify = Sketchifier(model, device="cpu", square=64)
+    calls = seen(sketchify)
+    sketchify(PAGE)
+    square = np.asarray(cv2.resize(PAGE[:405], (64, 64), interpolation=cv2.INTER_AREA))
+    np.testing.assert_array_equal(calls[0][1][0], auto(square))
+
+
+def test_the_option_travels(model: str) -> None:
+    original = Sketchifier(model, device="cpu", hint=0.6)
+    copy = pickle.loads(pickle.dumps(original))
+    assert copy.options == original.options
+    np.testing.assert_array_equal(copy(PAGE), original(PAGE))
+    np.testing.assert_array_equal(SketchTransform(model=model, hint=0.6)(PAGE), original(PAGE))
+
+
+def test_a_model_without_a_hint_takes_none() -> None:
+    gray = picture()
+    expected = Sketchifier(device="cpu")(gray)
+    np.testing.assert_array_equal(Sketchifier(device="cpu", hint="none")(gray), expected)
+    for hint in (0, 0.35):
+        with pytest.raises(OptionsError, match=f"model lite takes no hint: got {hint}; leave hint"):
+            Sketchifier(device="cpu", hint=hint)
+
+
+@pytest.mark.parametrize("hint", ["HB", -0.1, 1.01, float("nan"), None, True, [0.5]])
+def test_a_hint_that_is_none_is_named(hint: Any) -> None:
+    with pytest.raises(OptionsError, match="hint must be auto, none, or 0 to 1: got "):
+        Options(hint=hint)
+
+
+@pytest.mark.parametrize("mode", ["dodge", "binary"])
+def test_the_filters_take_no_hint(mode: Any) -> None:
+    assert Options(mode=mode, hint="none").hint == "none"
+    with pytest.raises(OptionsError, match=f"hint needs mode sketch: got mode {mode}"):
+        Options(mode=mode, hint=0.5)
+
+
+@pytest.mark.parametrize("lies", [True, False])
+def test_a_manifest_that_does_not_fit_its_file_is_told(
+    model: str, tmp_path: Path, lies: bool
+) -> None:
+    # A manifest with a hint for a file without, and the other way round.
+    true = models.load("lite" if lies else model)
+    manifest = dataclasses.replace(true.manifest, architecture={"hint": lies})
+    inputs = ("binary and hint", 1) if lies else ("binary alone", 2)
+    with pytest.raises(ModelError, match="expected the inputs {}.*got {}".format(*inputs)):
+        OpenVinoRuntime(dataclasses.replace(true, manifest=manifest), threads=1, precision="fp32")
+
+
+def digest(options: Options) -> str:
+    return json.dumps(settings(options, Encoding(), 150), sort_keys=True)
+
+
+def test_the_journal_knows_the_hint(model: str) -> None:
+    hints: list[Any] = ["auto", "none", 0.35, 0.6]
+    assert len({digest(Options(model, hint=hint)) for hint in hints}) == len(hints)
+    # Of what makes no difference it knows nothing.
+    assert digest(Options(hint="none")) == digest(Options())
+    assert digest(Options(mode="dodge", hint="none")) == digest(Options(mode="dodge"))
+
+
+@pytest.fixture
+def convert(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("page.png", PAGE)
+    for path in Path(model).parent.glob("hinted.*"):
+        shutil.copy(path, tmp_path)
+
+    def call(*words: str, verb: str = "convert", output: str = "out") -> Any:
+        given = [verb, "page.png", "-o", output, "--model", "hinted.onnx", "--device", "cpu"]
+        return CliRunner().invoke(main, [*given, *words])
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ([], "auto"),
+        (["--hint", "auto"], "auto"),
+        (["--hint", "none"], "none"),
+        (["--hint", "0.6"], 0.6),
+        (["--pencil", "4B"], 0.6),
+        (["--pencil", "8B"], 1.0),
+    ],
+)
+def test_the_command_takes_a_hint_or_a_pencil(
+    convert: Callable[..., Any], model: str, words: list[str], hint: Any
+) -> None:
+    result = convert(*words)
+    assert result.exit_code == 0, result.output
+    sketch = cv2.imread("out/page.png", cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(sketch, Sketchifier(model, device="cpu", hint=hint)(PAGE))
+
+
+def test_the_command_makes_anew_what_had_another_hint(convert: Callable[..., Any]) -> None:
+    counts = []
+    for words in [], ["--hint", "auto"], ["--pencil", "HB"], ["--hint", "0.35"]:
+        told = json.loads(convert(*words, "--json").stdout)
+        counts.append((told["converted"], told["skipped"]))
+    assert counts == [(1, 0), (0, 1), (1, 0), (0, 1)]
+
+
+@pytest.mark.parametrize("verb", ["convert", "compare"])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--hint 0.5 --pencil HB", "--hint and --pencil exclude each other: give one of them"),
+        ("--hint auto --pencil HB", "--hint and --pencil exclude each other: give one of them"),
+        ("--hint 1.5", "hint must be auto, none, or 0 to 1: got 1.5"),
+        ("--hint dark", "hint must be auto, none, or 0 to 1: got 'dark'"),
+        ("--pencil 3B", "'3B' is not one of '4H', '2H', 'HB', '2B', '4B', '6B', '8B'"),
+        ("--pencil HB --model lite", "model lite takes no hint: got 0.35"),
+    ],
+)
+def test_the_commands_refuse_in_words(
+    convert: Callable[..., Any], verb: str, words: str, told: str
+) -> None:
+    result = convert(*words.split(), verb=verb, output="out.png")
+    assert result.exit_code == 2
+    assert told in " ".join(result.output.split())
+
+
+def test_a_sheet_tells_its_hint(convert: Callable[..., Any]) -> None:
+    for words, told in ([], "strength 1. "), (["--pencil", "4B"], "strength 1, hint 0.6. "):
+        result = convert(*words, "--overwrite", verb="compare", output="sheet.html")
+        assert result.exit_code == 0, result.output
+        assert told in Path("sheet.html").read_text()
