@@ -31,6 +31,7 @@ from sketchify_rt import (
     Encoding,
     EngineError,
     InputError,
+    ModelError,
     Options,
     OptionsError,
     Sketchifier,
@@ -269,6 +270,13 @@ def test_precision_is_half_or_what_was_asked_for_or_the_engines() -> None:
     assert precision(engine="folder", precision="int8") == "int8"
 
 
+def test_a_model_that_takes_a_hint_is_refused() -> None:
+    lite = models.load("lite")
+    manifest = dataclasses.replace(lite.manifest, architecture={"hint": True})
+    with pytest.raises(ModelError, match="take a hint do not run on a GPU yet; use --device cpu"):
+        made_up(Options()).open_runtime(dataclasses.replace(lite, manifest=manifest), 1, 1)
+
+
 def test_where_an_engine_cannot_be_used_auto_says_so_and_others_refuse(
     trt: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,9 +312,9 @@ def test_a_dynamic_engine_gets_no_more_tiles_than_it_takes(monkeypatch: pytest.M
     seen: list[tuple[int, ...]] = []
     call = tensorrt.TensorRTRuntime.__call__
 
-    def noted(runtime: Any, binary: torch.Tensor) -> torch.Tensor:
+    def noted(runtime: Any, binary: torch.Tensor, hint: None) -> torch.Tensor:
         seen.append(tuple(binary.shape))
-        return call(runtime, binary)
+        return call(runtime, binary, hint)
 
     monkeypatch.setattr(tensorrt.TensorRTRuntime, "__call__", noted)
     sketchify = Sketchifier(device="cuda", engine=engine.folder)

@@ -17,13 +17,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 from onnx import numpy_helper
+from pictures import picture
 
-from sketchify_rt import models
+from sketchify_rt import Sketchifier, models
 from sketchify_rt.image import Gray
 from sketchify_rt.models import Manifest
+from sketchify_rt.options import ARITHMETICS
 from sketchify_rt.runtime.openvino import OpenVinoRuntime
 from training.cli import main
-from training.export import halve_weights, inference_form, to_onnx
+from training.export import halve_weights, inference_form, to_onnx, write
 from training.model import UNet
 from training.prepare import prepare
 from training.quantize import unsign, widen_weights
@@ -120,6 +122,36 @@ def test_every_convolution_is_quantized_and_weights_have_seven_bits(quantized: P
         batch, channels, *sides = value.type.tensor_type.shape.dim
         assert channels.dim_value == 1
         assert all(dim.dim_param for dim in (batch, *sides))
+
+
+def test_a_model_with_a_hint_stays_one(pages: Path, tmp_path: Path) -> None:
+    config = UNetConfig(width=4, depth=1, norms=False, hint=True)
+    torch.manual_seed(0)
+    unet = UNet(config)
+    unet.down[0][0].weight.data[:, -1].mul_(100)  # of the hint
+    unet.head[0].weight.data.mul_(10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about torch
+        write(unet, tmp_path / "hinted.onnx", "nobody", {})
+    (tmp_path / "int8").mkdir()
+    path = str(quantize(tmp_path / "hinted.onnx", pages, tmp_path / "int8"))
+    page = picture(531, 405)
+    sketch = {
+        (precision, hint): Sketchifier(path, device="cpu", precision=precision, hint=hint)(page)
+        for precision in ARITHMETICS
+        for hint in ("auto", "none", 0.6)
+    }
+    for (precision, hint), each in sketch.items():
+        exact = sketch["fp32", hint].astype(int)
+        assert np.abs(each - exact).mean() < 0.1 * exact.std()
+        tiled = Sketchifier(path, device="cpu", precision=precision, hint=hint, tile=256)(page)
+        np.testing.assert_array_equal(tiled, each)
+    floats, int8 = (
+        (sketch[precision, 0.6].astype(int) - sketch[precision, "none"]).ravel()
+        for precision in ("fp32", "int8")
+    )
+    assert np.abs(floats).mean() > 1
+    assert np.corrcoef(floats, int8)[0, 1] > 0.9  # 0.95
 
 
 def test_bytes_without_a_sign_are_the_same_numbers() -> None:

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import sys
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from sketchify_rt.models import Model
 from sketchify_rt.runtime.openvino import without_telemetry
 from training.data import Batches
 from training.pages import Pages
-from training.recipe import Recipe
+from training.recipe import Recipe, UNetConfig
 
 # NNCF measures with ONNX Runtime, which reports its use as well, unless told before it is loaded.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -56,10 +57,15 @@ def to_int8(model: onnx.ModelProto, pages: Pages, crops: int, seed: int) -> onnx
     Weights are int8, symmetric for each output channel; activations uint8 of one scale, with zero
     point 0, or 128 where there are negative values. Both are what a symmetric int8 can hold.
     """
-    batches = Batches(pages, Recipe(steps=crops, batch=1, seed=seed))
-    data = nncf.Dataset(
-        range(crops), lambda step: {"binary": batches[step][0].astype(np.float32) / 255}
-    )
+    names = [value.name for value in model.graph.input]
+    config = UNetConfig(hint="hint" in names)
+    batches = Batches(pages, Recipe(config, steps=crops, batch=1, seed=seed))
+
+    def inputs(step: int) -> dict[str, Any]:
+        batch = batches[step]
+        return {name: getattr(batch, name).astype(np.float32) / 255 for name in names}
+
+    data = nncf.Dataset(range(crops), inputs)
     logging.getLogger("nncf").setLevel(logging.ERROR)  # `set_log_level` changes handlers of others
     with contextlib.redirect_stdout(sys.stderr):  # its progress
         quantized: onnx.ModelProto = nncf.quantize(
