@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from sketchify_rt import backend, image, inputs, models, stream, tiling
+from sketchify_rt import backend, hints, image, inputs, models, stream, tiling
 from sketchify_rt.errors import (
     BackendUnavailable,
     DeviceMemoryError,
@@ -21,8 +21,8 @@ from sketchify_rt.errors import (
     SketchifyError,
     bare,
 )
-from sketchify_rt.image import CELL, Gray
-from sketchify_rt.options import Encoding, Options, Precision, check_workers
+from sketchify_rt.image import Gray
+from sketchify_rt.options import Encoding, Options, Painted, Precision, check_workers
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -61,7 +61,8 @@ class Sketchifier:
         """
         name = _text(model)
         engine = _text(options.pop("engine", None))
-        self.options = Options(model=name, device=device, engine=engine, **options)
+        hint = inputs.hint(options.pop("hint", "auto"))
+        self.options = Options(model=name, device=device, engine=engine, hint=hint, **options)
         self.backend = backend.select(self.options)
         self.batch = self.backend.batch
         if self.backend.note:
@@ -327,24 +328,27 @@ class Sketchifier:
             runtime.most_tiles,
         )
         # Of whole images, so that tiles do not change it.
-        hints = self._hints(grays, binaries, threads) if manifest.hint else None
+        planes = self._planes(grays, binaries, threads) if manifest.hint else None
         sketches = self.backend.empty_like(binaries)
         for tiles in tiling.plan([tuple(binary.shape) for binary in binaries], rule):
-            cells = self.backend.cut(hints, [tile.cells for tile in tiles]) if hints else None
+            cells = self.backend.cut(planes, [tile.cells for tile in tiles]) if planes else None
             tones = runtime.infer(self.backend.cut(binaries, tiles), cells)
             self.backend.compose(tones, tiles, self.options.strength, threads, sketches)
         return sketches
 
-    def _hints(
+    def _planes(
         self, grays: backend.Images, binaries: backend.Images, threads: int
     ) -> backend.Images:
         """How dark strokes are in each cell of each image, as `Options.hint` says."""
-        hint = self.options.hint
+        hint, square = self.options.hint, self.options.square
         if hint == "auto":
             return self.backend.hint(grays, binaries, threads)
-        level = 0 if hint == "none" else round(1 + 254 * hint)
-        shapes = [tuple(-(-side // CELL) for side in gray.shape) for gray in grays]
-        return self.backend.upload([np.full(shape, level, np.uint8) for shape in shapes])
+        told = [hints.plane(hint, tuple(gray.shape), square) for gray in grays]
+        planes = self.backend.upload(told)
+        if all(plane.all() for plane in told) or not isinstance(hint, Painted):
+            return planes
+        pages = self.backend.hint(grays, binaries, threads)
+        return [own + page * (own == 0) for own, page in zip(planes, pages, strict=True)]
 
     def _extras(self, loaded: Any, shape: tuple[int, int], encoding: Encoding) -> Extras:
         """What is kept of an image besides its luma, cut and resized like that."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from sketchify_rt.errors import DecodeError, InputError, SketchifyError
+from sketchify_rt.errors import DecodeError, InputError, OptionsError, SketchifyError
 from sketchify_rt.image import Gray, to_luma
-from sketchify_rt.options import Encoding
+from sketchify_rt.options import MAX_PIXELS, Encoding, Hint, Painted
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -84,6 +84,51 @@ def load(source: ImageInput, encoding: Encoding | None = None) -> Loaded:
         "an image is a path, bytes, a NumPy array, a PIL image or a DLPack tensor, not "
         f"{type(source).__name__}"
     )
+
+
+def hint(source: Hint | str | os.PathLike[str] | PIL.Image.Image | Gray) -> Any:
+    """A hint as `Options` takes it: words and numbers as they are, pictures as a `Painted`.
+
+    Args:
+        source: See `Options.hint`.
+
+    Raises:
+        OptionsError: for a picture that cannot be read, or an array of another type or shape.
+    """
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 2 or not source.size:
+            raise OptionsError(
+                "hint must be an array of uint8 (H, W), 255 the darkest and 0 undecided: got "
+                f"{source.dtype} {source.shape}"
+            )
+        height, width = source.shape
+        return Painted(height, width, source.tobytes())
+    if source in ("auto", "none") or not (isinstance(source, (str, os.PathLike)) or is_pil(source)):
+        return source
+    try:
+        luma, alpha = _with_alpha(source)
+    except SketchifyError as error:
+        raise OptionsError(
+            f"hint must be auto, none, 0 to 1, or a picture that can be read: {error}"
+        ) from error
+    levels = 1 + (254 * (255 - luma.astype(np.int32)) + 127) // 255
+    if alpha is not None:
+        levels[alpha < 128] = 0
+    height, width = luma.shape
+    return Painted(height, width, levels.astype(np.uint8).tobytes())
+
+
+def _with_alpha(source: ImageInput) -> tuple[Gray, Gray | None]:
+    from sketchify_rt.codec import cpu as codec
+    from sketchify_rt.codec import extras
+
+    keep = Encoding(alpha="keep")
+    picture = load(source, keep)
+    if isinstance(picture, File):
+        luma = codec.decode(picture.data, picture.name, MAX_PIXELS)
+        return luma, extras.read(picture.data, picture.name, keep).alpha
+    assert isinstance(picture, Picture)  # noqa: S101 (of a PIL image it is)
+    return picture.luma, picture.extras.alpha if picture.extras else None
 
 
 def on_device(source: object) -> TypeGuard[SupportsDLPack]:

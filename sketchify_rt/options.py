@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from sketchify_rt.errors import OptionsError
@@ -15,7 +16,6 @@ Precision = Literal["auto", Arithmetic]
 Runtime = Literal["auto", "openvino", "torch", "tensorrt"]
 Format = Literal["png", "jpg", "webp"]
 Alpha = Literal["white", "keep"]
-Hint = Literal["auto", "none"] | float
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 ARITHMETICS: tuple[Arithmetic, ...] = get_args(Arithmetic)
@@ -38,6 +38,30 @@ PENCILS = {"4H": 0.15, "2H": 0.25, "HB": 0.35, "2B": 0.48, "4B": 0.6, "6B": 0.8,
 
 
 @dataclass(frozen=True)
+class Painted:
+    """A hint that a person painted, as `inputs.hint` makes it of a picture or an array.
+
+    height, width: in pixels. levels: a byte for each pixel, row by row: 0 where the page decides,
+    else from 1, white, to 255, ink.
+    """
+
+    height: int
+    width: int
+    levels: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"a picture of {self.width} x {self.height}"
+
+    @property
+    def digest(self) -> str:
+        """Of all of it, for a journal."""
+        return hashlib.sha256(f"{self.width} x {self.height} ".encode() + self.levels).hexdigest()
+
+
+Hint = Literal["auto", "none"] | float | Painted
+
+
+@dataclass(frozen=True)
 class Options:
     """Options of a `Sketchifier`.
 
@@ -56,7 +80,10 @@ class Options:
         Applies to "sketch" and "dodge".
     hint: how dark the U-Net paints strokes, for models that take a hint. "auto" follows the tones
         of each image. "none" leaves it to the U-Net. A number is one darkness for the whole image,
-        from 0, white, to 1, ink; `PENCILS` names some. Needs mode "sketch".
+        from 0, white, to 1, ink; `PENCILS` names some. A painted one is stretched over each image;
+        `Sketchifier` makes it of the path of a picture or a PIL image, dark where strokes should be
+        dark, transparent where the image decides, or of an array, uint8 (H, W), 255 the darkest, 0
+        where the image decides. Needs mode "sketch".
     max_side: reduce images whose longer side is over this many pixels, at least 1; None never.
     square: cut the middle square of a landscape, the top square of a portrait, and resize it to
         this side in pixels, 1..MAX_SQUARE (the 2017 recipe has 256); None keeps the image whole.
@@ -128,7 +155,9 @@ class Options:
         hint = self.hint
         if hint in ("auto", "none"):
             return
-        if isinstance(hint, str) or not _is_number(hint) or not 0 <= hint <= 1:
+        if not isinstance(hint, Painted) and (
+            isinstance(hint, str) or not _is_number(hint) or not 0 <= hint <= 1
+        ):
             raise OptionsError(f"hint must be auto, none, or 0 to 1: got {hint!r}")
         if self.mode != "sketch":
             raise OptionsError(f"hint needs mode sketch: got mode {self.mode}; leave hint out")

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import onnx
 import onnx.reference
+import PIL.Image
 import pytest
 import torch
 from click.testing import CliRunner
@@ -26,6 +27,8 @@ from sketchify_rt import (
     OptionsError,
     Sketchifier,
     SketchTransform,
+    hints,
+    inputs,
     models,
 )
 from sketchify_rt.batch.output import settings
@@ -212,7 +215,7 @@ def test_a_model_without_a_hint_takes_none() -> None:
             Sketchifier(device="cpu", hint=hint)
 
 
-@pytest.mark.parametrize("hint", ["HB", -0.1, 1.01, float("nan"), None, True, [0.5]])
+@pytest.mark.parametrize("hint", ["HB", "", -0.1, 1.01, float("nan"), None, True, [0.5]])
 def test_a_hint_that_is_none_is_named(hint: Any) -> None:
     with pytest.raises(OptionsError, match="hint must be auto, none, or 0 to 1: got "):
         Options(hint=hint)
@@ -298,7 +301,12 @@ def test_the_command_makes_anew_what_had_another_hint(convert: Callable[..., Any
         ("--hint 0.5 --pencil HB", "--hint and --pencil exclude each other: give one of them"),
         ("--hint auto --pencil HB", "--hint and --pencil exclude each other: give one of them"),
         ("--hint 1.5", "hint must be auto, none, or 0 to 1: got 1.5"),
-        ("--hint dark", "hint must be auto, none, or 0 to 1: got 'dark'"),
+        (
+            "--hint dark.png",
+            "hint must be auto, none, 0 to 1, or a picture that can be read: d",
+        ),
+        ("--hint page.png extra.png", "--hint FILE goes with one INPUT, a file: convert them one"),
+        ("--hint page.png --model lite", "model lite takes no hint: got a picture of 405 x 531"),
         ("--pencil 3B", "'3B' is not one of '4H', '2H', 'HB', '2B', '4B', '6B', '8B'"),
         ("--pencil HB --model lite", "model lite takes no hint: got 0.35"),
     ],
@@ -309,6 +317,80 @@ def test_the_commands_refuse_in_words(
     result = convert(*words.split(), verb=verb, output="out.png")
     assert result.exit_code == 2
     assert told in " ".join(result.output.split())
+
+
+PAINT = np.zeros((40, 30), np.uint8)
+PAINT[:20, :15], PAINT[20:, 15:] = 255, 90
+
+
+def test_an_array_is_a_plane_of_any_size(model: str) -> None:
+    page, rows, columns = auto(PAGE), *CELLS
+    sketchify = Sketchifier(model, device="cpu", hint=PAINT)
+    calls = seen(sketchify)
+    sketch = sketchify(PAGE)
+    plane = calls[0][1][0]
+    assert (plane[:33, :25] == 255).all()
+    assert (plane[34:, 26:] == 90).all()
+    np.testing.assert_array_equal(plane[:33, 26:], page[:33, 26:])
+    np.testing.assert_array_equal(plane[34:, :25], page[34:, :25])
+    assert plane.shape == (rows, columns)
+
+    tiled = Sketchifier(model, device="cpu", hint=PAINT, tile=256)
+    np.testing.assert_array_equal(tiled(PAGE), sketch)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(tiled))(PAGE), sketch)
+    assert tiled.options != Sketchifier(model, device="cpu", hint=PAINT.T.copy()).options
+
+
+def test_what_is_painted_keeps_its_level_where_cells_are_larger_or_smaller() -> None:
+    def plane(levels: Any, *shape: int, square: int | None = None) -> list[list[int]]:
+        painted = inputs.hint(np.array(levels, np.uint8))
+        return hints.plane(painted, shape, square).tolist()
+
+    # A cell of which half is painted has the mean of that half, to a level; of less, the page's.
+    assert plane([[200, 0, 10, 30]], 8, 16) == [[199, 20]]
+    assert plane([[200, 0, 0, 0], [0, 0, 90, 90]], 8, 16) == [[0, 90]]
+    assert plane([[7, 0]], 16, 32) == [[7, 7, 0, 0]] * 2
+    assert plane([[7, 9]], 15, 9) == [[7, 9]] * 2
+    assert plane([[255, 255]], 1, 1) == [[255]]
+    # The middle square of a landscape.
+    assert plane([[1, 2, 3], [1, 2, 3]], 8, 8, square=8) == [[2]]
+
+
+def test_a_picture_is_dark_where_strokes_are_and_transparent_where_the_page_decides(
+    tmp_path: Path,
+) -> None:
+    gray = np.array([[0, 255, 128], [10, 0, 200]], np.uint8)
+    alpha = np.array([[255, 255, 255], [0, 100, 255]], np.uint8)
+    picture = PIL.Image.fromarray(np.dstack([gray] * 3 + [alpha]))
+    picture.save(tmp_path / "hint.png")
+    for source in (picture, tmp_path / "hint.png", str(tmp_path / "hint.png")):
+        hint = inputs.hint(source)
+        assert (hint.height, hint.width) == (2, 3)
+        assert list(hint.levels) == [255, 1, 128, 0, 0, 56]
+    PIL.Image.fromarray(gray).save(tmp_path / "hint.png")
+    assert list(inputs.hint(tmp_path / "hint.png").levels) == [255, 1, 128, 245, 255, 56]
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((2, 3)), np.zeros((2, 3, 3), np.uint8), PAINT[:0]])
+def test_another_array_is_refused(wrong: Any) -> None:
+    with pytest.raises(OptionsError, match=r"an array of uint8 \(H, W\).*: got (float64|uint8) "):
+        Sketchifier(hint=wrong)
+
+
+def test_the_command_takes_a_picture(convert: Callable[..., Any], model: str) -> None:
+    levels = np.where(PAINT, 255 - PAINT, 0)
+    PIL.Image.fromarray(np.dstack([levels] * 3 + [255 * (PAINT > 0)]).astype(np.uint8)).save(
+        "h.png"
+    )
+    hint = inputs.hint("h.png")
+    for hints_, made in (["h.png"], 1), (["./h.png"], 0), (["auto"], 1):
+        told = json.loads(convert("--hint", *hints_, "--json").stdout)
+        assert told["converted"] == made
+        if hints_ == ["h.png"]:
+            sketch = cv2.imread("out/page.png", cv2.IMREAD_UNCHANGED)
+            expected = Sketchifier(model, device="cpu", hint=hint)(PAGE)
+            np.testing.assert_array_equal(sketch, expected)
+            assert (sketch != Sketchifier(model, device="cpu")(PAGE)).any()
 
 
 def test_a_sheet_tells_its_hint(convert: Callable[..., Any]) -> None:

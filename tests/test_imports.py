@@ -17,7 +17,7 @@ FLOORS = [
     {"errors"},
     {"image", "options", "models", "stream"},
     {"bilevel"},
-    {"metrics", "tensors", "tiling"},
+    {"hints", "metrics", "tensors", "tiling"},
     {"codec", "kernels", "runtime"},
     {"backend", "inputs"},
     {"engine"},

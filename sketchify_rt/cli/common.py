@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-from sketchify_rt.options import PENCILS, PRECISIONS, RUNTIMES, Options
+from sketchify_rt.errors import OptionsError
+from sketchify_rt.options import PENCILS, PRECISIONS, RUNTIMES, Hint, Options, Painted
 
 
 class Refusal(click.ClickException):
@@ -42,12 +44,20 @@ def _number(_: click.Context, __: click.Parameter, value: str | None) -> str | f
     return value
 
 
+def check_painted(hint: Hint, inputs: Sequence[str]) -> None:
+    """Raises UsageError where a painted hint is given for more than one picture."""
+    if isinstance(hint, Painted) and (len(inputs) != 1 or Path(inputs[0]).is_dir()):
+        raise click.UsageError("--hint FILE goes with one INPUT, a file: convert them one by one")
+
+
 _hint = click.option(
     "--hint",
-    metavar="auto|none|0..1",
+    metavar="auto|none|0..1|FILE",
     callback=_number,
     help="How dark strokes are, for a model that takes a hint: auto follows the tones of each "
-    "picture, none leaves it to the U-Net, a number is one darkness for all, 1 ink; default: auto.",
+    "picture, none leaves it to the U-Net, a number is one darkness for all, 1 ink, and FILE is a "
+    "picture for one INPUT, dark where strokes should be dark, transparent where INPUT's tones "
+    "decide; default: auto.",
 )
 _pencil = click.option(
     "--pencil",
@@ -67,6 +77,13 @@ def hint(command: Callable[..., None]) -> Callable[..., None]:
             raise click.UsageError("--hint and --pencil exclude each other: give one of them")
         if pencil is not None:
             hint = PENCILS[pencil]
+        if isinstance(hint, str) and hint not in ("auto", "none"):
+            from sketchify_rt import inputs  # with NumPy
+
+            try:
+                hint = inputs.hint(hint)
+            except OptionsError as error:
+                raise click.UsageError(str(error)) from error
         command(*arguments, hint=Options.hint if hint is None else hint, **options)
 
     return _hint(_pencil(with_hint))

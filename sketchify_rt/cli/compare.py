@@ -86,6 +86,7 @@ def command(
         raise click.UsageError(
             f"a sheet has room for {_MOST} images, not {len(images)}; make several"
         )
+    common.check_painted(options["hint"], images)
     failures: list[str] = []
     try:
         _check_ending(output)

@@ -280,6 +280,7 @@ def command(
         raise click.UsageError(f"nothing to convert; {empty}")
     if dry_run and (report_to or as_json or watch):
         raise click.UsageError("--dry-run only tells; leave --report, --json and --watch out")
+    common.check_painted(options["hint"], names)
     existing: Existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
     _end_cleanly_on_sigterm()
     if quiet:
@@ -495,7 +496,7 @@ def _open(options: Options) -> Sketchifier:
     from sketchify_rt.engine import Sketchifier
 
     cv2.setNumThreads(1)  # its own threads would come on top of --threads
-    return Sketchifier(**dataclasses.asdict(options))
+    return Sketchifier(**vars(options))
 
 
 def _open_ray(options: Options, address: str | None, actors: int | None) -> RayEngine:
