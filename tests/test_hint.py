@@ -37,6 +37,7 @@ from sketchify_rt.image import Gray
 from sketchify_rt.kernels import reference
 from sketchify_rt.options import PENCILS, Arithmetic, Encoding
 from sketchify_rt.runtime.openvino import OpenVinoRuntime
+from training.evaluate import painter
 from training.export import write
 from training.model import UNet
 from training.recipe import UNetConfig
@@ -45,30 +46,35 @@ PAGE = picture(531, 405)
 CELLS = (67, 51)
 
 
-def export(path: Path, config: UNetConfig) -> Path:
-    """A random U-Net of large weights, so that a hint moves tones by many levels."""
+SMALL = UNetConfig(width=4, depth=1, norms=False, hint=True)  # of stride 8
+DEEP = UNetConfig(width=4, depth=3, norms=False, hint=True)  # of stride 16
+
+
+def random(config: UNetConfig) -> UNet:
+    """Of large weights, so that a hint moves tones by many levels."""
     torch.manual_seed(0)
     model = UNet(config)
     model.down[0][0].weight.data[:, -1].mul_(20)  # of the hint
     model.head[0].weight.data.mul_(10)
+    return model
+
+
+def export(path: Path, config: UNetConfig) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about torch
-        write(model, path, "nobody", {})
-    return path
+        write(random(config), path, "nobody", {})
+    return str(path)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of stride 8: a page of 405 columns has half a cell at its end."""
-    folder = tmp_path_factory.mktemp("model")
-    return str(export(folder / "hinted.onnx", UNetConfig(width=4, depth=1, norms=False, hint=True)))
+    return export(tmp_path_factory.mktemp("model") / "hinted.onnx", SMALL)
 
 
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of stride 16: a page of 51 columns of cells has one more beyond its edge."""
-    folder = tmp_path_factory.mktemp("model")
-    return str(export(folder / "deep.onnx", UNetConfig(width=4, depth=3, norms=False, hint=True)))
+    """For it a page of 51 columns of cells has one more beyond its edge."""
+    return export(tmp_path_factory.mktemp("model") / "deep.onnx", DEEP)
 
 
 def auto(gray: Gray) -> Gray:
@@ -181,6 +187,15 @@ def test_a_constant_hint_is_one_level_everywhere(model: str, hint: Any, level: i
     tones = runtime(binary, plane)[0, : PAGE.shape[0], : PAGE.shape[1]]
     np.testing.assert_array_equal(sketchify(PAGE), reference.compose(tones))
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize(("name", "config"), [("model", SMALL), ("deep", DEEP)])
+def test_the_engine_paints_what_training_evaluates(
+    request: pytest.FixtureRequest, name: str, config: UNetConfig
+) -> None:
+    expected = painter(random(config))(PAGE).astype(int)
+    sketch = Sketchifier(request.getfixturevalue(name), device="cpu", precision="fp32")(PAGE)
+    assert np.abs(sketch - expected).max() <= 1  # weights of FP16
 
 
 def test_hints_make_different_sketches(model: str) -> None:
