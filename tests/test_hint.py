@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import cv2
 import numpy as np
 import onnx
@@ -32,7 +33,9 @@ from sketchify_rt import (
     models,
 )
 from sketchify_rt.batch.output import settings
+from sketchify_rt.cli import common, info
 from sketchify_rt.cli.verbs import main
+from sketchify_rt.cluster.actor import SketchActor
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import reference
 from sketchify_rt.options import PENCILS, Arithmetic, Encoding
@@ -48,13 +51,15 @@ CELLS = (67, 51)
 
 SMALL = UNetConfig(width=4, depth=1, norms=False, hint=True)  # of stride 8
 DEEP = UNetConfig(width=4, depth=3, norms=False, hint=True)  # of stride 16
+PLAIN = UNetConfig(width=4, depth=1, norms=False)
 
 
 def random(config: UNetConfig) -> UNet:
     """Of large weights, so that a hint moves tones by many levels."""
     torch.manual_seed(0)
     model = UNet(config)
-    model.down[0][0].weight.data[:, -1].mul_(20)  # of the hint
+    if config.hint:
+        model.down[0][0].weight.data[:, -1].mul_(20)
     model.head[0].weight.data.mul_(10)
     return model
 
@@ -75,6 +80,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def deep(tmp_path_factory: pytest.TempPathFactory) -> str:
     """For it a page of 51 columns of cells has one more beyond its edge."""
     return export(tmp_path_factory.mktemp("model") / "deep.onnx", DEEP)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Takes no hint."""
+    return export(tmp_path_factory.mktemp("model") / "plain.onnx", PLAIN)
 
 
 def auto(gray: Gray) -> Gray:
@@ -219,15 +230,18 @@ def test_the_option_travels(model: str) -> None:
     assert copy.options == original.options
     np.testing.assert_array_equal(copy(PAGE), original(PAGE))
     np.testing.assert_array_equal(SketchTransform(model=model, hint=0.6)(PAGE), original(PAGE))
+    (file,) = SketchActor(model=model, device="cpu", hint=0.6).convert([PAGE])
+    assert file == original.convert(PAGE)
 
 
-def test_a_model_without_a_hint_takes_none() -> None:
-    gray = picture()
-    expected = Sketchifier(device="cpu")(gray)
-    np.testing.assert_array_equal(Sketchifier(device="cpu", hint="none")(gray), expected)
+def test_a_model_without_a_hint_takes_none(plain: str) -> None:
+    expected = painter(random(PLAIN))(PAGE).astype(int)
+    for hint in ("auto", "none"):
+        sketch = Sketchifier(plain, device="cpu", precision="fp32", hint=hint)(PAGE)
+        assert np.abs(sketch - expected).max() <= 1
     for hint in (0, 0.35):
-        with pytest.raises(OptionsError, match=f"model lite takes no hint: got {hint}; leave hint"):
-            Sketchifier(device="cpu", hint=hint)
+        with pytest.raises(OptionsError, match=rf"plain\.onnx takes no hint: got {hint}; leave"):
+            Sketchifier(plain, device="cpu", hint=hint)
 
 
 @pytest.mark.parametrize("hint", ["HB", "", -0.1, 1.01, float("nan"), None, True, [0.5]])
@@ -244,35 +258,40 @@ def test_the_filters_take_no_hint(mode: Any) -> None:
 
 
 @pytest.mark.parametrize("lies", [True, False])
-def test_a_manifest_that_does_not_fit_its_file_is_told(
-    model: str, tmp_path: Path, lies: bool
-) -> None:
+def test_a_manifest_that_does_not_fit_its_file_is_told(model: str, plain: str, lies: bool) -> None:
     # A manifest with a hint for a file without, and the other way round.
-    true = models.load("lite" if lies else model)
+    true = models.load(plain if lies else model)
     manifest = dataclasses.replace(true.manifest, architecture={"hint": lies})
     inputs = ("binary and hint", 1) if lies else ("binary alone", 2)
     with pytest.raises(ModelError, match="expected the inputs {}.*got {}".format(*inputs)):
         OpenVinoRuntime(dataclasses.replace(true, manifest=manifest), threads=1, precision="fp32")
 
 
+def test_info_tells_which_models_take_a_hint(model: str, plain: str) -> None:
+    for name, told in (model, "yes"), (plain, "no"):
+        assert any(f" takes a hint: {told}" in line for line in info._model_text(info._model(name)))
+
+
 def digest(options: Options) -> str:
     return json.dumps(settings(options, Encoding(), 150), sort_keys=True)
 
 
-def test_the_journal_knows_the_hint(model: str) -> None:
+def test_the_journal_knows_the_hint(model: str, plain: str) -> None:
     hints: list[Any] = ["auto", "none", 0.35, 0.6]
     assert len({digest(Options(model, hint=hint)) for hint in hints}) == len(hints)
     # Of what makes no difference it knows nothing.
-    assert digest(Options(hint="none")) == digest(Options())
+    assert digest(Options(plain, hint="none")) == digest(Options(plain))
     assert digest(Options(mode="dodge", hint="none")) == digest(Options(mode="dodge"))
 
 
 @pytest.fixture
-def convert(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def convert(
+    model: str, plain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
     monkeypatch.chdir(tmp_path)
     cv2.imwrite("page.png", PAGE)
-    for path in Path(model).parent.glob("hinted.*"):
-        shutil.copy(path, tmp_path)
+    for folder in Path(model).parent, Path(plain).parent:
+        shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
 
     def call(*words: str, verb: str = "convert", output: str = "out") -> Any:
         given = [verb, "page.png", "-o", output, "--model", "hinted.onnx", "--device", "cpu"]
@@ -321,9 +340,9 @@ def test_the_command_makes_anew_what_had_another_hint(convert: Callable[..., Any
             "hint must be auto, none, 0 to 1, or a picture that can be read: d",
         ),
         ("--hint page.png extra.png", "--hint FILE goes with one INPUT, a file: convert them one"),
-        ("--hint page.png --model lite", "model lite takes no hint: got a picture of 405 x 531"),
+        ("--hint page.png --model plain.onnx", "takes no hint: got a picture of 405 x 531"),
         ("--pencil 3B", "'3B' is not one of '4H', '2H', 'HB', '2B', '4B', '6B', '8B'"),
-        ("--pencil HB --model lite", "model lite takes no hint: got 0.35"),
+        ("--pencil HB --model plain.onnx", "model plain.onnx takes no hint: got 0.35"),
     ],
 )
 def test_the_commands_refuse_in_words(
@@ -390,6 +409,20 @@ def test_a_picture_is_dark_where_strokes_are_and_transparent_where_the_page_deci
 def test_another_array_is_refused(wrong: Any) -> None:
     with pytest.raises(OptionsError, match=r"an array of uint8 \(H, W\).*: got (float64|uint8) "):
         Sketchifier(hint=wrong)
+
+
+@pytest.mark.parametrize("names", [["a.png", "a.png"], ["*.png"], ["."], []])
+def test_a_picture_is_for_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.png").touch()
+    painted = inputs.hint(PAINT)
+    with pytest.raises(click.UsageError, match="--hint FILE goes with one INPUT"):
+        common.check_painted(painted, names)
+    common.check_painted(0.5, names)
+    for name in "a.png", "-":
+        common.check_painted(painted, [name])
 
 
 def test_the_command_takes_a_picture(convert: Callable[..., Any], model: str) -> None:

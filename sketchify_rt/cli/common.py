@@ -46,7 +46,8 @@ def _number(_: click.Context, __: click.Parameter, value: str | None) -> str | f
 
 def check_painted(hint: Hint, inputs: Sequence[str]) -> None:
     """Raises UsageError where a painted hint is given for more than one picture."""
-    if isinstance(hint, Painted) and (len(inputs) != 1 or Path(inputs[0]).is_dir()):
+    of_one = len(inputs) == 1 and (inputs[0] == "-" or Path(inputs[0]).is_file())
+    if isinstance(hint, Painted) and not of_one:
         raise click.UsageError("--hint FILE goes with one INPUT, a file: convert them one by one")
 
 

@@ -84,7 +84,11 @@ def _isa() -> dict[str, Any]:
 
 
 def _model(name: str) -> dict[str, Any]:
-    """The manifest; cpu_precision: what "auto" is on this CPU, None where that cannot be used."""
+    """The manifest.
+
+    hint: whether the model takes one. cpu_precision: what "auto" is on this CPU, None where that
+    cannot be used.
+    """
     from sketchify_rt import backend, models
 
     try:
@@ -95,7 +99,8 @@ def _model(name: str) -> dict[str, Any]:
         precision = backend.select(Options(device="cpu")).precision(model)
     except BackendUnavailable:  # which is told above
         precision = None
-    return {**dataclasses.asdict(model.manifest), "cpu_precision": precision}
+    manifest = model.manifest
+    return {**dataclasses.asdict(manifest), "hint": manifest.hint, "cpu_precision": precision}
 
 
 def _text(found: dict[str, Any]) -> str:
@@ -128,5 +133,6 @@ def _model_text(model: dict[str, Any]) -> list[str]:
         f"  {model['name']:<24}{model['gflop_per_megapixel']:.1f} GFLOP per megapixel",
         f"  {'':<24}{metrics or 'not measured'}",
         f"  {'':<24}precision auto on this CPU: {model['cpu_precision'] or 'unknown'}",
+        f"  {'':<24}takes a hint: {'yes' if model['hint'] else 'no'}",
         f"  {'':<24}{model['credit']}",
     ]
