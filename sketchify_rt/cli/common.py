@@ -38,7 +38,7 @@ strength = click.option(
 
 
 def _number(_: click.Context, __: click.Parameter, value: str | None) -> str | float | None:
-    """Words stay as they are, for `Options` to judge."""
+    """Numbers; words and names of files stay as they are."""
     with contextlib.suppress(TypeError, ValueError):
         return float(value)  # type: ignore[arg-type]
     return value
