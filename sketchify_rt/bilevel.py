@@ -58,6 +58,9 @@ def two_tones(counts: NDArray[np.int64]) -> tuple[int, int] | None:
     Returns:
         The levels of the two tones; None if too few pixels are near to them.
     """
+    levels = np.flatnonzero(counts)
+    if len(levels) == 2 and levels[0] < _DARK and levels[1] >= _LIGHT:  # 1 bit, however little ink
+        return int(levels[0]), int(levels[1])
     smooth = np.convolve(counts, np.ones(9, np.int64), "same")
     dark = int(np.argmax(smooth[:_DARK]))
     light = _LIGHT + int(np.argmax(smooth[_LIGHT:]))

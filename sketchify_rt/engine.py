@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from sketchify_rt import backend, hints, image, inputs, models, stream, tiling
+from sketchify_rt import backend, image, inputs, models, stream, strokes, tiling
 from sketchify_rt.errors import (
     BackendUnavailable,
     DeviceMemoryError,
@@ -22,7 +22,7 @@ from sketchify_rt.errors import (
     bare,
 )
 from sketchify_rt.image import Gray
-from sketchify_rt.options import Encoding, Options, Painted, Precision, check_workers
+from sketchify_rt.options import Encoding, Options, Precision, check_workers
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -314,9 +314,8 @@ class Sketchifier:
         runtime, threads = self._opened()
         if self.options.mode == "dodge":
             return self.backend.dodge(grays, self.options.strength, threads)
-        binaries = self.backend.binarize(grays, threads)
         if runtime is None or self._model is None:
-            return binaries
+            return self.backend.binarize(grays, threads)
         manifest = self._model.manifest
         rule = tiling.Rule(
             min(self._tile, runtime.tile or self._tile),
@@ -328,27 +327,13 @@ class Sketchifier:
             runtime.most_tiles,
         )
         # Of whole images, so that tiles do not change it.
-        planes = self._planes(grays, binaries, threads) if manifest.hint else None
+        binaries, planes = strokes.read(self.backend, grays, self.options, manifest.hint, threads)
         sketches = self.backend.empty_like(binaries)
         for tiles in tiling.plan([tuple(binary.shape) for binary in binaries], rule):
             cells = self.backend.cut(planes, [tile.cells for tile in tiles]) if planes else None
             tones = runtime.infer(self.backend.cut(binaries, tiles), cells)
             self.backend.compose(tones, tiles, self.options.strength, threads, sketches)
         return sketches
-
-    def _planes(
-        self, grays: backend.Images, binaries: backend.Images, threads: int
-    ) -> backend.Images:
-        """How dark strokes are in each cell of each image, as `Options.hint` says."""
-        hint, square = self.options.hint, self.options.square
-        if hint == "auto":
-            return self.backend.hint(grays, binaries, threads)
-        told = [hints.plane(hint, tuple(gray.shape), square) for gray in grays]
-        planes = self.backend.upload(told)
-        if all(plane.all() for plane in told) or not isinstance(hint, Painted):
-            return planes
-        pages = self.backend.hint(grays, binaries, threads)
-        return [own + page * (own == 0) for own, page in zip(planes, pages, strict=True)]
 
     def _extras(self, loaded: Any, shape: tuple[int, int], encoding: Encoding) -> Extras:
         """What is kept of an image besides its luma, cut and resized like that."""

@@ -16,6 +16,7 @@ Precision = Literal["auto", Arithmetic]
 Runtime = Literal["auto", "openvino", "torch", "tensorrt"]
 Format = Literal["png", "jpg", "webp"]
 Alpha = Literal["white", "keep"]
+Binary = Literal["auto", "page", "threshold"]
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 ARITHMETICS: tuple[Arithmetic, ...] = get_args(Arithmetic)
@@ -78,6 +79,9 @@ class Options:
     threads: processor threads used at most, 1..MAX_THREADS; None for all this process may run on.
     strength: line strength, 0..4. 1 leaves the model's tones; ink is multiplied by it.
         Applies to "sketch" and "dodge".
+    binary: what the U-Net paints. "threshold" is the adaptive threshold of each image. "page" is
+        the image itself, divided by one level, for pages that are black and white already. "auto"
+        tells these apart, for models that take a hint; for others it is "threshold".
     hint: how dark the U-Net paints strokes, for models that take a hint. "auto" follows the tones
         of each image. "none" leaves it to the U-Net. A number is one darkness for the whole image,
         from 0, white, to 1, ink; `PENCILS` names some. A painted one is stretched over each image;
@@ -111,6 +115,7 @@ class Options:
     precision: Precision = "auto"
     threads: int | None = None
     strength: float = 1.0
+    binary: Binary = "auto"
     hint: Hint = "auto"
     max_side: int | None = None
     square: int | None = None
@@ -136,6 +141,12 @@ class Options:
             raise OptionsError(f"device is {self.device!r}; it may be auto, cpu, cuda or cuda:N")
         if not _is_number(self.strength) or not 0 <= self.strength <= 4:
             raise OptionsError(f"strength is {self.strength!r}; it may be 0 to 4")
+        if self.binary not in get_args(Binary):
+            raise OptionsError(
+                f"binary must be one of {', '.join(get_args(Binary))}: got {self.binary!r}"
+            )
+        if self.binary != "auto" and self.mode != "sketch":
+            raise OptionsError(f"binary needs mode sketch: got mode {self.mode}; leave binary out")
         self._check_hint()
         if self.square is not None and self.max_side is not None:
             raise OptionsError("square and max_side both set the size; give one of them")

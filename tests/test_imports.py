@@ -20,6 +20,7 @@ FLOORS = [
     {"hints", "metrics", "tensors", "tiling"},
     {"codec", "kernels", "runtime"},
     {"backend", "inputs"},
+    {"strokes"},
     {"engine"},
     {"batch", "compare", "transform"},
     {"cluster", "server"},

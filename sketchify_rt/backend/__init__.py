@@ -93,6 +93,12 @@ class Backend(Protocol):
     def binarize(self, images: Images, threads: int) -> Images:
         """The black contours of each image."""
 
+    def page(self, image: Image, always: bool) -> Image | None:
+        """The image as its own binary, by one level; None for a picture with tones.
+
+        always: also for a picture with tones.
+        """
+
     def dodge(self, images: Images, strength: float, threads: int) -> Images:
         """The pencil drawing of each image by the classic filter."""
 

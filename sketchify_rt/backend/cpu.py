@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from sketchify_rt import tiling
+from sketchify_rt import bilevel, tiling
 from sketchify_rt.backend import Runtime
 from sketchify_rt.codec import cpu as codec
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError, bare
 from sketchify_rt.image import Gray, resize
-from sketchify_rt.kernels import native, reference
+from sketchify_rt.kernels import native
 from sketchify_rt.models import Model
 from sketchify_rt.options import Arithmetic, Encoding, Options
 from sketchify_rt.tiling import Tile
@@ -82,6 +82,13 @@ class CpuBackend:
         """One after the other."""
         return [native.binarize(image, threads=threads) for image in images]
 
+    def page(self, image: Gray, always: bool) -> Gray | None:
+        """By `bilevel.level`, or else by Otsu's level."""
+        level = bilevel.level(image)
+        if level is None and always:
+            level = bilevel.otsu(bilevel.histogram(image))
+        return None if level is None else bilevel.binarize(image, level)
+
     def dodge(self, images: Sequence[Gray], strength: float, threads: int) -> list[Gray]:
         """One after the other."""
         return [native.dodge(image, strength, threads=threads) for image in images]
@@ -89,7 +96,7 @@ class CpuBackend:
     def hint(self, images: Sequence[Gray], binaries: Sequence[Gray], threads: int) -> list[Gray]:
         """One after the other."""
         return [
-            reference.hint(binary, native.dodge(image, threads=threads))
+            native.hint(binary, native.dodge(image, threads=threads), threads=threads)
             for image, binary in zip(images, binaries, strict=True)
         ]
 

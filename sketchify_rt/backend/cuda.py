@@ -17,7 +17,7 @@ import torch
 import torch.utils.dlpack
 from torch import Tensor
 
-from sketchify_rt import tensors, tiling
+from sketchify_rt import bilevel, tensors, tiling
 from sketchify_rt.backend import INSTALL, Runtime
 from sketchify_rt.codec.cuda import Codec, missing
 from sketchify_rt.errors import (
@@ -226,6 +226,13 @@ class CudaBackend:
         """One launch."""
         binaries: list[Tensor] = self.kernels.binarize(images)
         return binaries
+
+    def page(self, image: Tensor, always: bool) -> Tensor | None:
+        """By the levels of the CPU; waits for the device."""
+        level = tensors.bilevel_level(image)
+        if level is None and always:
+            level = bilevel.otsu(tensors.histogram(image))
+        return None if level is None else (image >= level).to(torch.uint8) * 255
 
     def dodge(self, images: Sequence[Tensor], strength: float, threads: int) -> list[Tensor]:
         """One launch."""

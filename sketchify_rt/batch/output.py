@@ -152,5 +152,5 @@ def settings(options: Options, encoding: Encoding, dpi: int) -> dict[str, Any]:
         if not manifest.hint:
             del told["hint"]
     else:
-        del told["model"], told["precision"], told["hint"]
+        del told["model"], told["precision"], told["hint"], told["binary"]
     return told | {"encoding": dataclasses.asdict(encoding), "dpi": dpi}

@@ -6,12 +6,12 @@ import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from sketchify_rt.errors import OptionsError
-from sketchify_rt.options import PENCILS, PRECISIONS, RUNTIMES, Hint, Options, Painted
+from sketchify_rt.options import PENCILS, PRECISIONS, RUNTIMES, Binary, Hint, Options, Painted
 
 
 class Refusal(click.ClickException):
@@ -66,6 +66,16 @@ _pencil = click.option(
     help="A hint by the name of a pencil: "
     + ", ".join(f"{name} is {darkness:g}" for name, darkness in PENCILS.items())
     + ".",
+)
+
+
+binary = click.option(
+    "--binary",
+    type=click.Choice(get_args(Binary)),
+    default=Options.binary,
+    show_default=True,
+    help="What the U-Net paints: threshold is the adaptive threshold, page the picture itself, for "
+    "pages that are black and white already; auto tells them apart, for a model that takes a hint.",
 )
 
 

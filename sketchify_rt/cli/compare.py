@@ -45,6 +45,7 @@ and no sheet; 130 interrupted, and no sheet.
 )
 @common.model
 @common.strength
+@common.binary
 @common.hint
 @click.option(
     "--threshold",

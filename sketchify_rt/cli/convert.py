@@ -123,6 +123,7 @@ usage, and nothing converted; 130 interrupted, what was begun is finished.
     help="Pixels per inch for the pages of PDF files.",
 )
 @common.strength
+@common.binary
 @common.hint
 @click.option(
     "--max-side",
