@@ -295,7 +295,7 @@ class Painter:
         self.change = change
 
     def __call__(self, model: Any, device: torch.device, precision: str) -> Any:
-        exact = check_runtime.onnx_graph.read(model, torch.float32)
+        exact = check_runtime.unet.load(model, torch.float32)
         return lambda binary: self.change(exact(binary).detach())
 
 

@@ -6,7 +6,7 @@ import gc
 import hashlib
 import logging
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -22,17 +22,17 @@ import onnx
 import onnx.reference
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import numpy_helper
 from torch import Tensor
 from torch.profiler import profile
 
 from sketchify_rt import ModelError, models, tiling
 from sketchify_rt.kernels import reference
 from sketchify_rt.models import Model
-from sketchify_rt.runtime import cuda_graphs, onnx_graph
+from sketchify_rt.runtime import cuda_graphs, unet
 from sketchify_rt.runtime.cuda_graphs import Slot
 from sketchify_rt.runtime.torch import TorchRuntime
-from training.export import halve_weights, inference_form, to_onnx
+from training.export import write
 from training.model import UNet
 from training.recipe import UNetConfig
 
@@ -46,21 +46,24 @@ def binary(*shape: int, seed: int = 0, device: torch.device = CPU) -> Tensor:
     return torch.from_numpy(np.where(ink, 0, 255).astype(np.uint8)).to(device)
 
 
-def saved(graph: onnx.ModelProto, path: Path, stride: int = 8) -> Model:
-    data = graph.SerializeToString()
-    path.write_bytes(data)
-    digest = hashlib.sha256(data).hexdigest()
-    return Model(path, replace(LITE.manifest, sha256=digest, stride=stride))
-
-
-def exported(config: UNetConfig, path: Path) -> Model:
-    """A U-Net of random weights and biases."""
+def exported(config: UNetConfig, path: Path) -> tuple[Model, UNet]:
+    """A U-Net of random weights and biases, as a file and as it was trained."""
     torch.manual_seed(0)
-    network = UNet(config)
+    network = UNet(config).eval()
     for name, value in [*network.named_parameters(), *network.named_buffers()]:
         if name.endswith(("bias", "running_mean")):
             torch.nn.init.normal_(value, std=0.1)
-    return saved(halve_weights(to_onnx(inference_form(network))), path, config.stride)
+    return Model(path, write(network, path, credit="nobody", training={})), network
+
+
+def changed(model: Model, change: Callable[[onnx.GraphProto], object], **manifest: object) -> Model:
+    """The model after `change`, in its place, with other values in its manifest."""
+    graph = onnx.load(model.path)
+    change(graph.graph)
+    data = graph.SerializeToString()
+    model.path.write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Model(model.path, replace(model.manifest, sha256=sha256, **manifest))  # type: ignore[arg-type]
 
 
 def openvino(model: Model) -> Any:
@@ -104,11 +107,27 @@ def test_it_computes_what_the_onnx_standard_says(
     ids=str,
 )
 def test_any_model_of_the_project_can_be_read(config: UNetConfig, tmp_path: Path) -> None:
-    model = exported(config, tmp_path / "other.onnx")
+    model, network = exported(config, tmp_path / "other.onnx")
     pages = binary(2, 5 * config.stride, 3 * config.stride)
+    tones = TorchRuntime(model, CPU)(pages)
     expected = openvino(model)(pages.numpy())
     assert np.ptp(expected) > 1e-3
-    np.testing.assert_allclose(TorchRuntime(model, CPU)(pages), expected, atol=1e-5)
+    np.testing.assert_allclose(tones, expected, atol=1e-5)
+    with torch.no_grad():  # the file has the weights in FP16
+        trained = network(pages[:, None] / 255)[:, 0]
+    torch.testing.assert_close(tones, trained, atol=2e-3, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # torch's own
+def test_biases_that_the_exporter_leaves_out_are_zero(tmp_path: Path) -> None:
+    path = tmp_path / "new.onnx"
+    manifest = write(UNet(UNetConfig(width=4, depth=1)), path, credit="nobody", training={})
+    assert "down.0.0.bias" not in {weight.name for weight in onnx.load(path).graph.initializer}
+    model = Model(path, manifest)
+    pages = binary(1, 16, 24)
+    np.testing.assert_allclose(
+        TorchRuntime(model, CPU)(pages), openvino(model)(pages.numpy()), atol=1e-5
+    )
 
 
 def test_a_batch_is_its_images(runtime: TorchRuntime) -> None:
@@ -125,7 +144,7 @@ def test_a_strided_view_is_read_right(runtime: TorchRuntime) -> None:
 def test_half_precision_moves_a_tone_by_less_than_a_level(runtime: TorchRuntime) -> None:
     # As on a GPU, but for the order of sums.
     pages = binary(1, 64, 96)
-    half = onnx_graph.read(LITE, torch.float16)(pages)
+    half = unet.load(LITE, torch.float16)(pages)
     assert half.dtype == torch.float16
     assert (half.float() - runtime(pages)).abs().max() < 0.5 / 255
 
@@ -165,7 +184,7 @@ def test_the_peak_of_memory_is_counted_right(runtime: TorchRuntime) -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # torch's own
 @pytest.mark.slow
 def test_compiled_it_paints_the_same(tmp_path: Path) -> None:
-    model = exported(UNetConfig(width=4, depth=1, unshuffle=2), tmp_path / "small.onnx")
+    model, _ = exported(UNetConfig(width=4, depth=1, unshuffle=2), tmp_path / "small.onnx")
     plain, compiled = (TorchRuntime(model, CPU, compile=choice) for choice in (False, True))
     pages = binary(2, 64, 40)
     torch.testing.assert_close(compiled(pages), plain(pages), atol=1e-5, rtol=0)
@@ -194,44 +213,63 @@ def test_no_room_for_cudnn_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> 
 # What cannot be read.
 
 
-def graph(*nodes: onnx.NodeProto, inputs: int = 1) -> onnx.ModelProto:
-    def value(name: str) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1, "h", "w"])
+@pytest.fixture
+def small(tmp_path: Path) -> Model:
+    torch.manual_seed(0)
+    config = UNetConfig(width=4, depth=1, norms=False)
+    path = tmp_path / "small.onnx"
+    return Model(path, write(UNet(config), path, credit="nobody", training={}))
 
-    weight = helper.make_tensor("weight", TensorProto.FLOAT, [1, 1, 2, 2], np.ones(4))
-    sources = [value(f"x{i}" if i else "x") for i in range(inputs)]
-    return helper.make_model(helper.make_graph(nodes, "g", sources, [value("y")], [weight]))
+
+def renamed(graph: onnx.GraphProto) -> None:
+    weight = next(weight for weight in graph.initializer if weight.name == "up.0.weight.fp16")
+    weight.name = "over.0.weight.fp16"
+
+
+def cut(graph: onnx.GraphProto) -> None:
+    weight = next(weight for weight in graph.initializer if weight.name == "head.0.weight.fp16")
+    weight.CopyFrom(numpy_helper.from_array(np.zeros((4, 3, 1, 1), np.float16), weight.name))
 
 
 @pytest.mark.parametrize(
-    ("node", "message"),
+    ("change", "architecture", "message"),
     [
-        (helper.make_node("Softmax", ["x"], ["y"]), "operator Softmax .* not known"),
-        (helper.make_node("Relu", ["x"], ["y"], domain="odd"), "operator Relu .* not known"),
-        (helper.make_node("Relu", ["x"], ["y"], odd=1), "unknown attributes odd"),
-        (helper.make_node("Relu", ["z"], ["y"]), "'z' must be computed"),
-        (helper.make_node("Identity", ["z"], ["y"]), "'z' is nowhere computed"),
-        (helper.make_node("Identity", ["weight"], ["y"]), "does not depend"),
-        (helper.make_node("Conv", ["x", "x"], ["y"]), "'x' must be a weight"),
-        (helper.make_node("Conv", ["x", "weight"], ["y"], dilations=[2, 2]), "dilations"),
-        (helper.make_node("Conv", ["x", "weight"], ["y"], auto_pad="SAME_UPPER"), "auto_pad"),
-        (helper.make_node("Conv", ["x", "weight"], ["y"], pads=[0, 0, 1, 1]), "pads are"),
-        (helper.make_node("ConvTranspose", ["x", "weight"], ["y"], strides=[1, 1]), "strides"),
-        (helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=2), "mode is DCR"),
-        (helper.make_node("Cast", ["x"], ["y"], to=TensorProto.INT8), "known are casts"),
+        (renamed, {}, r"up\.0\.weight is missing; over\.0\.weight is not expected"),
+        (cut, {}, r"head\.0\.weight is \(4, 3, 1, 1\), expected \(4, 4, 1, 1\)"),
+        (str, {"depth": 2}, r"down\.2\.3\.weight is missing.*merge\.1\.3\.weight is missing"),
+        (str, {"width": 8}, r"down\.0\.0\.weight is \(4, 1, 6, 6\), expected \(8, 1, 6, 6\)"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
+    ids=["renamed", "cut", "deeper", "wider"],
 )
-def test_what_is_not_known_is_named(node: onnx.NodeProto, message: str, tmp_path: Path) -> None:
-    model = saved(graph(node), tmp_path / "strange.onnx")
-    with pytest.raises(ModelError, match=rf"strange\.onnx: .*{message}"):
-        TorchRuntime(model, CPU)
+def test_weights_that_are_not_those_of_the_manifest_are_named(
+    small: Model,
+    change: Callable[[onnx.GraphProto], object],
+    architecture: dict[str, int],
+    message: str,
+) -> None:
+    other = small.manifest.architecture | architecture
+    with pytest.raises(ModelError, match=rf"small\.onnx: its weights are not .*{message}"):
+        TorchRuntime(changed(small, change, architecture=other), CPU)
 
 
-def test_a_model_of_two_inputs_is_refused(tmp_path: Path) -> None:
-    two = graph(helper.make_node("Relu", ["x"], ["y"]), inputs=2)
-    with pytest.raises(ModelError, match="one input"):
-        TorchRuntime(saved(two, tmp_path / "two.onnx"), CPU)
+@pytest.mark.parametrize(
+    "architecture",
+    [{}, {"width": 4, "depth": 1}, {"width": 4, "depth": 1, "unshuffle": 0}, {"width": "4"}],
+    ids=str,
+)
+def test_an_architecture_that_is_none_is_told(
+    small: Model, architecture: dict[str, object]
+) -> None:
+    with pytest.raises(ModelError, match=r"small\.onnx: the manifest's architecture is wrong: got"):
+        TorchRuntime(changed(small, str, architecture=architecture), CPU)
+
+
+def test_a_hint_needs_tiles_of_whole_cells(small: Model) -> None:
+    hinted = small.manifest.architecture | {"hint": True}
+    with pytest.raises(ModelError, match=r"got stride 4 .* a multiple of 8"):
+        TorchRuntime(changed(small, str, architecture=hinted), CPU)
+    with pytest.raises(ModelError, match=r"\(4, 1, 6, 6\), expected \(4, 2, 6, 6\)"):
+        TorchRuntime(changed(small, str, architecture=hinted, stride=8), CPU)
 
 
 def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
@@ -240,27 +278,6 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     manifest = replace(LITE.manifest, sha256=hashlib.sha256(b"junk").hexdigest())
     with pytest.raises(ModelError, match=r"junk\.onnx: not an ONNX file"):
         TorchRuntime(Model(path, manifest), CPU)
-
-
-def test_a_value_used_twice_is_not_rectified_in_place(tmp_path: Path) -> None:
-    nodes = [
-        helper.make_node("Conv", ["x", "weight"], ["sums"], strides=[2, 2]),
-        helper.make_node("Identity", ["sums"], ["same"]),
-        helper.make_node("Relu", ["same"], ["ink"]),
-        helper.make_node("Concat", ["ink", "sums"], ["both"], axis=1),
-        helper.make_node("Conv", ["both", "difference"], ["y"]),
-    ]
-    made = graph(*nodes)
-    made.graph.initializer[0].CopyFrom(
-        helper.make_tensor("weight", TensorProto.FLOAT, [1, 1, 2, 2], -np.ones(4))
-    )
-    made.graph.initializer.append(
-        helper.make_tensor("difference", TensorProto.FLOAT, [1, 2, 1, 1], [1, -1])
-    )
-    tones = TorchRuntime(saved(made, tmp_path / "twice.onnx", stride=2), CPU)(
-        torch.full((1, 4, 4), 255, dtype=torch.uint8)
-    )
-    assert torch.equal(tones, torch.full((1, 2, 2), 4.0))
 
 
 # Which call is captured, and which replayed, without a GPU.

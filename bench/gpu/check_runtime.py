@@ -20,7 +20,7 @@ from bench.gpu.timing import release
 from sketchify_rt import models, tiling
 from sketchify_rt.kernels import reference
 from sketchify_rt.options import Precision
-from sketchify_rt.runtime import onnx_graph
+from sketchify_rt.runtime import unet
 from sketchify_rt.runtime.torch import TorchRuntime
 
 # Batches, heights and widths of pages; the U-Net gets them padded to multiples of its stride.
@@ -38,7 +38,7 @@ def measure(setup: Setup) -> Iterator[Finding]:
     if on_gpu:
         yield from _epilogue(setup)
     lite = models.load("lite")
-    exact = onnx_graph.read(lite, torch.float32)
+    exact = unet.load(lite, torch.float32)
     for precision, limit in LEVELS.items():
         painter = TorchRuntime(lite, setup.device, precision=precision)
         stride = lite.manifest.stride

@@ -34,8 +34,8 @@ from bench.gpu.timing import DeviceTimer, Run, compared, release
 from sketchify_rt import Options, SketchifyError, models, tiling
 from sketchify_rt.kernels import reference
 from sketchify_rt.models import Model
-from sketchify_rt.runtime import onnx_graph
 from sketchify_rt.runtime.torch import TorchRuntime
+from sketchify_rt.runtime.unet import load
 from training.model import UNet
 from training.recipe import UNetConfig
 
@@ -151,7 +151,7 @@ def _candidates(
 
     ways: dict[str, Callable[[Tensor], object]] = {
         "eager": by(plain),
-        "ours eager": onnx_graph.read(model, half).to(device),
+        "ours eager": load(model, half).to(device),
         "CUDA graph": TorchRuntime(model, device),
     }
     missing: dict[str, str] = {}

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from sketchify_rt.errors import ModelError
 from sketchify_rt.models import Model
 from sketchify_rt.options import Precision
-from sketchify_rt.runtime import onnx_graph
+from sketchify_rt.runtime import unet
 from sketchify_rt.runtime.cuda_graphs import CapturedModule, Slot
 
 # What cuDNN takes for itself, what the allocator rounds up, and the copies that a graph's input and
@@ -49,12 +49,12 @@ class TorchRuntime:
         precision: see `Options`; "auto" and "half" are FP16 on a GPU and float32 on the CPU.
         compile: fuse with `torch.compile`, which takes up to a minute at the first call.
 
-        Raises ModelError where the file cannot be read or has operators that are not known, and
+        Raises ModelError where the file cannot be read or its weights do not fit its manifest, and
         torch.OutOfMemoryError.
         """
         on_gpu = device.type == "cuda"
         half = on_gpu and precision in ("auto", "half")
-        module = onnx_graph.read(model, torch.float16 if half else torch.float32)
+        module = unet.load(model, torch.float16 if half else torch.float32)
         self.bytes_per_pixel = _SAFETY * _peak(module, model.manifest.stride)
         self._device = device
         placed: Callable[[Tensor], Tensor] = module.to(device)
