@@ -398,7 +398,7 @@ def test_release_waits_for_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: log.append("empty"))
     binary = torch.zeros(1, 8, 8, dtype=torch.uint8)
     with ThreadPoolExecutor(2) as pool:
-        captured = pool.submit(cuda_graphs.CapturedModule, torch.Tensor.float, binary, None)
+        captured = pool.submit(cuda_graphs.CapturedModule, torch.Tensor.float, [binary], None)
         assert capturing.wait(20)
         released = pool.submit(made_up(Options()).release)
         waited = lock.waiting.wait(20)

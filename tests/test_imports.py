@@ -56,6 +56,7 @@ HEAVY = {
         "runtime/cuda_graphs.py",
         "runtime/engines.py",
         "runtime/epilogue.py",
+        "runtime/hints.py",
         "runtime/tensorrt.py",
         "runtime/torch.py",
         "runtime/unet.py",

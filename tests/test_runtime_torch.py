@@ -6,7 +6,7 @@ import gc
 import hashlib
 import logging
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ from onnx import numpy_helper
 from torch import Tensor
 from torch.profiler import profile
 
-from sketchify_rt import ModelError, models, tiling
+from sketchify_rt import InputError, ModelError, models, tiling
 from sketchify_rt.kernels import reference
 from sketchify_rt.models import Model
 from sketchify_rt.runtime import cuda_graphs, unet
@@ -190,6 +190,104 @@ def test_compiled_it_paints_the_same(tmp_path: Path) -> None:
     torch.testing.assert_close(compiled(pages), plain(pages), atol=1e-5, rtol=0)
 
 
+# With a hint.
+
+
+@pytest.fixture(scope="module")
+def hinted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, UNet]:
+    path = tmp_path_factory.mktemp("hint") / "hinted.onnx"
+    return exported(UNetConfig(width=6, depth=2, hint=True, norms=False), path)
+
+
+def hint_of(pages: Tensor) -> Tensor:
+    """Another value in each cell; some are not known."""
+    count, height, width = pages.shape
+    cells = torch.arange(count * height * width // 64, device=pages.device) * 37 % 256
+    return cells.reshape(count, height // 8, width // 8).to(torch.uint8)
+
+
+def onnx_says(model: Model, pages: Tensor, hint: Tensor) -> Tensor:
+    feeds = {"binary": pages, "hint": hint}
+    floats = {name: x[:, None].numpy().astype(np.float32) / 255 for name, x in feeds.items()}
+    (tones,) = onnx.reference.ReferenceEvaluator(onnx.load(model.path)).run(None, floats)
+    return torch.from_numpy(tones[:, 0])
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 64, 40), (3, 24, 312)])
+def test_with_a_hint_it_computes_what_the_onnx_standard_says(
+    hinted: tuple[Model, UNet], shape: tuple[int, int, int]
+) -> None:
+    model, network = hinted
+    pages = binary(*shape)
+    hint = hint_of(pages)
+    tones = TorchRuntime(model, CPU)(pages, hint)
+    torch.testing.assert_close(tones, onnx_says(model, pages, hint), atol=1e-5, rtol=0)
+    with torch.no_grad():  # the file has the weights in FP16
+        trained = network(pages[:, None] / 255, hint[:, None] / 255)[:, 0]
+    torch.testing.assert_close(tones, trained, atol=2e-3, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("unshuffle", [1, 4, 8])
+def test_the_hint_fits_cells_of_any_size(unshuffle: int, tmp_path: Path) -> None:
+    config = UNetConfig(width=4, depth=1, unshuffle=unshuffle, hint=True, norms=False)
+    model, _ = exported(config, tmp_path / "cells.onnx")
+    pages = binary(2, 3 * config.stride, 2 * config.stride)
+    hint = hint_of(pages)
+    tones = TorchRuntime(model, CPU)(pages, hint)
+    torch.testing.assert_close(tones, onnx_says(model, pages, hint), atol=1e-5, rtol=0)
+
+
+def test_half_precision_with_a_hint_moves_a_tone_by_less_than_a_level(
+    hinted: tuple[Model, UNet],
+) -> None:
+    model, _ = hinted
+    pages = binary(1, 64, 96)
+    hint = hint_of(pages)
+    half = unet.load(model, torch.float16)(pages, hint)
+    assert (half.float() - TorchRuntime(model, CPU)(pages, hint)).abs().max() < 0.5 / 255
+
+
+def test_a_hint_matters_and_none_is_not_known(hinted: tuple[Model, UNet]) -> None:
+    runtime = TorchRuntime(hinted[0], CPU)
+    assert runtime.takes_hint
+    pages = binary(2, 32, 24)
+    unknown = runtime(pages)
+    assert torch.equal(unknown, runtime(pages, torch.zeros(2, 4, 3, dtype=torch.uint8)))
+    assert (unknown - runtime(pages, hint_of(pages))).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("hint", "message"),
+    [
+        (torch.zeros(1, 4, 3, dtype=torch.uint8), r"\(1, 4, 3\) on cpu, expected .*\(2, 4, 3\)"),
+        (torch.zeros(2, 4, 3), r"got torch\.float32 .*, expected torch\.uint8"),
+        (torch.zeros(2, 4, 3, dtype=torch.uint8, device="meta"), "on meta, expected .* on cpu"),
+    ],
+    ids=["shape", "type", "device"],
+)
+def test_a_hint_that_does_not_fit_is_refused(
+    hinted: tuple[Model, UNet], hint: Tensor, message: str
+) -> None:
+    with pytest.raises(InputError, match=rf"hinted\.onnx: the hint does not fit .*{message}"):
+        TorchRuntime(hinted[0], CPU)(binary(2, 32, 24), hint)
+
+
+def test_a_model_without_a_hint_refuses_one(runtime: TorchRuntime) -> None:
+    assert not runtime.takes_hint
+    pages = binary(1, 16, 16)
+    with pytest.raises(InputError, match=r"lite\.onnx: the model takes no hint, got .*pass None"):
+        runtime(pages, hint_of(pages))
+
+
+@pytest.mark.slow
+def test_compiled_with_a_hint_it_paints_the_same(hinted: tuple[Model, UNet]) -> None:
+    plain, compiled = (TorchRuntime(hinted[0], CPU, compile=choice) for choice in (False, True))
+    pages = binary(2, 64, 40)
+    hint = hint_of(pages)
+    torch.testing.assert_close(compiled(pages, hint), plain(pages, hint), atol=1e-5, rtol=0)
+
+
 def test_what_cannot_be_compiled_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("no compiler here")
@@ -294,14 +392,14 @@ class Fake:
     def slot(self, limit: int = 2) -> Slot[Replay]:
         return Slot(self.run, self.capture, self, limit)
 
-    def run(self, binary: Tensor) -> Tensor:
-        self.log.append(f"run {len(binary)}")
+    def run(self, *inputs: Tensor) -> Tensor:
+        self.log.append(f"run {len(inputs[0])}")
         if self.failure:
             raise self.failure
-        return binary.float()
+        return joined(inputs)
 
-    def capture(self, like: Tensor, beside: object) -> Replay:
-        self.log.append(f"capture {len(like)}")
+    def capture(self, like: Sequence[Tensor], beside: object) -> Replay:
+        self.log.append(f"capture {len(like[0])}")
         self.beside.append(beside)
         if self.failure:
             raise self.failure
@@ -323,17 +421,21 @@ class Fake:
 
 @dataclass
 class Replay:
-    binary: Tensor
+    inputs: Sequence[Tensor]
     log: list[str]
 
-    def stage(self, binary: Tensor) -> None:
-        assert binary.shape == self.binary.shape
+    def stage(self, *inputs: Tensor) -> None:
+        assert [tensor.shape for tensor in inputs] == [tensor.shape for tensor in self.inputs]
         self.log.append("stage")
-        self.binary = binary
+        self.inputs = inputs
 
     def __call__(self) -> Tensor:
-        self.log.append(f"replay {len(self.binary)}")
-        return self.binary.float()
+        self.log.append(f"replay {len(self.inputs[0])}")
+        return joined(self.inputs)
+
+
+def joined(inputs: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.float().flatten() for tensor in inputs])
 
 
 def pages(count: int) -> Tensor:
@@ -350,6 +452,17 @@ def test_a_shape_runs_is_captured_and_replayed() -> None:
     slot(pages(1))
     slot(pages(2))
     assert list(fake.told()) == ["run 2", "replay 1", "capture 2", "replay 2"]
+
+
+def test_a_graph_takes_all_inputs() -> None:
+    fake = Fake()
+    slot = fake.slot()
+    for value in range(3):
+        hint = torch.full((1, 1, 1), value, dtype=torch.uint8)
+        assert torch.equal(slot(pages(1), hint), torch.tensor([0.0] * 64 + [value]))
+    assert list(fake.told()) == ["run 1", "capture 1", "replay 1", "replay 1"]
+    slot(pages(1))  # with other inputs it is another graph
+    assert list(fake.told()) == ["run 1"]
 
 
 def test_every_call_waits_for_the_one_before_on_the_device() -> None:
@@ -439,7 +552,7 @@ def test_a_shape_that_failed_is_captured_again_after_some_calls(
     fake = Fake()
     slot = fake.slot()
 
-    def fail(like: Tensor, beside: object) -> Replay:
+    def fail(like: Sequence[Tensor], beside: object) -> Replay:
         fake.log.append("fail")
         raise error
 
@@ -471,7 +584,7 @@ def test_a_graph_keeps_what_it_works_in(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(torch.cuda, name, nothing)
     run = Run()
     alive = weakref.ref(run)
-    graph = cuda_graphs.CapturedModule(run, pages(1), None)
+    graph = cuda_graphs.CapturedModule(run, [pages(1)], None)
     del run
     assert alive() is not None
     del graph
@@ -600,6 +713,21 @@ def test_gpu_a_replay_equals_the_module_and_belongs_to_the_caller(
     assert not torch.equal(other, captured)
     view = torch.nn.functional.pad(second, (3, 5))[..., 3:-5]
     assert torch.equal(on_gpu(view), other)
+
+
+@pytest.mark.gpu
+def test_gpu_with_a_hint_a_replay_equals_the_module(
+    hinted: tuple[Model, UNet], cuda: torch.device
+) -> None:
+    model, _ = hinted
+    on_cpu, on_card = TorchRuntime(model, CPU), TorchRuntime(model, cuda)
+    pages = [binary(2, 64, 40, seed=seed) for seed in range(4)]
+    for index, page in enumerate(pages):  # run, captured, replayed; each with another hint
+        hint = hint_of(page).roll(index)
+        tones = on_card(page.to(cuda), hint.to(cuda)).float().cpu()
+        assert (tones - on_cpu(page, hint)).abs().max() < 1 / 255
+    unknown = on_card(pages[0].to(cuda)).float().cpu()
+    assert (unknown - on_cpu(pages[0])).abs().max() < 1 / 255
 
 
 @pytest.mark.gpu

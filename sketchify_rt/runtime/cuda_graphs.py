@@ -1,4 +1,4 @@
-"""CUDA graphs of a module, one for each shape of input that comes again."""
+"""CUDA graphs of a module, one for all inputs of the same shapes that come again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import gc
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import Generic, Protocol, TypeVar
@@ -47,13 +47,13 @@ def release_memory() -> None:
 
 
 class Graph(Protocol):
-    """A captured module, for inputs of the captured shape. All goes to the current stream."""
+    """A captured module, for inputs of the captured shapes. All goes to the current stream."""
 
-    def stage(self, binary: Tensor) -> None:
-        """Takes the next input, once the call before has read its own."""
+    def stage(self, *inputs: Tensor) -> None:
+        """Takes the next inputs, once the call before has read its own."""
 
     def __call__(self) -> Tensor:
-        """What the module makes of the input."""
+        """What the module makes of the inputs."""
 
 
 class Mark(Protocol):
@@ -71,43 +71,46 @@ class Mark(Protocol):
 
 G = TypeVar("G", bound=Graph)
 
+Shapes = tuple[torch.Size, ...]
+"""Of all inputs of a call."""
+
 
 class Slot(Generic[G]):
     """Runs a module: a shape's first use as it is, its second captured, from then on replayed.
 
     For one call at a time, and its calls run one after the other on the device too, whatever
     streams they are made on, because its graphs share memory: each waits for the mark that the last
-    one left. So a slot never takes more memory than one call does. Only the input of a graph is
-    copied to its place before that, since it has memory of its own.
+    one left. So a slot never takes more memory than one call does. Only the inputs of a graph are
+    copied to their place before that, since they have memory of their own.
     """
 
     def __init__(
         self,
-        run: Callable[[Tensor], Tensor],
-        capture: Callable[[Tensor, G | None], G],
+        run: Callable[..., Tensor],
+        capture: Callable[[Sequence[Tensor], G | None], G],
         done: Mark,
         limit: int = GRAPHS,
     ) -> None:
-        """capture: graph for inputs like the one given; may share memory with the graph given."""
+        """capture: graph for inputs like those given; may share memory with the graph given."""
         self._run = run
         self._capture = capture
         self._done = done
         self._limit = limit
-        self._graphs: OrderedDict[torch.Size, G] = OrderedDict()  # the last used is the last
-        self._failed: dict[torch.Size, int] = {}  # calls left until the next try to capture
-        self._recent: deque[torch.Size] = deque(maxlen=max(_RECENT, limit))
+        self._graphs: OrderedDict[Shapes, G] = OrderedDict()  # the last used is the last
+        self._failed: dict[Shapes, int] = {}  # calls left until the next try to capture
+        self._recent: deque[Shapes] = deque(maxlen=max(_RECENT, limit))
 
-    def __call__(self, binary: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         """As the module; the result is the caller's own.
 
         Raises what the module raises. Out of memory, the slot first lets go of its graphs, so that
         a smaller batch finds room.
         """
         try:
-            if graph := self._graph(binary):
-                graph.stage(binary)
+            if graph := self._graph(inputs):
+                graph.stage(*inputs)
             self._done.wait()
-            return graph() if graph else self._run(binary)
+            return graph() if graph else self._run(*inputs)
         except (torch.OutOfMemoryError, MemoryError):
             self.close()
             raise
@@ -119,33 +122,32 @@ class Slot(Generic[G]):
         self._done.synchronize()
         self._graphs.clear()
 
-    def _graph(self, binary: Tensor) -> G | None:
-        shape = binary.shape
-        again = shape in self._recent
-        self._recent.append(shape)
-        if shape in self._graphs:
-            self._graphs.move_to_end(shape)
-        elif self._failed.get(shape, 0) > 0:
-            self._failed[shape] -= 1
+    def _graph(self, inputs: tuple[Tensor, ...]) -> G | None:
+        shapes = tuple(tensor.shape for tensor in inputs)
+        again = shapes in self._recent
+        self._recent.append(shapes)
+        if shapes in self._graphs:
+            self._graphs.move_to_end(shapes)
+        elif self._failed.get(shapes, 0) > 0:
+            self._failed[shapes] -= 1
         elif again and self._room():
-            self._try_to_capture(binary)
-        return self._graphs.get(shape)
+            self._try_to_capture(inputs, shapes)
+        return self._graphs.get(shapes)
 
-    def _try_to_capture(self, binary: Tensor) -> None:
-        shape = binary.shape
+    def _try_to_capture(self, inputs: tuple[Tensor, ...], shapes: Shapes) -> None:
         beside = next(iter(self._graphs.values()), None)
         self._done.wait()
         try:
-            self._graphs[shape] = self._capture(binary, beside)
+            self._graphs[shapes] = self._capture(inputs, beside)
         except torch.OutOfMemoryError:
             raise
         except (OSError, RuntimeError) as error:
             # Mostly chance: another thread that waits for the whole device breaks a capture.
-            self._failed[shape] = _RETRY_AFTER
+            self._failed[shapes] = _RETRY_AFTER
             reason = str(error).partition("\n")[0]
             log.warning(
                 "no CUDA graph for %s: %s; next try after %d calls",
-                tuple(shape),
+                ", ".join(str(tuple(shape)) for shape in shapes),
                 reason,
                 _RETRY_AFTER,
             )
@@ -167,20 +169,20 @@ class Slot(Generic[G]):
 
 
 class CapturedModule:
-    """A CUDA graph of a module for one shape of input."""
+    """A CUDA graph of a module for inputs of one shape each."""
 
     def __init__(
         self,
-        run: Callable[[Tensor], Tensor],
-        like: Tensor,
+        run: Callable[..., Tensor],
+        like: Sequence[Tensor],
         beside: CapturedModule | None,
         read: torch.cuda.Event | None = None,
     ) -> None:
-        """Captures `run` on the current device, for inputs of the shape of `like`.
+        """Captures `run` on the current device, for inputs of the shapes of `like`.
 
         Intermediate values of `beside`, another graph, take the same memory: never replay the two
         at the same time. Other threads may go on launching and allocating. read: event that `run`
-        records as soon as it has read its input; None: at its end.
+        records as soon as it has read its inputs; None: at its end.
         """
         current = torch.cuda.current_stream()
         stream, side = _streams(current.device_index)
@@ -191,23 +193,26 @@ class CapturedModule:
             # The outer context puts the caller's stream back even where the inner one fails to.
             with _capturing, torch.cuda.stream(stream):
                 stream.wait_stream(current)
-                self._input = like.clone(memory_format=torch.contiguous_format)
+                self._inputs = [
+                    tensor.clone(memory_format=torch.contiguous_format) for tensor in like
+                ]
                 for _ in range(_WARM_UPS):
-                    run(self._input)
+                    run(*self._inputs)
                 # What the warm-up left to the allocator is of no use to the graph, whose memory is
                 # its own: it would be held twice.
                 torch.cuda.empty_cache()
                 with _capture(self._graph, None if beside is None else beside._graph.pool()):
-                    self._output = run(self._input)
+                    self._output = run(*self._inputs)
                     self._records = read is not None and _replay(self._read, read, side, stream)
         finally:
             current.wait_stream(stream)
         self._run = run  # whose memory the graph works in: it goes last
 
-    def stage(self, binary: Tensor) -> None:
+    def stage(self, *inputs: Tensor) -> None:
         """See `Graph`."""
         self._read.wait()
-        self._input.copy_(binary)
+        for place, tensor in zip(self._inputs, inputs, strict=True):
+            place.copy_(tensor)
 
     def __call__(self) -> Tensor:
         """As the module. The result is a copy: the next replay writes over what it was made of."""

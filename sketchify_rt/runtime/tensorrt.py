@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from threading import Lock
 from typing import NoReturn
@@ -168,10 +169,10 @@ class _Engine:
         if self._device.type != "cuda":  # in the tests
             return self._context(workspace)
 
-        def capture(binary: Tensor, beside: CapturedModule | None) -> CapturedModule:
+        def capture(like: Sequence[Tensor], beside: CapturedModule | None) -> CapturedModule:
             # A graph stays bound to the context that it was captured of, and to its shapes.
             context = self._context(workspace)
-            return CapturedModule(context, binary, beside, context.read)
+            return CapturedModule(context, like, beside, context.read)
 
         done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         return Slot(self._context(workspace), capture, done)

@@ -16,8 +16,11 @@ from torch.utils._pytree import tree_leaves
 from sketchify_rt.errors import ModelError
 from sketchify_rt.models import Model
 from sketchify_rt.options import Precision
-from sketchify_rt.runtime import unet
+from sketchify_rt.runtime import hints, unet
 from sketchify_rt.runtime.cuda_graphs import CapturedModule, Slot
+
+Run = Callable[..., Tensor]
+"""The U-Net, or its graphs: of a binary, and a hint if the model takes one."""
 
 # What cuDNN takes for itself, what the allocator rounds up, and the copies that a graph's input and
 # output are. Not measured.
@@ -34,6 +37,7 @@ class TorchRuntime:
 
     bytes_per_pixel: device memory that a call takes at its peak for each pixel of input; a worker
         keeps as much for its graphs, for the largest of their shapes.
+    takes_hint: whether the model takes a hint.
     """
 
     def __init__(
@@ -55,51 +59,64 @@ class TorchRuntime:
         on_gpu = device.type == "cuda"
         half = on_gpu and precision in ("auto", "half")
         module = unet.load(model, torch.float16 if half else torch.float32)
+        self.takes_hint = module.architecture.hint
         self.bytes_per_pixel = _SAFETY * _peak(module, model.manifest.stride)
+        self._name = str(model.path)
         self._device = device
-        placed: Callable[[Tensor], Tensor] = module.to(device)
+        placed: Run = module.to(device)
         if compile:
-            placed = _compiled(module, str(model.path))
+            placed = _compiled(module, self._name)
         self._run = functools.partial(_run, placed)
         # Last in, first out: few workers then keep to few slots, and graphs.
-        self._slots: queue.LifoQueue[Callable[[Tensor], Tensor]] = queue.LifoQueue()
+        self._slots: queue.LifoQueue[Run] = queue.LifoQueue()
         for _ in range(workers):
             self._slots.put(_slot(self._run) if on_gpu else self._run)
 
-    def __call__(self, binary: Tensor, hint: None = None) -> Tensor:
+    def __call__(self, binary: Tensor, hint: Tensor | None = None) -> Tensor:
         """Paint tones.
 
-        binary: uint8 (N, H, W) on the runtime's device, 0 for ink and 255 for paper; any strides.
-        hint: None, see `backend.Runtime`.
-        Returns (N, H, W), 0..1, owned by the caller: float16, or float32 where "fp32" was asked for
-        or on the CPU. Raises torch.OutOfMemoryError, and ModelError where compiling fails.
+        Args:
+            binary: uint8 (N, H, W) on the runtime's device, 0 for ink and 255 for paper; any
+                strides.
+            hint: uint8 (N, H / 8, W / 8) on the same device, see `kernels.reference.hint`; None if
+                it is not known. A model without a hint takes None only.
+
+        Returns:
+            (N, H, W), 0..1, owned by the caller: float16, or float32 where "fp32" was asked for or
+            on the CPU.
+
+        Raises:
+            InputError: The model takes no hint, or the hint does not fit the binary.
+            ModelError: Compiling fails.
+            torch.OutOfMemoryError: There is no room.
         """
         with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+            given = hints.inputs(self._name, self.takes_hint, binary, hint)
             if self._device.type != "cuda":
-                return self._taking_turns(binary)
+                return self._taking_turns(*given)
             with torch.cuda.device(self._device):
                 # Within a graph of the caller's there can be none of ours.
                 if torch.cuda.is_current_stream_capturing():
-                    return self._run(binary)
-                return self._taking_turns(binary)
+                    return self._run(*given)
+                return self._taking_turns(*given)
 
-    def _taking_turns(self, binary: Tensor) -> Tensor:
+    def _taking_turns(self, *inputs: Tensor) -> Tensor:
         slot = self._slots.get()
         try:
-            return slot(binary)
+            return slot(*inputs)
         finally:
             self._slots.put(slot)
 
 
-def _slot(run: Callable[[Tensor], Tensor]) -> Slot[CapturedModule]:
+def _slot(run: Run) -> Slot[CapturedModule]:
     # It knows nothing of the runtime that has it, so that the two go as soon as nobody needs them.
     done = torch.cuda.Event()  # type: ignore[no-untyped-call]
     return Slot(run, functools.partial(CapturedModule, run), done)
 
 
-def _run(module: Callable[[Tensor], Tensor], binary: Tensor) -> Tensor:
+def _run(module: Run, *inputs: Tensor) -> Tensor:
     try:
-        return module(binary)
+        return module(*inputs)
     except RuntimeError as error:
         # cuDNN tries its algorithms one after the other, each with memory of its own, and says only
         # that none was left.
@@ -108,14 +125,14 @@ def _run(module: Callable[[Tensor], Tensor], binary: Tensor) -> Tensor:
         raise
 
 
-def _compiled(module: nn.Module, path: str) -> Callable[[Tensor], Tensor]:
+def _compiled(module: nn.Module, path: str) -> Run:
     from torch._dynamo.exc import TorchDynamoException  # a second to import
 
     compiled = torch.compile(module)
 
-    def run(binary: Tensor) -> Tensor:
+    def run(*inputs: Tensor) -> Tensor:
         try:
-            tones: Tensor = compiled(binary)
+            tones: Tensor = compiled(*inputs)
         except TorchDynamoException as error:
             raise ModelError(
                 f"{path}: torch.compile failed: {error}; it needs a C++ compiler, and Triton on a "
@@ -126,15 +143,16 @@ def _compiled(module: nn.Module, path: str) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def _peak(module: nn.Module, stride: int) -> float:
+def _peak(module: unet.UNet, stride: int) -> float:
     """Bytes per input pixel that are alive at once while `module` runs, at most.
 
     Counted on tensors without memory, so that the count takes neither time nor a device.
     """
     weights = {name: weight.to("meta") for name, weight in module.named_buffers()}
     binary = torch.empty((1, 8 * stride, 8 * stride), dtype=torch.uint8, device="meta")
+    given = hints.inputs("", module.architecture.hint, binary, None)
     with torch.no_grad(), _Alive() as alive:
-        torch.func.functional_call(module, weights, (binary,))
+        torch.func.functional_call(module, weights, given)
     return float(alive.peak / binary.numel())
 
 
