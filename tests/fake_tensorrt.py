@@ -277,10 +277,22 @@ class IBuilderConfig(_Logs):
         return self._cache
 
 
+class ITensor:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
 class INetworkDefinition:
     def __init__(self, flags: int) -> None:
         self._flags = flags
         self._model = onnx.ModelProto()
+
+    @property
+    def num_inputs(self) -> int:
+        return len(self._model.graph.input)
+
+    def get_input(self, index: int) -> ITensor:
+        return ITensor(self._model.graph.input[index].name)
 
 
 class ParserError:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import itertools
 import json
 import logging
@@ -303,6 +304,28 @@ def test_a_record_of_another_version_is_told(
     sealed(path, record)
     with pytest.raises(Damaged, match=r"engine\.json: is of another version of sketchify-rt"):
         read(engine.folder)
+
+
+def test_a_record_from_before_there_were_hints_is_read(tmp_path: Path) -> None:
+    engine = put(tmp_path)
+    path = engine.folder / "engine.json"
+    record = json.loads(path.read_text())
+    assert record["origin"].pop("hint") is False
+    sealed(path, record)
+    assert read(engine.folder) == engine
+    assert find(tmp_path, ORIGIN, "fp16", HERE) == (engine, "")
+    parts = [record["origin"], *map(dataclasses.asdict, (RECIPE, HERE))]
+    total = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    assert key(ORIGIN, RECIPE, HERE) == total  # the key of then
+    hinted = change(ORIGIN, hint=True)
+    assert key(hinted, RECIPE, HERE) != total
+    found, why = find(tmp_path, hinted, "fp16", HERE)
+    assert found is None
+    assert why.endswith(": built for a model without a hint, lite takes one")
+    other = put(tmp_path / "other", origin=hinted)
+    assert read(other.folder) == other
+    _, why = find(tmp_path / "other", ORIGIN, "fp16", HERE)
+    assert why.endswith(": built for a model with a hint, lite takes none")
 
 
 @pytest.mark.parametrize("text", [b"[]", b"1", b"", b"{", b"\xff", b"[" * 100_000])

@@ -15,6 +15,7 @@ from typing import Any
 import fake_tensorrt
 import pytest
 import torch
+from hinted import hinted
 
 from sketchify_rt import EngineError, Options, OptionsError, models
 from sketchify_rt.runtime import engine_cache, engine_record
@@ -72,6 +73,18 @@ def test_an_engine_is_built_verified_and_kept(engines: Any, trt: Any) -> None:
     assert told[-1] == "Verification"
     assert trt.header(engine.plan())["profile"]["binary"][2] == [2, 1, 104, 104]
     assert engine_cache.read(engine.folder) == engine
+
+
+def test_an_engine_of_a_model_with_a_hint(engines: Any, trt: Any, tmp_path: Path) -> None:
+    model = hinted(tmp_path / "hinted.onnx")
+    engine = engines.make(model, SMALL, CPU)
+    assert engine.record.origin.hint
+    assert 0 < engine.record.check.largest < 1
+    assert trt.header(engine.plan())["profile"]["hint"][2] == [2, 1, 13, 13]
+    assert engines.open_runtime(model, Options(model=str(model.path)), CPU, 1).takes_hint
+    given = Options(engine=str(engines.make(LITE, SMALL, CPU).folder))
+    with pytest.raises(EngineError, match="without a hint, hinted takes one"):
+        engines.open_runtime(model, given, CPU, 1)
 
 
 def test_what_was_built_is_not_built_again(engines: Any) -> None:

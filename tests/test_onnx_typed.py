@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hinted import hinted
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 from onnxruntime.quantization import (
@@ -50,6 +51,7 @@ SUPPORTED = {
     "MaxPool": {FP32, FP16},  # no dilations
     "QuantizeLinear": {FP32, FP16},  # zero point 0
     "Relu": {FP32, FP16},
+    "Resize": {FP32, FP16},  # nearest with floor, asymmetric; its scales are FP32
     "Sigmoid": {FP32, FP16},
 }
 
@@ -65,9 +67,10 @@ def session(model: bytes | str) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def run(model: bytes, binary: np.ndarray) -> np.ndarray:
-    """Tones of float32 values 0..1 from a source model, which takes binaries of 0..1."""
-    (tones,) = session(model).run(None, {"binary": (binary / np.float32(255))})
+def run(model: bytes, binary: np.ndarray, **more: np.ndarray) -> np.ndarray:
+    """Tones of float32 values 0..1 from a source model, which takes inputs of 0..1."""
+    feeds = {"binary": binary, **more}
+    (tones,) = session(model).run(None, {k: v / np.float32(255) for k, v in feeds.items()})
     return np.asarray(tones)
 
 
@@ -93,8 +96,8 @@ class Layers:
         node = next(node for node in self.nodes if output in node.output)
         return self.kinds[node.input[0]]
 
-    def __call__(self, binary: np.ndarray) -> np.ndarray:
-        values: dict[str, Any] = {"binary": binary}
+    def __call__(self, binary: np.ndarray, **more: np.ndarray) -> np.ndarray:
+        values: dict[str, Any] = {"binary": binary, **more}
         for node in self.nodes:
             names = list(dict.fromkeys(filter(None, node.input)))
             feeds = {name: values[name] for name in names if name in values}
@@ -220,6 +223,83 @@ def test_tensorrt_supports_what_lite_becomes(precision: Precision) -> None:
         dim.dim_param or dim.dim_value for dim in graph.graph.input[0].type.tensor_type.shape.dim
     ]
     assert dims == ["batch", 1, "height", "width"]
+
+
+# With a hint.
+
+HINT = np.random.default_rng(5).integers(0, 256, (3, 1, 3, 5), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def with_hint(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return hinted(tmp_path_factory.mktemp("hint") / "hinted.onnx").read()
+
+
+def check_inputs(data: bytes) -> None:
+    graph = onnx.load_model_from_string(data).graph
+    told = [(v.name, v.type.tensor_type.elem_type, v.type.tensor_type.shape) for v in graph.input]
+    dims = [[dim.dim_param or dim.dim_value for dim in shape.dim] for *_, shape in told]
+    assert [each[:2] for each in told] == [("binary", UINT8), ("hint", UINT8)]
+    assert dims == [["batch", 1, "height", "width"], ["batch", 1, "rows", "columns"]]
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-3), ("fp16", 0.5)])
+def test_a_hint_is_taken_as_bytes(with_hint: bytes, precision: Precision, most: float) -> None:
+    data = typed(with_hint, precision)
+    check_inputs(data)
+    layers = Layers(data)
+    kind = FP32 if precision == "fp32" else FP16
+    for node in layers.nodes:
+        assert layers.kinds[node.input[0]] in SUPPORTED[node.op_type], node.name
+    (resize,) = (node for node in layers.nodes if node.op_type == "Resize")
+    assert layers.kinds[resize.input[0]] == kind
+    assert layers.kinds[resize.input[2]] == FP32
+    assert numpy_helper.to_array(layers.weights[resize.input[2]]).tolist() == [1, 1, 8, 8]
+    attributes = {a.name: helper.get_attribute_value(a) for a in resize.attribute}
+    assert attributes["mode"] == b"nearest"
+    assert attributes["nearest_mode"] == b"floor"
+    assert attributes["coordinate_transformation_mode"] == b"asymmetric"
+    casts = [node.input[0] for node in layers.nodes if node.op_type == "Cast"]
+    assert casts == ["binary", "hint"]
+    tones = layers(BINARY, hint=HINT)
+    expected = run(with_hint, BINARY, hint=HINT)
+    assert levels(tones, expected).max() <= most
+    assert levels(tones, run(with_hint, BINARY, hint=0 * HINT)).max() > 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_quantized_model_may_take_a_hint(with_hint: bytes, tmp_path: Path) -> None:
+    class Pictures(CalibrationDataReader):  # type: ignore[misc]
+        batches = iter([{"binary": BINARY / np.float32(255), "hint": HINT / np.float32(255)}])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.batches, None)
+
+    folded = typed(
+        with_hint, "fp32"
+    )  # whose weights have no casts, which the quantizer cannot read
+    source = onnx.load_model_from_string(folded)
+    for value in source.graph.input:
+        value.type.tensor_type.elem_type = FP32
+    kept = [node for node in source.graph.node if node.op_type not in ("Cast", "Div")]
+    for node in kept:
+        node.input[:] = [name.removesuffix(".scaled") for name in node.input]
+    del source.graph.node[:]
+    source.graph.node.extend(kept)
+    quantize_static(
+        source,
+        tmp_path / "quantized.onnx",
+        Pictures(),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=["Conv", "Resize", "Concat"],
+        weight_type=QuantType.QInt8,
+    )
+    quantized = (tmp_path / "quantized.onnx").read_bytes()
+    data = typed(quantized, "int8")
+    check_inputs(data)
+    off = levels(Layers(data)(BINARY, hint=HINT), run(quantized, BINARY, hint=HINT))
+    assert off.max() < 5
+    assert off.mean() < 1
 
 
 def test_weights_are_not_changed_beyond_their_type() -> None:
@@ -496,6 +576,16 @@ def test_quantized_or_not_must_be_meant() -> None:
 
 
 IDENTITY = [make_node("Identity", ["binary"], ["tones"])]
+
+
+def fixed_hint() -> bytes:
+    graph = onnx.load_model_from_string(model(IDENTITY))
+    hint = helper.make_tensor_value_info("hint", FP32, ["n", 1, 8, 8])
+    graph.graph.input.append(hint)
+    data: bytes = graph.SerializeToString()
+    return data
+
+
 Q = {"scale": np.array(1, np.float32), "zero": np.array(0, np.int8)}
 
 
@@ -508,9 +598,10 @@ Q = {"scale": np.array(1, np.float32), "zero": np.array(0, np.int8)}
         (model(IDENTITY, shape=("n", 3, "h", "w")), r"\['dynamic', 3, "),
         (
             model([make_node("Identity", ["x"], ["y"])], names=("x", "y")),
-            r"inputs are \['x'\] and its outputs \['y'\]; it must have one input 'binary'",
+            r"inputs are \['x'\] and its outputs \['y'\]; it must have an input 'binary'",
         ),
-        (model(IDENTITY, kinds=(UINT8, UINT8)), "both of floats"),
+        (model(IDENTITY, kinds=(UINT8, UINT8)), "all of floats"),
+        (fixed_hint(), r"its input 'hint' is \['dynamic', 1, 8, 8\]; it must be \(N, 1"),
         (model(IDENTITY, kinds=(FP32, FP16)), "not valid ONNX"),
         (model([make_node("Sharpen", ["binary"], ["tones"])]), "not valid ONNX .*Sharpen"),
         (

@@ -14,9 +14,10 @@ import fake_tensorrt
 import numpy as np
 import pytest
 import torch
+from hinted import hinted
 from pictures import picture
 
-from sketchify_rt import DeviceMemoryError, EngineError, models
+from sketchify_rt import DeviceMemoryError, EngineError, InputError, models
 from sketchify_rt.kernels import reference
 from sketchify_rt.runtime import onnx_typed
 from sketchify_rt.runtime.engine_record import Recipe
@@ -38,12 +39,17 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> Any:
     return fake_tensorrt.install(monkeypatch)
 
 
-def opened(recipe: Recipe = FP16, workers: int = 1, memory: int | None = None) -> Any:
+def opened(
+    recipe: Recipe = FP16,
+    workers: int = 1,
+    memory: int | None = None,
+    model: models.Model = LITE,
+) -> Any:
     from sketchify_rt.runtime.tensorrt import TensorRTRuntime
     from sketchify_rt.runtime.tensorrt_builder import build
 
-    plan = build(onnx_typed.typed(LITE.read(), recipe.precision), recipe)  # type: ignore[arg-type]
-    return TensorRTRuntime(plan, "lite", CPU, workers, memory=memory)
+    plan = build(onnx_typed.typed(model.read(), recipe.precision), recipe)
+    return TensorRTRuntime(plan, model.manifest.name, CPU, workers, memory=memory)
 
 
 @pytest.mark.usefixtures("trt")
@@ -155,8 +161,53 @@ def test_an_engine_of_another_network_is_refused() -> None:
 
     graph = onnx_typed.typed(LITE.read(), "fp16")
     plan = build(graph.replace(b"tones", b"tonez"), FP16)
-    with pytest.raises(EngineError, match="its tensors are binary, tonez, not binary, tones"):
+    with pytest.raises(EngineError, match="its tensors are binary, tonez; they must be binary"):
         TensorRTRuntime(plan, "lite", CPU)
+
+
+# With a hint.
+
+
+@pytest.fixture(scope="module")
+def with_hint(tmp_path_factory: pytest.TempPathFactory) -> models.Model:
+    return hinted(tmp_path_factory.mktemp("hint") / "hinted.onnx")
+
+
+def hint(count: int) -> torch.Tensor:
+    return (torch.arange(count * 64) * 37 % 256).reshape(count, 8, 8).to(torch.uint8)
+
+
+@pytest.mark.usefixtures("trt")
+def test_with_a_hint_it_paints_what_torch_does(with_hint: models.Model) -> None:
+    exact = TorchRuntime(with_hint, CPU)
+    expected = exact(tiles(2), hint(2))
+    runtime = opened(FP32, model=with_hint)
+    assert runtime.takes_hint
+    torch.testing.assert_close(runtime(tiles(2), hint(2)), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(runtime(tiles(2)), exact(tiles(2)), atol=1e-5, rtol=0)
+    assert (expected - exact(tiles(2))).abs().max() > 1 / 255
+    half = opened(model=with_hint)
+    assert (half(tiles(2), hint(2)).float() - expected).abs().max() < 1 / 255
+    first = half(tiles(2)[:1], hint(1))  # filled up
+    assert torch.equal(first, half(tiles(2), hint(2))[:1])
+    strided = torch.stack([hint(2), hint(2)], -1)[..., 0]
+    assert torch.equal(half(tiles(2), strided), half(tiles(2), hint(2)))
+
+
+def test_a_plan_has_shapes_for_the_hint(with_hint: models.Model, trt: Any) -> None:
+    from sketchify_rt.runtime.tensorrt_builder import build
+
+    profile = trt.header(build(onnx_typed.typed(with_hint.read(), "fp16"), FP16))["profile"]
+    assert profile["binary"] == [[2, 1, 8, 8], [2, 1, 64, 64], [4, 1, 128, 128]]
+    assert profile["hint"] == [[2, 1, 1, 1], [2, 1, 8, 8], [4, 1, 16, 16]]
+
+
+@pytest.mark.usefixtures("trt")
+def test_a_hint_that_does_not_fit_is_refused(with_hint: models.Model) -> None:
+    with pytest.raises(InputError, match="lite: the model takes no hint"):
+        opened()(tiles(2), hint(2))
+    with pytest.raises(InputError, match=r"the hint does not fit .*\(1, 8, 8\).*\(2, 8, 8\)"):
+        opened(model=with_hint)(tiles(2), hint(1))
 
 
 @pytest.mark.usefixtures("trt")

@@ -1,10 +1,10 @@
 """The shipped models: ONNX files, each with its manifest, and the registry that finds them.
 
 A model is two files of one stem: ``lite.onnx`` (input "binary" and output "tones", both float32
-(N, 1, H, W), 0 for ink and 1 for paper; weights FP16) and ``lite.json`` (the manifest). A third,
-``lite.int8.onnx``, may be its INT8 form: input and output are the same, the convolutions stand
-between QuantizeLinear and DequantizeLinear. A model that takes a hint has a second input "hint",
-float32 (N, 1, H / 8, W / 8) in 0..1, see `kernels.reference.hint`; 0 means "not known".
+(N, 1, H, W), 0 for ink and 1 for paper; if the model takes a hint also input "hint", float32
+(N, 1, H / 8, W / 8), 0 for "not known"; weights FP16) and ``lite.json`` (the manifest). A third,
+``lite.int8.onnx``, may be its INT8 form: inputs and output are the same, the convolutions stand
+between QuantizeLinear and DequantizeLinear.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Manifest:
     int8_metrics: dict[str, float] = field(default_factory=dict)
 
     @property
-    def hint(self) -> bool:
-        """Whether the model takes a hint beside the binary."""
-        return bool(self.architecture.get("hint", False))
+    def takes_hint(self) -> bool:
+        """Whether the model has a second input, the hint."""
+        return bool(self.architecture.get("hint"))
 
     def write(self, path: Path) -> None:
         """Write as JSON, one field a line or more."""

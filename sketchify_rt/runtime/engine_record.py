@@ -76,12 +76,13 @@ class Origin:
     """What an engine is made of.
 
     name: the model's. sha256: of the ONNX with its external data. package: version of this package,
-    which makes of it the ONNX that TensorRT gets.
+    which makes of it the ONNX that TensorRT gets. hint: whether the model takes one.
     """
 
     name: str
     sha256: str
     package: str
+    hint: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ def read(text: bytes) -> Record:
 def key(origin: Origin, recipe: Recipe, machine: Machine) -> str:
     """SHA-256, hexadecimal, of all that decides what a build gives."""
     parts = [asdict(part) for part in (origin, recipe, machine)]
+    if not origin.hint:  # so engines from before there were hints keep their keys
+        del parts[0]["hint"]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -183,6 +186,9 @@ def objections(
         other = f"the model {by.name}, not {origin.name}"
         same = f"other weights of {by.name}"
         reasons.append(f"built of {same if by.name == origin.name else other}")
+    if by.hint != origin.hint:
+        made_for, takes = ("with", "none") if by.hint else ("without", "one")
+        reasons.append(f"built for a model {made_for} a hint, {origin.name} takes {takes}")
     if recipe.precision != precision:
         reasons.append(f"built for {recipe.precision}, not {precision}")
     if made.tensorrt != machine.tensorrt and not _serves(recipe, made.tensorrt, machine.tensorrt):
@@ -208,6 +214,7 @@ def objections(
 def _record(fields: dict[str, Any]) -> Record:
     """Raises ValueError where a record of this version has other fields, types or values."""
     del fields["record_sha256"]
+    fields["origin"] = {"hint": False, **fields["origin"]}  # records from before have none
     record: Record = _typed(Record, fields, "it")
     if not re.fullmatch(r"[0-9a-f]{64}", record.plan_sha256):
         raise ValueError(f"plan_sha256 is {record.plan_sha256!r}")

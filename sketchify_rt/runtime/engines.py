@@ -207,7 +207,7 @@ def _command(model: str, precision: str, how: str = "") -> str:
 def _origin(model: Model, precision: EnginePrecision) -> Origin:
     kind = _kind(precision)
     digest = onnx_files.digest(model.file(kind), model.read(kind))
-    return Origin(model.manifest.name, digest, __version__)
+    return Origin(model.manifest.name, digest, __version__, model.manifest.takes_hint)
 
 
 def _graph(model: Model, precision: EnginePrecision) -> bytes:

@@ -49,12 +49,13 @@ def typed(
 ) -> bytes:
     """The ONNX of a strongly typed network that computes the same.
 
-    model: ONNX without external data; one input "binary" and one output "tones", floats of
-    (N, 1, H, W), where N, H and W are dynamic. name: of the model, for errors.
+    model: ONNX without external data; an input "binary" and an output "tones", floats of
+    (N, 1, H, W), where N, H and W are dynamic; and if the model takes a hint a second input "hint",
+    (N, 1, H / 8, W / 8). name: of the model, for errors.
 
-    The result takes uint8, 0 or 255, and returns float16, or float32 for "fp32". "int8" takes a
-    model with QuantizeLinear and DequantizeLinear nodes; they become symmetric as TensorRT demands,
-    and what is around them FP16. What FP16 cannot hold stays FP32. No weight has a Cast.
+    The result takes uint8, 0 to 255 for 0..1, and returns float16, or float32 for "fp32". "int8"
+    takes a model with QuantizeLinear and DequantizeLinear nodes; they become symmetric as TensorRT
+    demands, and what is around them FP16. What FP16 cannot hold stays FP32. No weight has a Cast.
 
     Raises ModelError where the file is no such ONNX, and where "int8" is asked for and there is
     nothing quantized, or the other way round.
@@ -73,7 +74,8 @@ def typed(
 class _Source:
     """A model; what its weights alone decide is computed, and its quantizers are symmetric.
 
-    nodes: those left. constants: weights by name. kinds: the type of each value's elements.
+    inputs: "binary", and "hint" if there is one. nodes: those left. constants: weights by name.
+    kinds: the type of each value's elements.
     """
 
     def __init__(self, model: onnx.ModelProto, name: str, int8: bool) -> None:
@@ -85,6 +87,7 @@ class _Source:
         for value in (*inputs, *graph.output, *graph.value_info):
             self.kinds[value.name] = value.type.tensor_type.elem_type
         self._check(inputs, graph.output)
+        self.inputs = [value.name for value in inputs]
         versions = {entry.domain: entry.version for entry in model.opset_import}
         self.opset = versions.get("", versions.get("ai.onnx", 0))
         self.ir_version = model.ir_version
@@ -105,18 +108,20 @@ class _Source:
         self, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
     ) -> None:
         names = [value.name for value in inputs], [value.name for value in outputs]
-        if names != (["binary"], ["tones"]) or not (self.floats("binary") and self.floats("tones")):
+        known = names[0] in (["binary"], ["binary", "hint"]) and names[1] == ["tones"]
+        if not known or not all(map(self.floats, [*names[0], *names[1]])):
             raise ModelError(
                 f"{self.name}: its inputs are {names[0]} and its outputs {names[1]}; it must have "
-                "one input 'binary' and one output 'tones', both of floats"
+                "an input 'binary', maybe an input 'hint', and an output 'tones', all of floats"
             )
-        dims = inputs[0].type.tensor_type.shape.dim
-        shape = [dim.dim_value if dim.HasField("dim_value") else "dynamic" for dim in dims]
-        if shape != ["dynamic", 1, "dynamic", "dynamic"]:
-            raise ModelError(
-                f"{self.name}: the shape of its input is {shape}; it must be (N, 1, H, W) with "
-                "N, H and W dynamic; export it with dynamic axes"
-            )
+        for value in inputs:
+            dims = value.type.tensor_type.shape.dim
+            shape = [dim.dim_value if dim.HasField("dim_value") else "dynamic" for dim in dims]
+            if shape != ["dynamic", 1, "dynamic", "dynamic"]:
+                raise ModelError(
+                    f"{self.name}: the shape of its input {value.name!r} is {shape}; it must be "
+                    "(N, 1, H, W) with N, H and W dynamic; export it with dynamic axes"
+                )
 
     def _fold(self, graph: onnx.GraphProto, int8: bool) -> dict[str, Array]:
         """Put aside the nodes that prepare weights; returns what they give, and other weights."""
@@ -170,7 +175,7 @@ class _Source:
                 "makes a model with them"
             )
         nodes, self.nodes = self.nodes, []
-        positive = {"binary"}
+        positive = set(self.inputs)
         for node in nodes:
             if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
                 self._symmetric(node, positive)
@@ -251,19 +256,23 @@ class _Target:
         self._names: set[str] = set()
 
     def model(self) -> onnx.ModelProto:
-        self._scale()
+        for name in self._source.inputs:
+            self._scale(name)
         for node in self._source.nodes:
             self._write(node)
         tones = self._value("tones", self._kind)
         if tones != "tones":
             self._add(helper.make_node("Identity", [tones], ["tones"]))
         value = helper.make_tensor_value_info
-        sides: list[str | int | None] = ["batch", 1, "height", "width"]
+        sides: dict[str, list[str | int | None]] = {
+            "binary": ["batch", 1, "height", "width"],
+            "hint": ["batch", 1, "rows", "columns"],
+        }
         graph = helper.make_graph(
             self._nodes,
             "typed",
-            [value("binary", TensorProto.UINT8, sides)],
-            [value("tones", self._kind, sides)],
+            [value(name, TensorProto.UINT8, sides[name]) for name in self._source.inputs],
+            [value("tones", self._kind, sides["binary"])],
             list(self._weights.values()),
         )
         model = helper.make_model(
@@ -274,14 +283,15 @@ class _Target:
         onnx.checker.check_model(model, full_check=True)
         return model
 
-    def _scale(self) -> None:
+    def _scale(self, name: str) -> None:
         """0..255 to 0..1; both ends are exact in FP16, too."""
-        levels = numpy_helper.from_array(_rounded(np.array(255), self._kind), "binary.levels")
-        self._weights[levels.name] = levels
-        self._add(helper.make_node("Cast", ["binary"], ["binary.cast"], to=self._kind))
-        self._add(helper.make_node("Div", ["binary.cast", levels.name], ["binary.scaled"]))
-        self._same["binary"] = "binary.scaled"
-        self._made["binary.scaled"].append(self._kind)
+        cast, levels, scaled = f"{name}.cast", f"{name}.levels", f"{name}.scaled"
+        white = _rounded(np.array(255), self._kind)
+        self._weights[levels] = numpy_helper.from_array(white, levels)
+        self._add(helper.make_node("Cast", [name], [cast], to=self._kind))
+        self._add(helper.make_node("Div", [cast, levels], [scaled]))
+        self._same[name] = scaled
+        self._made[scaled].append(self._kind)
 
     def _write(self, node: NodeProto) -> None:
         source, inputs, outputs = self._source, list(node.input), list(node.output)

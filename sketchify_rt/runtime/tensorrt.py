@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from sketchify_rt.errors import DeviceMemoryError, EngineError
+from sketchify_rt.runtime import hints
 from sketchify_rt.runtime.cuda_graphs import CapturedModule, Slot
 from sketchify_rt.runtime.tensorrt_log import LOG, checked, trt
 
-INPUT, OUTPUT = "binary", "tones"
+INPUT, HINT, OUTPUT = "binary", "hint", "tones"
 
 _ALIGNMENT = 256  # bytes, which TensorRT asks of memory to work in
 
@@ -38,8 +39,8 @@ class TensorRTRuntime:
     Thread-safe, and asynchronous, as `TorchRuntime` is.
 
     name: for messages. least, best, most: shapes it takes at least, is fastest with, and takes at
-    most; fewer tiles than the least are filled up. dtype: of the tones. workspace: bytes of device
-    memory that each worker keeps.
+    most; fewer tiles than the least are filled up. takes_hint: whether it was built of a model with
+    a hint. dtype: of the tones. workspace: bytes of device memory that each worker keeps.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class TensorRTRuntime:
         with on(device):
             engine = _Engine(plan, name, device, host_code)
             self.least, self.best, self.most = engine.least, engine.best, engine.most
+            self.takes_hint = HINT in engine.inputs
             self.dtype, self.workspace = engine.dtype, engine.workspace
             if memory is not None and self.workspace:
                 workers = min(workers, memory // self.workspace)
@@ -77,25 +79,35 @@ class TensorRTRuntime:
             for _ in range(workers):
                 self._slots.put(engine.slot())
 
-    def __call__(self, binary: Tensor, hint: None = None) -> Tensor:
+    def __call__(self, binary: Tensor, hint: Tensor | None = None) -> Tensor:
         """Paint tones.
 
-        hint: None, see `backend.Runtime`.
-        binary: uint8 (N, H, W) on the runtime's device, 0 for ink and 255 for paper, of a shape
-        between `least` and `most`; N may be less. Returns (N, H, W), 0..1, float16, or float32 from
-        an engine of precision "fp32"; owned by the caller. Raises EngineError.
+        Args:
+            binary: uint8 (N, H, W) on the runtime's device, 0 for ink and 255 for paper, of a shape
+                between `least` and `most`; N may be less.
+            hint: uint8 (N, H / 8, W / 8) on the same device, see `kernels.reference.hint`; None if
+                it is not known. An engine without a hint takes None only.
+
+        Returns:
+            (N, H, W), 0..1, float16, or float32 from an engine of precision "fp32"; owned by the
+            caller.
+
+        Raises:
+            EngineError: The batch is not one it was built for, or TensorRT fails.
+            InputError: The engine takes no hint, or the hint does not fit the binary.
         """
         if binary.device != self._device or binary.dtype != torch.uint8:
             what = f"{binary.dtype} on {binary.device}"
             raise EngineError(f"{self.name}: it takes uint8 on {self._device}, not {what}")
         with torch.no_grad(), on(self._device):
+            given = hints.inputs(self.name, self.takes_hint, binary, hint)
             if binary.is_cuda and torch.cuda.is_current_stream_capturing():
                 raise EngineError(
                     f"{self.name}: it cannot be part of a graph of the caller's; runtime torch can"
                 )
             slot = self._slots.get()
             try:
-                return slot(binary)
+                return slot(*given)
             finally:
                 self._slots.put(slot)
 
@@ -130,17 +142,23 @@ class _Engine:
                 "by another version or for another GPU; `sketchify-rt build-engine` builds one"
             )
         names = {self._engine.get_tensor_name(at) for at in range(self._engine.num_io_tensors)}
-        if names != {INPUT, OUTPUT}:
-            self.refuse(f"its tensors are {', '.join(sorted(names))}, not {INPUT}, {OUTPUT}")
+        if names - {HINT} != {INPUT, OUTPUT}:
+            self.refuse(
+                f"its tensors are {', '.join(sorted(names))}; they must be {INPUT}, {OUTPUT}, and "
+                f"{HINT} if the model takes one"
+            )
+        self.inputs = [name for name in (INPUT, HINT) if name in names]
         shapes: list[Shape] = [
             (count, height, width)
             for count, _, height, width in self._engine.get_tensor_profile_shape(INPUT, 0)
         ]
         self.least, self.best, self.most = shapes
-        given, made = (self._engine.get_tensor_dtype(tensor) for tensor in (INPUT, OUTPUT))
+        given = {self._engine.get_tensor_dtype(name) for name in self.inputs}
+        made = self._engine.get_tensor_dtype(OUTPUT)
         types = {trt.float16: torch.float16, trt.float32: torch.float32}
-        if given != trt.uint8 or made not in types:
-            self.refuse(f"it makes {made} of {given}; it must make HALF or FLOAT of UINT8")
+        if given != {trt.uint8} or made not in types:
+            of = ", ".join(sorted(map(str, given)))
+            self.refuse(f"it makes {made} of {of}; it must make HALF or FLOAT of UINT8")
         self.dtype = types[made]
         self.workspace: int = self._engine.device_memory_size_v2
 
@@ -195,7 +213,7 @@ class _Engine:
 class _Context:
     """An execution context; for one call at a time.
 
-    read: recorded when the input of a call has been read; None on the processor.
+    read: recorded when the inputs of a call have been read; None on the processor.
     """
 
     def __init__(self, engine: _Engine, context: trt.IExecutionContext, workspace: Tensor) -> None:
@@ -211,30 +229,33 @@ class _Context:
             if not context.set_input_consumed_event(self.read.cuda_event):
                 engine.refuse("TensorRT takes no event for its input")
 
-    def __call__(self, binary: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         """Tones of a batch, which must not be written over before `read`."""
-        given = len(binary)
-        binary = self._filled(binary).contiguous()
-        shape = (len(binary), 1, *binary.shape[1:])
-        tones = torch.empty(shape, dtype=self._engine.dtype, device=binary.device)
-        context = self._context
-        if not context.set_input_shape(INPUT, shape) or context.infer_shapes():
-            self._engine.refuse(f"a batch of {tuple(binary.shape)} is not one it was built for")
-        for name, tensor in (INPUT, binary), (OUTPUT, tones):
+        given = len(inputs[0])
+        filled = [tensor.contiguous()[:, None] for tensor in self._filled(*inputs)]
+        binary = filled[0]
+        tones = torch.empty(binary.shape, dtype=self._engine.dtype, device=binary.device)
+        context, tensors = self._context, dict(zip(self._engine.inputs, filled, strict=True))
+        taken = all(context.set_input_shape(name, tuple(t.shape)) for name, t in tensors.items())
+        if not taken or context.infer_shapes():
+            shape = tuple(binary[:, 0].shape)
+            self._engine.refuse(f"a batch of {shape} is not one it was built for")
+        for name, tensor in {**tensors, OUTPUT: tones}.items():
             if not context.set_tensor_address(name, tensor.data_ptr()):
                 self._engine.refuse(f"TensorRT refuses the memory of {name}")
         self._enqueue()
         return tones[:given, 0]
 
-    def _filled(self, binary: Tensor) -> Tensor:
+    def _filled(self, *inputs: Tensor) -> Sequence[Tensor]:
+        binary = inputs[0]
         least, most = self._engine.least, self._engine.most
         sizes = zip(least[1:], binary.shape[1:], most[1:], strict=True)
         if len(binary) > most[0] or not all(low <= n <= high for low, n, high in sizes):
             self._engine.refuse(f"it takes batches of {least} to {most}, not {tuple(binary.shape)}")
         missing = least[0] - len(binary)
         if missing <= 0:
-            return binary
-        return torch.cat([binary, binary[:1].expand(missing, -1, -1)])
+            return inputs
+        return [torch.cat([tensor, tensor[:1].expand(missing, -1, -1)]) for tensor in inputs]
 
     def _enqueue(self) -> None:
         """On the current stream; beside the default one, on which TensorRT synchronizes."""

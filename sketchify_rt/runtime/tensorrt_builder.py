@@ -12,12 +12,13 @@ from pathlib import Path
 from threading import Event
 
 from sketchify_rt.errors import BackendUnavailable, EngineError
+from sketchify_rt.kernels.reference import CELL
 from sketchify_rt.runtime.engine_record import Recipe
 from sketchify_rt.runtime.tensorrt_log import LOG, Log, checked, trt
 
 log = logging.getLogger("sketchify_rt")
 
-INPUT = "binary"
+INPUT, HINT = "binary", "hint"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def build(
         raise _failure("TensorRT cannot begin a build", said)
     _parse(graph, network, said)
     _configure(config, recipe)
-    _give_shapes(config, profile, recipe, said)
+    names = [network.get_input(index).name for index in range(network.num_inputs)]
+    _give_shapes(config, profile, recipe, HINT in names, said)
     if timing_cache is not None:
         _load(timing_cache, config, said)
     config.progress_monitor = monitor
@@ -154,13 +156,20 @@ def _configure(config: trt.IBuilderConfig, recipe: Recipe) -> None:
 
 
 def _give_shapes(
-    config: trt.IBuilderConfig, profile: trt.IOptimizationProfile, recipe: Recipe, said: Log
+    config: trt.IBuilderConfig,
+    profile: trt.IOptimizationProfile,
+    recipe: Recipe,
+    hint: bool,
+    said: Log,
 ) -> None:
     least, best, most = (
         (count, 1, side, side) for count, side in zip(recipe.batch, recipe.tile, strict=True)
     )
     try:
         profile.set_shape(INPUT, least, best, most)
+        if hint:  # a byte for each cell; tiles are whole cells
+            cells = [(n, 1, h // CELL, w // CELL) for n, _, h, w in (least, best, most)]
+            profile.set_shape(HINT, *cells)
         index = config.add_optimization_profile(profile)
     except (ValueError, RuntimeError) as error:
         raise _failure(f"TensorRT refuses the shapes {least} to {most}: {error}", said) from error

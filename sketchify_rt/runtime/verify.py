@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from sketchify_rt.errors import EngineError
+from sketchify_rt.kernels import reference
 from sketchify_rt.models import Model
 from sketchify_rt.models.crops import crops
 from sketchify_rt.runtime.engine_record import Check, EnginePrecision
@@ -45,11 +49,11 @@ def verify(
     then; what it raises ends the verification. Raises EngineError where it gives NaN, or tones that
     are further from those of the float32 model than that.
     """
-    reference = TorchRuntime(model, device, precision="fp32")
+    reference_runtime = TorchRuntime(model, device, precision="fp32")
     largest, total, pixels, tiles = 0.0, 0.0, 0, 0
     for shape in dict.fromkeys((runtime.least, runtime.best, runtime.most)):
-        batches = [_tiles(shape, turn, device) for turn in range(_BATCHES)]
-        expected = [_by_parts(reference, binary, go_on) for binary in batches]
+        batches = [_tiles(shape, turn, runtime.takes_hint, device) for turn in range(_BATCHES)]
+        expected = [_by_parts(reference_runtime, inputs, go_on) for inputs in batches]
         # The first is run, the second captured, the rest replayed.
         made = _back_to_back(runtime, batches * 2, device)
         for tones, floats in zip(made, expected * 2, strict=True):
@@ -59,7 +63,7 @@ def verify(
             largest = max(largest, float(levels.max()))
             total += float(levels.double().sum())
             pixels += levels.numel()
-        tiles += sum(len(binary) for binary in batches)
+        tiles += sum(len(inputs[0]) for inputs in batches)
     mean = total / pixels
     most_largest, most_mean = bounds or BOUNDS[precision]
     if largest > most_largest or mean > most_mean:
@@ -68,54 +72,71 @@ def verify(
             f"model's, {mean:.3f} on average; this {precision} engine may be {most_largest:g} and "
             f"{most_mean:g} from it"
         )
-    speed = _megapixels_a_second(runtime, _tiles(runtime.best, 0, device))
+    speed = _megapixels_a_second(runtime, _tiles(runtime.best, 0, runtime.takes_hint, device))
     return Check(round(largest, 4), round(mean, 5), round(speed, 1), tiles)
 
 
-def _tiles(shape: Shape, turn: int, device: torch.device) -> Tensor:
-    """A batch of that shape, cut from the shipped crops; another one each turn."""
-    count, height, width = shape
-    wall = torch.from_numpy(crops()).to(device)
-    wall = torch.cat([torch.cat(list(row), dim=1) for row in wall.chunk(2)])
-    repeats = -(-height // wall.shape[0]), -(-width // wall.shape[1])
-    wall = wall.repeat(repeats)
-    shifts = ((turn * count + index) * 97 for index in range(count))
-    return torch.stack([wall.roll((-n, -3 * n), (0, 1))[:height, :width] for n in shifts])
+def _tiles(shape: Shape, turn: int, hint: bool, device: torch.device) -> tuple[Tensor, ...]:
+    """A batch of that shape, cut from the shipped crops; another one each turn.
+
+    And its hints if asked for, which are those of the same place but for three cells at most.
+    """
+    walls = [_wall(crops(), 1, shape, turn)]
+    if hint:
+        walls.append(_wall(_hints(), reference.CELL, shape, turn))
+    return tuple(torch.from_numpy(wall).to(device) for wall in walls)
+
+
+@functools.cache
+def _hints() -> npt.NDArray[np.uint8]:
+    """Of the shipped crops, from their own dodge."""
+    return np.stack([reference.hint(crop, reference.dodge(crop)) for crop in crops()])
+
+
+def _wall(cut: npt.NDArray[np.uint8], side: int, shape: Shape, turn: int) -> npt.NDArray[np.uint8]:
+    """A batch of that shape in pixels, of crops that have one value for `side` by `side` pixels."""
+    count, height, width = shape[0], shape[1] // side, shape[2] // side
+    wall = np.concatenate([np.concatenate([*row], axis=1) for row in np.split(cut, 2)])
+    wall = np.tile(wall, (-(-height // wall.shape[0]), -(-width // wall.shape[1])))
+    shifts = ((turn * count + index) * 97 // side for index in range(count))
+    return np.stack([np.roll(wall, (-n, -3 * n), (0, 1))[:height, :width] for n in shifts])
 
 
 def _back_to_back(
-    runtime: TensorRTRuntime, batches: Sequence[Tensor], device: torch.device
+    runtime: TensorRTRuntime, batches: Sequence[tuple[Tensor, ...]], device: torch.device
 ) -> list[Tensor]:
     """All are queued, on two streams in turns, before any is done, as in use.
 
     So a batch that is written over before it was read, or runs into the one before, is seen here.
     """
     if device.type != "cuda":
-        return [runtime(binary) for binary in batches]
+        return [runtime(*inputs) for inputs in batches]
     streams = [torch.cuda.Stream(device) for _ in range(2)]  # type: ignore[no-untyped-call]
     torch.cuda.synchronize(device)
     tones = []
-    for binary, stream in zip(batches, itertools.cycle(streams), strict=False):
+    for inputs, stream in zip(batches, itertools.cycle(streams), strict=False):
         with torch.cuda.stream(stream):
-            tones.append(runtime(binary))
+            tones.append(runtime(*inputs))
     torch.cuda.synchronize(device)
     return tones
 
 
-def _by_parts(runtime: TorchRuntime, binary: Tensor, go_on: Callable[[], None]) -> Tensor:
-    together = max(1, _REFERENCE // binary[0].numel())
+def _by_parts(
+    runtime: TorchRuntime, inputs: tuple[Tensor, ...], go_on: Callable[[], None]
+) -> Tensor:
+    together = max(1, _REFERENCE // inputs[0][0].numel())
     tones = []
-    for part in torch.split(binary, together):
+    for part in zip(*(torch.split(tensor, together) for tensor in inputs), strict=True):
         go_on()
-        tones.append(runtime(part))
+        tones.append(runtime(*part))
     return torch.cat(tones)
 
 
-def _megapixels_a_second(runtime: TensorRTRuntime, binary: Tensor) -> float:
-    seconds = []
+def _megapixels_a_second(runtime: TensorRTRuntime, inputs: tuple[Tensor, ...]) -> float:
+    binary, seconds = inputs[0], []
     for _ in range(_ROUNDS):
         start = time.perf_counter()
-        runtime(binary)
+        runtime(*inputs)
         if binary.is_cuda:
             torch.cuda.synchronize(binary.device)
         seconds.append(time.perf_counter() - start)
