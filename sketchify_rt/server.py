@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sketchify_rt.batch import sinks
 from sketchify_rt.errors import EngineError, ModelError, OptionsError, OutputError
+from sketchify_rt.kernels.reference import CELL
 from sketchify_rt.models import Kind, Manifest, Model
 from sketchify_rt.runtime import engine_cache, onnx_files
 
@@ -36,14 +37,15 @@ class Tensor:
 class Served:
     """A model for the server.
 
-    backend: of the server, "onnxruntime" or "tensorrt"; max_batch: images that go together at
+    backend: of the server, "onnxruntime" or "tensorrt"; inputs: the binary, and the hint if the
+    model takes one; max_batch: images that go together at
     most; best_batch: images that it waits for, None for as many as there are; data: the model's
     file.
     """
 
     manifest: Manifest
     backend: str
-    input: Tensor
+    inputs: Sequence[Tensor]
     output: Tensor
     max_batch: int
     best_batch: int | None
@@ -63,9 +65,10 @@ class Served:
             f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
             for key, value in (("stride", self.manifest.stride), ("halo", self.manifest.halo))
         )
+        inputs = "".join(f"input {_text(tensor)}" for tensor in self.inputs)
         return (
             f'name: "{self.name}"\nbackend: "{self.backend}"\nmax_batch_size: {self.max_batch}\n'
-            f"input {_text(self.input)}output {_text(self.output)}"
+            f"{inputs}output {_text(self.output)}"
             f"dynamic_batching {{\n{batching}}}\n{parameters}"
         )
 
@@ -74,15 +77,23 @@ def of_onnx(model: Model, kind: Kind = "float", max_batch: int = 8) -> Served:
     """The ONNX file, for the server's ONNX Runtime backend.
 
     max_batch: at least 1. Raises ModelError where the file cannot be read, or is not of one image
-    in and one out, in batches of any size; and BackendUnavailable in a fork, see `Sketchifier`,
-    or where its weights lie in files of their own and the package onnx is not installed.
+    in, maybe with its hint, and one out, in batches of any size; and BackendUnavailable in a fork,
+    see `Sketchifier`, or where its weights lie in files of their own and the package onnx is not
+    installed.
     """
     from sketchify_rt.runtime import openvino  # which reads the graph: slow to import
 
     path = model.file(kind)
     data = onnx_files.load(path, model.read(kind))
-    given, made = (_only(path, tensors) for tensors in openvino.signature(data, path))
-    return Served(model.manifest, "onnxruntime", given, made, max_batch, None, data)
+    given, made = openvino.signature(data, path)
+    more = [name for name, *_ in given[1:]]
+    if not given or more not in ([], ["hint"]) or len(made) != 1:
+        raise ModelError(
+            f"{path}: it must have one input, or that and a second input 'hint', and one output"
+        )
+    inputs = [_tensor(path, *each) for each in given]
+    output = _tensor(path, *made[0])
+    return Served(model.manifest, "onnxruntime", inputs, output, max_batch, None, data)
 
 
 def of_engine(folder: Path, model: Model, max_batch: int | None = None) -> Served:
@@ -108,10 +119,14 @@ def of_engine(folder: Path, model: Model, max_batch: int | None = None) -> Serve
     max_batch = max_batch or most
     side = recipe.tile[0] if recipe.static else -1
     dims = (1, side, side)
+    inputs = [Tensor("binary", "UINT8", dims)]
+    if origin.hint:
+        cells = side // CELL if recipe.static else -1
+        inputs.append(Tensor("hint", "UINT8", (1, cells, cells)))
     return Served(
         model.manifest,
         "tensorrt",
-        Tensor("binary", "UINT8", dims),
+        inputs,
         Tensor("tones", "FP32" if recipe.precision == "fp32" else "FP16", dims),
         max_batch,
         min(best, max_batch),
@@ -149,10 +164,7 @@ def write(root: Path, served: Served, delay: int = 100, overwrite: bool = False)
     return folder
 
 
-def _only(path: Path, tensors: Sequence[tuple[str, str, list[int]]]) -> Tensor:
-    if len(tensors) != 1:
-        raise ModelError(f"{path}: it must have one input and one output")
-    ((name, kind, dims),) = tensors
+def _tensor(path: Path, name: str, kind: str, dims: list[int]) -> Tensor:
     if kind not in _TYPES or len(dims) != 4 or dims[0] != -1:
         raise ModelError(
             f"{path}: {name!r} is {kind} of {dims}; it must be u8, f16 or f32 of (N, 1, H, W), "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from google.protobuf import text_format
+from hinted import hinted
 from onnx import TensorProto, helper
 from tritonclient.grpc import model_config_pb2
 
@@ -22,6 +25,7 @@ from sketchify_rt.models import Manifest, Model
 from sketchify_rt.runtime import engine_cache
 from sketchify_rt.runtime.engine_record import Check, Machine, Origin, Recipe
 from sketchify_rt.runtime.openvino import OpenVinoRuntime
+from sketchify_rt.runtime.torch import TorchRuntime
 
 pytestmark = pytest.mark.slow
 
@@ -38,10 +42,10 @@ def config(folder: Path) -> model_config_pb2.ModelConfig:
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
-def engine(folder: Path, recipe: Recipe) -> Path:
-    model = models.load("lite")
-    sha256 = model.manifest.int8_sha256 if recipe.precision == "int8" else model.manifest.sha256
-    origin = Origin("lite", str(sha256), __version__)
+def engine(folder: Path, recipe: Recipe, model: Model | None = None) -> Path:
+    manifest = (model or models.load("lite")).manifest
+    sha256 = manifest.int8_sha256 if recipe.precision == "int8" else manifest.sha256
+    origin = Origin(manifest.name, str(sha256), __version__, manifest.takes_hint)
     machine = Machine("11.4.0.106", "13.0", "580.65.06", "NVIDIA H200", "9.0")
     engine_cache.store(folder, PLAN, origin, recipe, machine, 1.0, Check(1, 0.1, 100, 8))
     return folder
@@ -103,6 +107,40 @@ def test_an_engine_is_served_as_it_was_built(
     assert told.output[0].data_type == kind
     assert list(told.input[0].dims) == list(told.output[0].dims) == dims
     assert (tmp_path / "lite/1/model.plan").read_bytes() == PLAN
+
+
+def test_a_model_with_a_hint_has_two_inputs(tmp_path: Path) -> None:
+    model = hinted(tmp_path / "hinted.onnx")
+    result = export(tmp_path / "models", "--model", model.path)
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "models/hinted"
+    told = config(folder)
+    assert [(each.name, list(each.dims)) for each in told.input] == [
+        ("binary", [1, -1, -1]),
+        ("hint", [1, -1, -1]),
+    ]
+    pages = np.where(np.random.default_rng(0).random((2, 1, 24, 40)) < 0.2, 0, 255)
+    hint = np.arange(30).reshape(2, 1, 3, 5) * 8
+    session = onnxruntime.InferenceSession(folder / "1/model.onnx")
+    (tones,) = session.run(
+        [told.output[0].name],
+        {
+            each.name: plane.astype(DTYPES[each.data_type]) / 255
+            for each, plane in zip(told.input, (pages, hint), strict=True)
+        },
+    )
+    bytes_of = (torch.from_numpy(plane[:, 0].astype(np.uint8)) for plane in (pages, hint))
+    ours = TorchRuntime(model, torch.device("cpu"))(*bytes_of)
+    np.testing.assert_allclose(tones[:, 0], ours, atol=1e-5)
+
+    for tile, cells in ((64, 64, 64), 8), ((8, 64, 128), -1):
+        built = engine(tmp_path / f"engine{cells}", Recipe(tile=tile), model)
+        words = ("--model", model.path, "--backend", "tensorrt", "--engine", built, "--overwrite")
+        assert export(tmp_path / "models", *words).exit_code == 0
+        binary, hint_input = config(folder).input
+        assert (binary.name, hint_input.name) == ("binary", "hint")
+        assert hint_input.data_type == model_config_pb2.TYPE_UINT8
+        assert list(hint_input.dims) == [1, cells, cells]
 
 
 def test_a_model_is_replaced_only_if_asked_and_other_versions_stay(tmp_path: Path) -> None:
@@ -192,6 +230,20 @@ def test_names_lead_nowhere_else_and_are_quoted(tmp_path: Path) -> None:
     assert folder == tmp_path / "models/---toy"
     told = config(folder)
     assert (told.name, told.input[0].name) == (folder.name, 'a"b')
+
+
+def test_a_model_of_other_inputs_is_refused(tmp_path: Path) -> None:
+    model = toy(tmp_path / "toy.onnx", "toy", ["n", 1, "h", "w"])
+    graph = onnx.load(model.path)
+    value = helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["n", 1, "h", "w"])
+    graph.graph.input.append(value)
+    graph.graph.node[0].output[0] = "ink"
+    graph.graph.node.append(helper.make_node("Mul", ["ink", "mask"], ["tones"]))
+    onnx.save(graph, model.path)
+    sha256 = hashlib.sha256(model.path.read_bytes()).hexdigest()
+    other = Model(model.path, dataclasses.replace(model.manifest, sha256=sha256))
+    with pytest.raises(ModelError, match=r"toy.onnx: it must have one input, or .* 'hint'"):
+        server.of_onnx(other)
 
 
 def test_a_model_of_one_image_is_refused(tmp_path: Path) -> None:
