@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import skip
+from hinted import hinted
 from pictures import picture
 
 from sketchify_rt import BackendUnavailable, EngineError, Options, Sketchifier, models
 from sketchify_rt.runtime.engine_record import Recipe
+from sketchify_rt.runtime.torch import TorchRuntime
 
 pytestmark = pytest.mark.gpu
 
@@ -69,6 +71,26 @@ def test_an_engine_is_built_verified_and_paints_what_torch_does(name: str) -> No
     for sketch, expected in zip(by_engine.map(pages), by_torch.map(pages), strict=True):
         levels = abs(sketch.astype(int) - expected)
         assert levels.mean() < 1
+
+
+@pytest.mark.usefixtures("builder")
+@pytest.mark.parametrize("recipe", [RECIPES["fp16"], RECIPES["fp32"], RECIPES["dynamic"]], ids=str)
+def test_an_engine_with_a_hint_paints_what_torch_does(recipe: Recipe, tmp_path: Path) -> None:
+    from sketchify_rt.runtime import engines
+
+    device = torch.device("cuda", 0)
+    model = hinted(tmp_path / "hinted.onnx")
+    engine = engines.make(model, recipe, device)
+    options = Options(model=str(model.path), engine=str(engine.folder), precision="auto")
+    runtime = engines.open_runtime(model, options, device, 1)
+    exact = TorchRuntime(model, device, precision="fp32")
+    binary = torch.from_numpy(picture(2 * 256, 256).reshape(2, 256, 256) // 128 * 255).to(device)
+    hint = (torch.arange(2 * 32 * 32, device=device) * 37 % 256).reshape(2, 32, 32).byte()
+    for shift in range(3):  # run, captured, replayed
+        tones = runtime(binary, hint.roll(shift)).float()
+        assert (tones - exact(binary, hint.roll(shift))).abs().max() < 1 / 255
+    assert (runtime(binary).float() - exact(binary)).abs().max() < 1 / 255
+    assert (tones - exact(binary)).abs().max() > 1 / 255
 
 
 @pytest.mark.usefixtures("builder")

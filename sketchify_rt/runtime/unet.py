@@ -35,24 +35,6 @@ class Architecture:
     unshuffle: int
     hint: bool = False
 
-    def weights(self) -> dict[str, tuple[int, ...]]:
-        """Names in an exported file, without ".weight", and shapes of all kernels."""
-        features = [self.width * 2**level for level in range(self.depth + 1)]
-        unit = self.unshuffle
-        shapes: dict[str, tuple[int, ...]] = {
-            "down.0.0": (self.width, 1 + self.hint, 3 * unit, 3 * unit),
-            "head.0": (unit**2, self.width, 1, 1),
-        }
-        for level, count in enumerate(features):
-            if level > 0:
-                shapes[f"down.{level}.0"] = (count, count // 2, 3, 3)
-            shapes[f"down.{level}.3"] = (count, count, 3, 3)
-        for level, count in enumerate(features[:-1]):
-            shapes[f"up.{level}"] = (2 * count, count, 2, 2)
-            shapes[f"merge.{level}.0"] = (count, 2 * count, 3, 3)
-            shapes[f"merge.{level}.3"] = (count, count, 3, 3)
-        return shapes
-
 
 def load(model: Model, dtype: torch.dtype) -> UNet:
     """The model on the CPU, its weights frozen, in `dtype`.
@@ -61,18 +43,54 @@ def load(model: Model, dtype: torch.dtype) -> UNet:
         ModelError: The file cannot be read, or it has other weights than the manifest's
             architecture needs.
     """
-    data = onnx_files.load(model.path, model.read())
-    try:
-        initializers = onnx.load_model_from_string(data).graph.initializer
-    except DecodeError as error:
-        raise ModelError(f"{model.path}: not an ONNX file ({error})") from error
-    found = {
-        weight.name.removesuffix(".fp16"): torch.tensor(numpy_helper.to_array(weight))
-        for weight in initializers
-        if weight.name.removesuffix(".fp16").endswith((".weight", ".bias"))
-    }
-    architecture = _architecture(model)
-    return UNet(architecture, _checked(found, architecture, model)).to(dtype)
+    weights = _Weights(model)
+    network = UNet(_architecture(model), weights)
+    weights.close()
+    return network.to(dtype)
+
+
+class _Weights:
+    """Weights of an exported file, by name; collects what is wrong with them."""
+
+    def __init__(self, model: Model) -> None:
+        """Raises ModelError where the file cannot be read."""
+        self._path = model.path
+        self._wrong: list[str] = []
+        data = onnx_files.load(model.path, model.read())
+        try:
+            initializers = onnx.load_model_from_string(data).graph.initializer
+        except DecodeError as error:
+            raise ModelError(f"{model.path}: not an ONNX file ({error})") from error
+        arrays = {w.name.removesuffix(".fp16"): numpy_helper.to_array(w) for w in initializers}
+        self._left = {
+            name: torch.tensor(array).float()
+            for name, array in arrays.items()
+            if name.endswith((".weight", ".bias"))  # a model with a hint has also a Resize's scales
+        }
+
+    def take(self, layer: str, shape: tuple[int, ...], features: int) -> tuple[Tensor, Tensor]:
+        """Kernel of that shape, and bias of that many features, in float32."""
+        kernel, bias = f"{layer}.weight", f"{layer}.bias"
+        if bias not in self._left:  # the exporter leaves out biases that are all zero
+            self._left[bias] = torch.zeros(1).expand(features)
+        return self._take(kernel, shape), self._take(bias, (features,))
+
+    def _take(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        weight = self._left.pop(name, None)
+        if weight is not None and weight.shape == shape:
+            return weight
+        found = "missing" if weight is None else f"{tuple(weight.shape)}, expected {shape}"
+        self._wrong.append(f"{name} is {found}")
+        return torch.empty(shape, device="meta")
+
+    def close(self) -> None:
+        """Raises ModelError where what was taken is not just what is there."""
+        wrong = [*self._wrong, *(f"{name} is not expected" for name in self._left)]
+        if wrong:
+            raise ModelError(
+                f"{self._path}: its weights are not those of the manifest's architecture: "
+                f"{'; '.join(wrong)}. `python -m training export` writes a model and its manifest"
+            )
 
 
 def _architecture(model: Model) -> Architecture:
@@ -100,56 +118,34 @@ def _architecture(model: Model) -> Architecture:
     return architecture
 
 
-def _checked(
-    found: dict[str, Tensor], architecture: Architecture, model: Model
-) -> dict[str, Tensor]:
-    """All weights in float32, in the shapes that the architecture needs. Raises ModelError."""
-    weights, wrong = {}, []
-    for layer, shape in architecture.weights().items():
-        features = shape[1] if layer.startswith("up.") else shape[0]
-        for name, needed in ((f"{layer}.weight", shape), (f"{layer}.bias", (features,))):
-            weight = found.pop(name, None)
-            if weight is None and name.endswith(".bias"):
-                weight = torch.zeros(needed)  # the exporter leaves out biases that are all zero
-            if weight is None:
-                wrong.append(f"{name} is missing")
-            elif weight.shape != needed:
-                wrong.append(f"{name} is {tuple(weight.shape)}, expected {needed}")
-            else:
-                weights[name] = weight.float()
-    wrong += [f"{name} is not expected" for name in found]
-    if wrong:
-        raise ModelError(
-            f"{model.path}: its weights are not those of the manifest's architecture: "
-            f"{'; '.join(wrong)}. `python -m training export` writes a model and its manifest"
-        )
-    return weights
-
-
 class UNet(nn.Module):
     """The U-Net of training/model.py, for bytes, with its weights as buffers."""
 
-    def __init__(self, architecture: Architecture, weights: dict[str, Tensor]) -> None:
-        """Build it from the weights of an exported file, float32, by name; see `Architecture`."""
+    def __init__(self, architecture: Architecture, weights: _Weights) -> None:
         super().__init__()
         self.architecture = architecture
+        width, unit = architecture.width, architecture.unshuffle
 
-        def conv(name: str, rectify: bool = True) -> _Conv:
-            return _Conv(weights[f"{name}.weight"], weights[f"{name}.bias"], rectify)
+        def conv(name: str, inputs: int, outputs: int, side: int = 3, relu: bool = True) -> _Conv:
+            return _Conv(*weights.take(name, (outputs, inputs, side, side), outputs), relu)
 
-        levels = range(architecture.depth)
-        stem = _on_cells(weights["down.0.0.weight"], architecture.unshuffle)
+        def block(name: str, inputs: int, outputs: int) -> nn.ModuleList:
+            first, second = conv(f"{name}.0", inputs, outputs), conv(f"{name}.3", outputs, outputs)
+            return nn.ModuleList([first, second])
+
+        planes, side = 1 + architecture.hint, 3 * unit
+        kernel, bias = weights.take("down.0.0", (width, planes, side, side), width)
+        stem = _on_cells(kernel, unit)
         self.channels = stem.shape[1]
-        entry = nn.ModuleList([_Conv(stem, weights["down.0.0.bias"], True), conv("down.0.3")])
-        deeper = (nn.ModuleList(conv(f"down.{level + 1}.{n}") for n in (0, 3)) for level in levels)
-        self.down = nn.ModuleList([entry, *deeper])
-        self.up = nn.ModuleList(
-            _Up(weights[f"up.{level}.weight"], weights[f"up.{level}.bias"]) for level in levels
-        )
-        self.merge = nn.ModuleList(
-            nn.ModuleList(conv(f"merge.{level}.{n}") for n in (0, 3)) for level in levels
-        )
-        self.head = conv("head.0", rectify=False)
+        entry = nn.ModuleList([_Conv(stem, bias), conv("down.0.3", width, width)])
+        self.down, self.up, self.merge = nn.ModuleList([entry]), nn.ModuleList(), nn.ModuleList()
+        for level in range(architecture.depth):
+            features = width * 2**level
+            self.down.append(block(f"down.{level + 1}", features, 2 * features))
+            shape = (2 * features, features, 2, 2)
+            self.up.append(_Up(*weights.take(f"up.{level}", shape, features)))
+            self.merge.append(block(f"merge.{level}", 2 * features, features))
+        self.head = conv("head.0", width, unit**2, side=1, relu=False)
 
     def forward(self, binary: Tensor, hint: Tensor | None = None) -> Tensor:
         """Paint tones.
@@ -202,7 +198,7 @@ class _Conv(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor, rectify: bool) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, rectify: bool = True) -> None:
         super().__init__()
         self.features, self.padding, self.rectify = len(weight), weight.shape[-1] // 2, rectify
         missing = -self.features % _CHANNELS
