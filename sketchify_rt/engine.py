@@ -74,7 +74,7 @@ class Sketchifier:
             self._least = least = 2 * tiling.padded(halo, stride) + stride
             if self.options.tile < least:
                 raise OptionsError(f"tile is {self.options.tile}; {name} needs at least {least}")
-            if self.options.hint not in ("auto", "none") and not self._model.manifest.hint:
+            if self.options.hint not in ("auto", "none") and not self._model.manifest.takes_hint:
                 raise OptionsError(
                     f"model {name} takes no hint: got {self.options.hint}; leave hint and pencil "
                     "out, or give a model that takes one"
@@ -327,7 +327,9 @@ class Sketchifier:
             runtime.most_tiles,
         )
         # Of whole images, so that tiles do not change it.
-        binaries, planes = strokes.read(self.backend, grays, self.options, manifest.hint, threads)
+        binaries, planes = strokes.read(
+            self.backend, grays, self.options, manifest.takes_hint, threads
+        )
         sketches = self.backend.empty_like(binaries)
         for tiles in tiling.plan([tuple(binary.shape) for binary in binaries], rule):
             cells = self.backend.cut(planes, [tile.cells for tile in tiles]) if planes else None

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sketchify_rt import bilevel
 from sketchify_rt.errors import InputError
-from sketchify_rt.image import Gray
+from sketchify_rt.image import CELL, Gray
 
 # Bytes. The kernels are two to three times as fast where images and their rows begin at multiples.
 ROW = 16
@@ -24,8 +24,7 @@ ROW = 16
 # Of one product of `resize`, at most; of the size of its temporaries, 32 MiB each.
 _WEIGHTS = 2**22
 
-# Of `hint`: the side of a cell in pixels, and a Gaussian of sigma 4 cells.
-_CELL = 8
+# Of `hint`: a Gaussian of sigma 4 cells.
 _TAPS = (1, 1, 3, 4, 7, 10, 15, 19, 24, 28, 31, 32, 31, 28, 24, 19, 15, 10, 7, 4, 3, 1, 1)
 
 
@@ -148,9 +147,9 @@ def hint(binary: Tensor, tones: Tensor) -> Tensor:
     black = binary == 0
     planes = torch.stack([black, black * (255 - tones)])
     height, width = binary.shape
-    planes = F.pad(planes, (0, -width % _CELL, 0, -height % _CELL))
+    planes = F.pad(planes, (0, -width % CELL, 0, -height % CELL))
     # torch converts all pixels to the type of the sums: 16 bits, which hold 8 x 8 x 255.
-    cells = planes.view(2, -(-height // _CELL), _CELL, -1, _CELL).sum((2, 4), dtype=torch.int16)
+    cells = planes.view(2, -(-height // CELL), CELL, -1, CELL).sum((2, 4), dtype=torch.int16)
     # float64 holds all whole numbers from here on. Sums are below 2^31; they are rounded, since a
     # convolution may be computed in a way that is not exact.
     cells = cells.to(torch.float64)

@@ -23,7 +23,9 @@ import PIL.Image
 import pytest
 import torch
 from conftest import GPU
+from hinted import hinted
 from pictures import picture
+from test_bilevel import drawing
 
 from sketchify_rt import (
     BackendUnavailable,
@@ -31,7 +33,6 @@ from sketchify_rt import (
     Encoding,
     EngineError,
     InputError,
-    ModelError,
     Options,
     OptionsError,
     Sketchifier,
@@ -270,11 +271,19 @@ def test_precision_is_half_or_what_was_asked_for_or_the_engines() -> None:
     assert precision(engine="folder", precision="int8") == "int8"
 
 
-def test_a_model_that_takes_a_hint_is_refused() -> None:
-    lite = models.load("lite")
-    manifest = dataclasses.replace(lite.manifest, architecture={"hint": True})
-    with pytest.raises(ModelError, match="take a hint do not run on a GPU yet; use --device cpu"):
-        made_up(Options()).open_runtime(dataclasses.replace(lite, manifest=manifest), 1, 1)
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("hint", ["auto", "none", 0.6])
+def test_hints_and_pages_are_those_of_the_cpu(hint: Any, tmp_path: Path) -> None:
+    model = hinted(tmp_path / "model.onnx").path
+    pages = [picture(90, 121), drawing()[:420, :330], picture(300, 410, 2), picture(33, 60)]
+    told: dict[str, Any] = {"model": model, "hint": hint, "tile": 256, "precision": "fp32"}
+    on_cpu, on_gpu = (Sketchifier(device=name, **told) for name in ("cpu", "cuda"))
+    expected = [on_cpu(page) for page in pages]
+    for result, sketch in zip(on_gpu.map(pages), expected, strict=True):
+        close(result, sketch)
+    others = [Sketchifier(device="cpu", binary="threshold", **told)(page) for page in pages]
+    same = [np.array_equal(sketch, other) for sketch, other in zip(expected, others, strict=True)]
+    assert same == [True, False, True, True]  # the drawing is its own binary
 
 
 def test_where_an_engine_cannot_be_used_auto_says_so_and_others_refuse(

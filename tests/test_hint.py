@@ -108,8 +108,8 @@ def seen(sketchify: Sketchifier) -> list[tuple[Gray, Gray]]:
 
 def test_the_manifest_tells_whether_a_model_takes_a_hint(model: str) -> None:
     manifest = models.load(model).manifest
-    assert manifest.hint
-    assert not dataclasses.replace(manifest, architecture={"width": 4}).hint
+    assert manifest.takes_hint
+    assert not dataclasses.replace(manifest, architecture={"width": 4}).takes_hint
 
 
 @pytest.mark.parametrize("precision", ["fp32", "half"])

@@ -27,7 +27,6 @@ from sketchify_rt.errors import (
     EncodeError,
     EngineError,
     InputError,
-    ModelError,
     OptionsError,
     OutputError,
 )
@@ -239,16 +238,19 @@ class CudaBackend:
         drawings: list[Tensor] = self.kernels.dodge(images, strength)
         return drawings
 
+    def hint(
+        self, images: Sequence[Tensor], binaries: Sequence[Tensor], threads: int
+    ) -> list[Tensor]:
+        """By torch's operators, one image after the other."""
+        tones = self.dodge(images, 1.0, threads)
+        return [tensors.hint(*pair) for pair in zip(binaries, tones, strict=True)]
+
     def open_runtime(self, model: Model, threads: int, workers: int) -> Runtime:
         """A TensorRT engine, or torch; see `Options.runtime`.
 
         Raises ModelError, BackendUnavailable, EngineError, DeviceMemoryError, and OptionsError
         where there is no memory for a tile.
         """
-        if model.manifest.hint:
-            raise ModelError(
-                f"{model.path}: models that take a hint do not run on a GPU yet; use --device cpu"
-            )
         engine = None if self._options.compile else self._engine(model, workers)
         return engine or self._torch(model, workers)
 

@@ -149,7 +149,7 @@ def settings(options: Options, encoding: Encoding, dpi: int) -> dict[str, Any]:
     if options.mode == "sketch":
         manifest = models.load(options.model).manifest
         told["model"] = [manifest.sha256, manifest.int8_sha256]
-        if not manifest.hint:
+        if not manifest.takes_hint:
             del told["hint"]
     else:
         del told["model"], told["precision"], told["hint"], told["binary"]

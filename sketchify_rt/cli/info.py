@@ -100,7 +100,7 @@ def _model(name: str) -> dict[str, Any]:
     except BackendUnavailable:  # which is told above
         precision = None
     manifest = model.manifest
-    return {**dataclasses.asdict(manifest), "hint": manifest.hint, "cpu_precision": precision}
+    return {**dataclasses.asdict(manifest), "hint": manifest.takes_hint, "cpu_precision": precision}
 
 
 def _text(found: dict[str, Any]) -> str:

@@ -133,7 +133,7 @@ class OpenVinoRuntime:
         has used OpenVINO.
         """
         _refuse_fork()
-        self._hint = model.manifest.hint
+        self._hint = model.manifest.takes_hint
         kind: Kind = "int8" if precision == "int8" else "float"
         streams = min(workers, threads)
         data = model.read(kind)
