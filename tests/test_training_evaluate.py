@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from hinted import hinted
 from pictures import picture
 from PIL import Image
 
@@ -97,6 +98,15 @@ def test_baselines() -> None:
     flat = cv2.erode(binary, np.ones((3, 3))) == cv2.dilate(binary, np.ones((3, 3)))
     expected = np.where(binary == 255, 255, np.rint(255 - 0.35 * 255))
     np.testing.assert_array_equal(blurred_binary(gray)[flat], expected[flat])
+
+
+def test_a_hint_may_be_left_out(tmp_path: Path) -> None:
+    model = hinted(tmp_path / "model.onnx").path
+    gray = picture(120, 100, 3)
+    with_hint, without = (predictor(str(model), hint=hint)(gray) for hint in (True, False))
+    expected = Sketchifier(model, precision="fp32", binary="threshold", hint="none")(gray)
+    np.testing.assert_array_equal(without, expected)
+    assert not np.array_equal(with_hint, without)
 
 
 def test_each_source_has_a_table(run: Path, pages: Path) -> None:

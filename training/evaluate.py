@@ -50,16 +50,30 @@ def at_size(page: Gray, size: Size) -> Gray:
     return resize(page[rows, columns], height, width)
 
 
-def predictor(model: str, int8: bool = False) -> Predict:
+def predictor(model: str, int8: bool = False, hint: bool = True) -> Predict:
     """A run or a checkpoint (.pt) by PyTorch, a model name or .onnx path by the engine itself.
 
-    In float32, or with the INT8 form, so that the figures do not depend on the machine. Raises
-    TrainingError, ModelError.
+    In float32, or with the INT8 form, so that the figures do not depend on the machine. Pages are
+    thresholded even if they are black and white already, for the dodge filter is of no other page.
+
+    Args:
+        model: What to run.
+        int8: Whether to run the INT8 form.
+        hint: Whether a model that takes a hint gets it.
+
+    Raises:
+        ModelError: There is no such model.
+        TrainingError: There is no such checkpoint.
     """
     file = _checkpoint(model, int8)
     if file is not None:
-        return painter(checkpoint.load_model(file))
-    return Sketchifier(model, precision="int8" if int8 else "fp32")
+        return painter(checkpoint.load_model(file), hint)
+    return Sketchifier(
+        model,
+        precision="int8" if int8 else "fp32",
+        binary="threshold",
+        hint="auto" if hint else "none",
+    )
 
 
 def painter(model: nn.Module, hint: bool = True) -> Predict:

@@ -66,6 +66,13 @@ def _load(folder: Path, split: str | None) -> Pages:
 )
 @click.option("--record", is_flag=True, help="Write the means into the manifest of MODEL (.onnx).")
 @click.option("--int8", is_flag=True, help="Measure the INT8 form of MODEL (.onnx).")
+@click.option(
+    "--hint",
+    type=click.Choice(["auto", "none"]),
+    default="auto",
+    show_default=True,
+    help="What a model that takes a hint gets: that of each page, or none.",
+)
 def command(
     model: str,
     pages: Path,
@@ -76,6 +83,7 @@ def command(
     sheet_path: Path | None,
     record: bool,
     int8: bool,
+    hint: str,
 ) -> None:
     """Measure MODEL on prepared PAGES.
 
@@ -88,11 +96,14 @@ def command(
     from training.compare import figures_table
 
     sizes = SIZES if size == "both" else tuple(each for each in SIZES if each == size)
-    if record and "native" not in sizes:
-        raise click.UsageError("--record keeps the figures at native size; measure them as well")
+    if record and ("native" not in sizes or hint != "auto"):
+        raise click.UsageError(
+            "--record keeps the figures at native size with hints; measure these as well"
+        )
     # All that may be refused comes before minutes of measuring.
     found = models.load(model) if record else None
-    predict, measured = measuring.predictor(model, int8), measuring.describe(model, int8)
+    predict = measuring.predictor(model, int8, hint == "auto")
+    measured = measuring.describe(model, int8)
     loaded = _load(pages, split)
     if measured.kind == "checkpoint" and Path(model).is_dir():
         json_path = json_path or Path(model) / NAME
