@@ -94,7 +94,7 @@ class Options:
     tile: images higher or wider than this many pixels go through the U-Net in tiles of at most
         this side, at least 256. Sets the peak memory for each image in work: measured for the
         default with "lite", 360 MiB in float32, 190 in bfloat16, 110 in INT8, that is at most 170
-        bytes per pixel of a tile; with "full" 580, 380 and 240, at most 260.
+        bytes per pixel of a tile.
     max_pixels: refuse to decode images of more pixels than this, at least 1.
     batch: images that a GPU takes together, 1..1024; fewer where they would not fit. A CPU takes
         one at a time in each thread.

@@ -10,7 +10,7 @@ from sketchify_rt.backend import Backend, Image, Images
 from sketchify_rt.options import PENCILS, Options, Painted
 
 # Of black and white pages, whose tones tell nothing of how dark their strokes should be.
-PAGE_PENCIL = PENCILS["2B"]
+PAGE_PENCIL = PENCILS["4B"]
 
 
 class Strokes(NamedTuple):

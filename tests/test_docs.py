@@ -116,6 +116,7 @@ def with_sample(folder: Path) -> None:
 
     with Image.open(ROOT / "samples/lake.jpg") as lake:
         lake.reduce(4).save(folder / "page.jpg")
+        lake.reduce(32).save(folder / "hint.png")
     (folder / "scans").mkdir()
     (folder / "scans/1.jpg").write_bytes((folder / "page.jpg").read_bytes())
 

@@ -28,9 +28,9 @@ def copied(folder: Path) -> Path:
     return folder / shipped.name
 
 
-@pytest.mark.parametrize("name", ["full", "lite"])
+@pytest.mark.parametrize("name", ["hinted", "lite"])
 def test_a_shipped_model_is_what_its_manifest_says(name: str) -> None:
-    assert models.names() == ("full", "lite")
+    assert models.names() == ("hinted", "lite")
     model = models.load(name)
     manifest = model.manifest
     assert manifest.name == name
@@ -146,18 +146,44 @@ def test_lite_beats_the_baseline_on_a_page_it_has_not_seen() -> None:
     assert lite.mae < baseline.mae
 
 
-def test_full_knows_ink() -> None:
-    page = Path(__file__).parents[1] / "samples/pages/001.png"
-    gray = np.asarray(cv2.imread(str(page), cv2.IMREAD_GRAYSCALE), np.uint8)
-    target = native.dodge(gray)
-    for precision in ("fp32", "int8"):
-        lite, full = (
-            measure(Sketchifier(model=name, precision=precision)(gray), target)
-            for name in ("lite", "full")
-        )
-        assert full.dark_mae < lite.dark_mae - 10
-        assert full.ssim > lite.ssim
-        assert full.ink_f1 > lite.ink_f1
+def test_hinted_knows_ink_and_paint() -> None:
+    for name, gains in (("pages/001.png", 40), ("still-life.jpg", 1)):
+        page = cv2.imread(str(Path(__file__).parents[1] / "samples" / name), cv2.IMREAD_GRAYSCALE)
+        gray = np.asarray(page, np.uint8)
+        target = native.dodge(gray)
+        for precision in ("fp32", "int8"):
+            lite, hinted = (
+                measure(Sketchifier(model, precision=precision)(gray), target)
+                for model in ("lite", "hinted")
+            )
+            assert hinted.dark_mae < lite.dark_mae - gains, (name, precision)
+            assert hinted.ink_f1 > lite.ink_f1, (name, precision)
+
+
+def test_the_int8_form_of_hinted_is_as_good() -> None:
+    manifest = models.load("hinted").manifest
+    assert manifest.takes_hint
+    assert manifest.int8_metrics["ssim"] >= manifest.metrics["ssim"] - 0.003
+    assert manifest.int8_metrics["ink_f1"] >= manifest.metrics["ink_f1"] - 0.003
+
+
+def test_pencils_draw_lines_of_one_tone_in_their_order() -> None:
+    page = np.full((300, 400), 255, np.uint8)
+    page[40:44, 20:380] = 0
+    page[100:250, 100:300] = 0
+    lines, areas = [], []
+    for darkness in (0.15, 0.35, 0.6, 1.0):
+        sketch = Sketchifier("hinted", hint=darkness, precision="fp32")(page)
+        line = sketch[41:43, 40:360].min(axis=0).astype(int)
+        assert line.max() - line.min() <= 30  # it does not fade along its length
+        lines.append(float(np.median(line)))
+        area = sketch[130:220, 130:270]
+        assert area.max() - area.min() <= 12
+        areas.append(int(area.max()))
+    assert lines == sorted(lines, reverse=True)
+    assert lines[0] > lines[-1] + 150
+    assert areas == sorted(areas, reverse=True)
+    assert areas[1] < 90
 
 
 def test_a_model_anywhere_is_found_by_its_path(tmp_path: Path) -> None:

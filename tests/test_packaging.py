@@ -91,7 +91,7 @@ def test_the_sdist_has_all_that_is_in_the_repository_and_nothing_else(dist: Dist
     with tarfile.open(dist.sdist) as archive:
         found = set(archive.getnames())
     assert found == expected | {f"{STEM}/PKG-INFO"}
-    assert dist.sdist.stat().st_size < 25e6
+    assert dist.sdist.stat().st_size < 8e6
 
 
 def test_the_wheel_has_the_package_and_nothing_else(dist: Dist) -> None:
@@ -108,7 +108,7 @@ def test_the_wheel_has_the_package_and_nothing_else(dist: Dist) -> None:
     }
     assert {"sketchify_rt/py.typed", "sketchify_rt/_native.pyi"} <= names
     assert {f"sketchify_rt/models/lite.{end}" for end in ("onnx", "int8.onnx", "json")} <= names
-    assert dist.wheel.stat().st_size < 23e6
+    assert dist.wheel.stat().st_size < 5e6
 
 
 def test_the_metadata_are_what_an_index_and_pip_need(dist: Dist) -> None:

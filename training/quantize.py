@@ -18,17 +18,21 @@ from sketchify_rt.models import Model
 from sketchify_rt.runtime.openvino import without_telemetry
 from training.data import Batches
 from training.pages import Pages
-from training.recipe import Recipe, UNetConfig
+from training.recipe import Recipe, lite
 
 # NNCF measures with ONNX Runtime, which reports its use as well, unless told before it is loaded.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 with without_telemetry():
     import nncf
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
 # Weights of 7 bits. With 8, sums overflow 16 bits on processors without VNNI: with AVX-512 the SSIM
 # of "lite" falls from 0.860 to 0.744. NNCF's default spares the first layer alone, and the sketch
 # depends on the processor: 0.16 levels from float32 on average, or 0.28. With 7 it is 0.18 on all.
 _OVERFLOW_FIX = nncf.OverflowFix.ENABLE
+
+# The widest range of any crop.
+_RANGES = RangeEstimatorParametersSet.MINMAX
 
 
 def quantize(model: Model, pages: Pages, crops: int, seed: int) -> Model:
@@ -58,8 +62,8 @@ def to_int8(model: onnx.ModelProto, pages: Pages, crops: int, seed: int) -> onnx
     point 0, or 128 where there are negative values. Both are what a symmetric int8 can hold.
     """
     names = [value.name for value in model.graph.input]
-    config = UNetConfig(hint="hint" in names)
-    batches = Batches(pages, Recipe(config, steps=crops, batch=1, seed=seed))
+    recipe = lite(len(pages)) if "hint" in names else Recipe()
+    batches = Batches(pages, dataclasses.replace(recipe, steps=crops, batch=1, seed=seed))
 
     def inputs(step: int) -> dict[str, Any]:
         batch = batches[step]
@@ -73,7 +77,9 @@ def to_int8(model: onnx.ModelProto, pages: Pages, crops: int, seed: int) -> onnx
             data,
             preset=nncf.QuantizationPreset.PERFORMANCE,  # symmetric activations
             subset_size=crops,
-            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=_OVERFLOW_FIX),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                overflow_fix=_OVERFLOW_FIX, activations_range_estimator_params=_RANGES
+            ),
         )
     unsign(quantized)
     del quantized.graph.value_info[:]

@@ -188,13 +188,19 @@ class Recipe:
 
 
 def lite(pages: int) -> Recipe:
-    """The shipped default: at most 50 GFLOP per megapixel."""
-    return Recipe()
+    """The shipped model: at most 50 GFLOP per megapixel."""
+    return _shipped(UNetConfig(hint=True))
 
 
 def full(pages: int) -> Recipe:
     """The width of the U-Net paper behind a pixel-unshuffle stem, for a GPU."""
-    return Recipe(UNetConfig(width=64, depth=3, unshuffle=2), batch=16)
+    return replace(_shipped(UNetConfig(width=64, depth=3, unshuffle=2, hint=True)), batch=16)
+
+
+def _shipped(model: UNetConfig) -> Recipe:
+    return Recipe(
+        model, LossWeights(tone=2.0), augmented=0.5, ink=0.45, pages=0.2, learning_rate=1.5e-3
+    )
 
 
 def blog_2017(pages: int) -> Recipe:
