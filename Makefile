@@ -48,7 +48,7 @@ lock: | $(BIN)/python  ## the newest versions of all packages, for the tests
 		--custom-compile-command "make lock" --output-file $(LOCK) pyproject.toml
 
 clean:
-	rm -rf $(VENV) build out
+	rm -rf $(VENV) build out .coverage
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -58,7 +58,7 @@ $(VENV)/installed: $(NATIVE) | $(BIN)/python
 	$(PIP) --editable .
 	touch $@
 
-$(VENV)/installed-docs: $(VENV)/installed
+$(VENV)/installed-docs: $(VENV)/installed $(LOCK)
 	$(PIP) --constraint $(LOCK) --editable '.[docs]'
 	touch $@
 

@@ -11,7 +11,7 @@ from pictures import picture
 
 from sketchify_rt import bilevel
 from sketchify_rt.image import Gray
-from sketchify_rt.kernels import native
+from sketchify_rt.kernels import reference
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 
@@ -72,7 +72,7 @@ def pictures_with_tones() -> dict[str, Gray]:
         "ramp": ramp,
         "wash": washed,
         "blobs": picture(300, 300),
-        "pencil": native.dodge(picture(300, 300)),
+        "pencil": reference.dodge(picture(300, 300)),
         "white": np.full((90, 90), 255, np.uint8),
         "black": np.zeros((90, 90), np.uint8),
         "one pixel": np.zeros((1, 1), np.uint8),

@@ -227,5 +227,5 @@ sys.exit(pytest.main(["-m", "gpu", "--collect-only", "-q", "-p", "no:cacheprovid
         for path in ROOT.glob("tests/test_*.py")
         if "pytest." + "mark.gpu" in path.read_text(encoding="utf-8")
     }
-    assert files == marked
+    assert marked <= files  # on a card also those with the fixture `device`
     assert {"test_kernels_cuda.py", "test_codec_cuda.py", "test_training_gpu.py"} <= files

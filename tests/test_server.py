@@ -185,7 +185,7 @@ def test_where_the_configuration_fails_no_model_stays(
     [
         (("--backend", "tensorrt"), 2, "--backend tensorrt and --engine go together"),
         (("--engine", "e"), 2, "--backend tensorrt and --engine go together"),
-        (("--model", "huge"), 1, "no model 'huge'; shipped are: full, lite"),
+        (("--model", "huge"), 1, "no model 'huge'; shipped are: hinted, lite"),
         (("--max-batch", "0"), 2, "0 is not in the range"),
         (("--backend", "tensorrt", "--engine", "nowhere"), 1, "nowhere: no engine is there"),
     ],

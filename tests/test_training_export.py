@@ -17,7 +17,7 @@ from training.cli import main
 from training.evaluate import predictor
 from training.initial import begin_with
 from training.model import UNet
-from training.recipe import Recipe, UNetConfig
+from training.recipe import RECIPES, Recipe, UNetConfig
 from training.state import State
 
 
@@ -44,11 +44,12 @@ def test_from_pages_to_a_model_that_the_engine_runs(tmp_path: Path) -> None:
     assert (told["model_license"], told["credit"], told["stride"]) == ("MIT", "nobody", "8")
 
     manifest = models.load(str(exported)).manifest
-    config = UNetConfig(width=4)
+    config = UNetConfig(width=4, hint=True)
     assert (manifest.name, manifest.credit) == ("tiny", "nobody")
     assert (manifest.stride, manifest.halo) == (config.stride, config.halo)
     assert manifest.architecture == dataclasses.asdict(config)
-    recipe = dataclasses.asdict(Recipe(config, steps=3, batch=2, crop=64))
+    chosen = dataclasses.replace(RECIPES["lite"](1), model=config, steps=3, batch=2, crop=64)
+    recipe = dataclasses.asdict(chosen)
     del recipe["model"]
     assert manifest.training.pop("minutes") < 60
     assert manifest.training == {"data": "blobs", "recipe": recipe, "step": 3}

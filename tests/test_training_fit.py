@@ -77,11 +77,16 @@ def states(*outputs: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in state.items() if k != "seconds"} for state in found]
 
 
-@pytest.mark.parametrize("adversarial", [0, 0.01])
+HINTED = {"model": dataclasses.replace(TINY, hint=True), "pages": 0.5}
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"loss": LossWeights(adversarial=0.01)}, HINTED], ids=["", "adversary", "hint"]
+)
 def test_a_run_stopped_anywhere_goes_on_to_the_same_weights(
-    pages: Path, tmp_path: Path, adversarial: float
+    pages: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    recipe = dataclasses.replace(RECIPE, loss=LossWeights(adversarial=adversarial))
+    recipe = dataclasses.replace(RECIPE, **changes)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert fit(recipe, options(pages, whole, validate_every=3)) == 6
 
@@ -291,7 +296,8 @@ def test_the_command_knows_whether_a_run_has_norms(pages: Path, tmp_path: Path) 
             words += ["--set", change]
         result = CliRunner().invoke(main, words)
         assert result.exit_code == 0, result.output
-        assert checkpoint.load(second)["recipe"]["model"] == dataclasses.asdict(model)
+        hinted = dataclasses.replace(model, hint=True)  # as the recipe has it
+        assert checkpoint.load(second)["recipe"]["model"] == dataclasses.asdict(hinted)
 
 
 def test_what_cannot_go_on_is_refused(pages: Path, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ class Batches(Dataset[Any]):
             return _pair(augment.cut(page, self._recipe.crop, rng))
         if augmented and rng.random() < 0.1:
             gray = scene(rng, self._recipe.crop)
-        elif augmented and rng.random() < self._recipe.pages:
+        elif augmented and self._recipe.pages and rng.random() < self._recipe.pages:
             page = self._images[rng.choice(len(self._images), p=self._weights)]
             gray, darkness = augment.crop(page, self._recipe.crop, rng), rng.uniform(0.1, 1)
             binary, drawing = augment.page(gray, darkness, rng)

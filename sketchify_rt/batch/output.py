@@ -151,6 +151,8 @@ def settings(options: Options, encoding: Encoding, dpi: int) -> dict[str, Any]:
         told["model"] = [manifest.sha256, manifest.int8_sha256]
         if not manifest.takes_hint:
             del told["hint"]
+            if options.binary != "page":  # auto is the threshold
+                del told["binary"]
     else:
         del told["model"], told["precision"], told["hint"], told["binary"]
     return told | {"encoding": dataclasses.asdict(encoding), "dpi": dpi}

@@ -45,7 +45,7 @@ def _number(_: click.Context, __: click.Parameter, value: str | None) -> str | f
 
 
 def check_painted(hint: Hint, inputs: Sequence[str]) -> None:
-    """Raises UsageError where a painted hint is given for more than one picture."""
+    """Raises UsageError where a painted hint is given for more than one input."""
     of_one = len(inputs) == 1 and (inputs[0] == "-" or Path(inputs[0]).is_file())
     if isinstance(hint, Painted) and not of_one:
         raise click.UsageError("--hint FILE goes with one INPUT, a file: convert them one by one")
@@ -57,8 +57,8 @@ _hint = click.option(
     callback=_number,
     help="How dark strokes are, for a model that takes a hint: auto follows the tones of each "
     "picture, none leaves it to the U-Net, a number is one darkness for all, 1 ink, and FILE is a "
-    "picture for one INPUT, dark where strokes should be dark, transparent where INPUT's tones "
-    "decide; default: auto.",
+    "picture for one INPUT, and all pages of it, dark where strokes should be dark, transparent "
+    "where INPUT's tones decide; default: auto.",
 )
 _pencil = click.option(
     "--pencil",

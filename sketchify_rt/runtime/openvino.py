@@ -162,6 +162,8 @@ class OpenVinoRuntime:
             if precision == "fp32":
                 settings["INFERENCE_PRECISION_HINT"] = "f32"
             compiled = core.compile_model(processor.build(), "CPU", settings)
+        except ModelError:
+            raise
         except RuntimeError as error:
             raise ModelError(f"{model.file(kind)}: OpenVINO cannot load it: {error}") from error
         # Last in, first out: a request that just ran has its buffers in cache and at their size.
@@ -185,17 +187,17 @@ class OpenVinoRuntime:
         """
         _refuse_fork()
         # OpenVINO reads and writes these arrays themselves and does not keep them alive.
-        source = np.ascontiguousarray(binary[:, None])
-        if hint is None:
-            count, height, width = binary.shape
-            hint = np.zeros((count, height // CELL, width // CELL), np.uint8)
-        cells = np.ascontiguousarray(hint[:, None])
-        tones = np.empty(source.shape, np.float32)
+        inputs = [np.ascontiguousarray(binary[:, None])]
+        if self._hint:
+            if hint is None:
+                count, height, width = binary.shape
+                hint = np.zeros((count, height // CELL, width // CELL), np.uint8)
+            inputs.append(np.ascontiguousarray(hint[:, None]))
+        tones = np.empty(inputs[0].shape, np.float32)
         request = self._requests.get()
         try:
-            request.set_input_tensor(0, ov.Tensor(source, shared_memory=True))
-            if self._hint:
-                request.set_input_tensor(1, ov.Tensor(cells, shared_memory=True))
+            for place, values in enumerate(inputs):
+                request.set_input_tensor(place, ov.Tensor(values, shared_memory=True))
             request.set_output_tensor(ov.Tensor(tones, shared_memory=True))
             request.infer()
         finally:
