@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from sketchify_rt import processors
 from sketchify_rt.errors import OptionsError
 
 Mode = Literal["sketch", "dodge", "binary"]
@@ -199,9 +199,7 @@ class Options:
         """`threads`, or the number of processors this process may run on."""
         if self.threads is not None:
             return self.threads
-        # Fewer than os.cpu_count() in containers and under taskset; not to be had on macOS.
-        affinity = getattr(os, "sched_getaffinity", None)
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
+        return processors.count()
 
     @property
     def worker_count(self) -> int:

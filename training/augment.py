@@ -91,8 +91,8 @@ def _shading(gray: Gray, medium: str, rng: Rng) -> NDArray[np.float32]:
 def page(gray: Gray, darkness: float, rng: Rng) -> tuple[Gray, Gray]:
     """A black and white page, and how a pencil of one darkness draws it.
 
-    Lines have one tone along their length. Areas that are wider than a stroke stay dark, at most
-    60 levels, unless the pencil is a hard one.
+    Lines have one tone along their length. Areas wider than strokes stay dark, about 40 levels,
+    unless the pencil is a hard one.
 
     Args:
         gray: uint8 (H, W). A picture with tones is drawn in ink first.
@@ -104,21 +104,25 @@ def page(gray: Gray, darkness: float, rng: Rng) -> tuple[Gray, Gray]:
     """
     level = bilevel.level(gray)
     if level is None:
-        gray, level = ink(gray, rng, {"lines": 0.7, "screentone": 0.3}), 128
+        gray, level = ink(gray, rng, {"lines": 0.5, "screentone": 0.5}), 128
     binary = bilevel.binarize(gray, level)
     # Soft edges, as antialiasing has them.
     black = 1 - cv2.GaussianBlur(binary, (3, 3), 0).astype(np.float32) / 255
-    window = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (AREA, AREA))
-    area = cv2.morphologyEx(255 - binary, cv2.MORPH_OPEN, window)
-    wide = cv2.GaussianBlur(area, (5, 5), 0).astype(np.float32) / 255
-    dark = max(darkness, min(1, 2 * darkness + 0.1, 195 / 255))
-    return binary, np.asarray(
-        np.rint(255 * (1 - black * (darkness + (dark - darkness) * wide))), np.uint8
-    )
+    dark = max(darkness, min(1, 2 * darkness + 0.1, 215 / 255))
+    ink_share = black * (darkness + (dark - darkness) * _area(255 - binary))
+    return binary, np.asarray(np.rint(255 * (1 - ink_share)), np.uint8)
 
 
-AREA = 11
-"""Pixels across, of what is wider than a stroke."""
+def _area(black: Gray) -> NDArray[np.float32]:
+    """How much each pixel belongs to an area rather than to a stroke, 0..1.
+
+    By the share of ink around, which changes smoothly: a morphological opening breaks dense
+    hatching into spots, dark where its lines touch.
+    """
+    share = cv2.GaussianBlur(black, (0, 0), 5).astype(np.float32) / 255
+    inside = np.clip((share - 0.75) / 0.25, 0, 1)
+    window = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (17, 17))  # out to the area's edge
+    return np.asarray(cv2.GaussianBlur(cv2.dilate(inside, window), (0, 0), 2), np.float32)
 
 
 def pencil(gray: Gray, rng: Rng) -> Gray:
