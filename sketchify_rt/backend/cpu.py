@@ -19,6 +19,9 @@ from sketchify_rt.models import Model
 from sketchify_rt.options import Arithmetic, Encoding, Options
 from sketchify_rt.tiling import Tile
 
+# src/plugins/intel_cpu/src/cpu_memory.cpp, and the C++ library below it.
+_OPENVINO_IS_OUT_OF_MEMORY = re.compile(r"Failed to allocate \d+ bytes of memory|std::bad_alloc")
+
 
 class CpuBackend:
     """See `Backend`. A worker carries one image, since nothing is gained by more."""
@@ -145,8 +148,11 @@ class CpuBackend:
         return results
 
     def exhausted(self, error: BaseException) -> bool:
-        """OpenVINO's errors are texts: of its own, or of std::bad_alloc."""
-        return isinstance(error, MemoryError) or bool(re.search("alloc", str(error)))
+        """Whether memory ran out."""
+        # OpenVINO reports it as a RuntimeError. The type is tested because other errors name files.
+        return isinstance(error, MemoryError) or (
+            type(error) is RuntimeError and bool(_OPENVINO_IS_OUT_OF_MEMORY.search(str(error)))
+        )
 
     def release(self) -> None:
         """It keeps none."""

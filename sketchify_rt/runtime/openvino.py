@@ -7,6 +7,7 @@ import functools
 import os
 import queue
 import sys
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -53,11 +54,13 @@ class _Process:
 
     used = False
     forked = False  # since it was used
+    lock = threading.Lock()
 
     @classmethod
     def fork(cls) -> None:
         """In the child."""
         cls.forked = cls.used
+        cls.lock = threading.Lock()  # the thread that may have held it is not here
 
 
 os.register_at_fork(after_in_child=_Process.fork)
@@ -73,15 +76,20 @@ def _refuse_fork() -> None:
         )
 
 
-@functools.cache
 def _core() -> ov.Core:
-    """The one of this process, for good.
+    """Returns this process's core, which is never closed.
 
-    Its CPU plugin gives the thread that loads it a stack for signals of its own, for AMX, and frees
-    it when the plugin ends, in whichever thread that is: let go of in another, the first would die
-    of its next signal with a handler (OpenVINO 2026.4, SigAltStackSetup in intel_cpu's plugin.cpp).
+    The CPU plugin gives the thread that loads it a signal stack for AMX, and frees it when the
+    plugin ends. If another thread closed the core, the first would die at its next signal that has
+    a handler (OpenVINO 2026.4, SigAltStackSetup in intel_cpu's plugin.cpp).
     """
     _Process.used = True
+    with _Process.lock:  # two threads would make two cores, one of which would be closed
+        return _only_core()
+
+
+@functools.cache
+def _only_core() -> ov.Core:
     return ov.Core()
 
 

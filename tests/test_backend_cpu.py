@@ -1,0 +1,59 @@
+"""What the CPU backend makes of errors, and of threads that open OpenVINO at the same time."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from sketchify_rt import DecodeError, Options
+from sketchify_rt.backend.cpu import CpuBackend
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (MemoryError("Unable to allocate 64.0 MiB"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (
+            RuntimeError(
+                "Exception from src/inference/src/cpp/infer_request.cpp:223:\n"
+                "Exception from src/plugins/intel_cpu/src/cpu_memory.cpp:248:\n"
+                "Failed to allocate 14495514624 bytes of memory"
+            ),
+            True,
+        ),
+        (RuntimeError("allocator.png: the shape [1,2] is not supported"), False),
+        (DecodeError("alloc.png", "is not an image"), False),
+        (DecodeError("std::bad_alloc.png", "is not an image"), False),
+        (ValueError("std::bad_alloc"), False),
+    ],
+)
+def test_out_of_memory_is_told_by_type_and_openvinos_words(error: Exception, full: bool) -> None:
+    assert CpuBackend(Options()).exhausted(error) is full
+
+
+def test_threads_that_begin_together_make_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sketchify_rt.runtime import openvino
+
+    made = []
+
+    def core() -> object:
+        time.sleep(0.05)
+        made.append(object())
+        return made[-1]
+
+    monkeypatch.setattr(openvino, "_only_core", functools.cache(core))
+    start = threading.Barrier(4)
+
+    def take(_: int) -> object:
+        start.wait()
+        return openvino._core()
+
+    with ThreadPoolExecutor(4) as pool:
+        taken = list(pool.map(take, range(4)))
+    assert len(made) == 1
+    assert taken == made * 4
