@@ -281,4 +281,10 @@ def _of_pil(source: PIL.Image.Image, encoding: Encoding | None) -> Gray | Pictur
     except SketchifyError:
         raise
     except Exception as error:  # Pillow reads files late, and broken ones raise anything
-        raise DecodeError(name, f"cannot be read: {error}") from error
+        # Its tiles are what is left to read. Where there is no file any more, Pillow's own error
+        # is an assertion without a text.
+        file = getattr(source, "fp", None)
+        if getattr(source, "tile", None) and (file is None or file.closed):
+            why = "its file was closed before its pixels were read; call load() before you close it"
+            raise DecodeError(name, why) from error
+        raise DecodeError(name, f"cannot be read: {error or type(error).__name__}") from error

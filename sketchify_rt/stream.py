@@ -46,12 +46,18 @@ def in_order(
     workers: int,
     here: Callable[[S], bool],
 ) -> Generator[T]:
-    """The results of `step` for each list, in order, at most two lists a worker ahead.
+    """Yields the results of `step` for each list, in order, at most two lists a worker ahead.
 
-    Who leaves before the end closes it, which ends the work; the garbage collector may not do so in
-    a thread that can join the workers.
-    A list whose first item is to be worked on `here` is, by the calling thread, when its turn
-    comes. Where `work` raises, the results of what it gave before come first.
+    A result that is ready is yielded before another list is taken from `work`. If `work` raises,
+    the results of its earlier lists come first. Close the generator if you stop early: that ends
+    the work, and the garbage collector may run in a thread that cannot join the workers.
+
+    Args:
+        step: Runs in the workers.
+        work: The lists; taken from in the calling thread.
+        workers: Number of threads.
+        here: Whether the calling thread itself works on the list that begins with this item, when
+            its turn comes.
     """
     pending: deque[Future[list[T]]] = deque()
     broken: Exception | None = None
@@ -65,7 +71,8 @@ def in_order(
                     broken, batch = error, None
                 if batch is not None and not here(batch[0]):
                     pending.append(pool.submit(step, batch))
-                    if len(pending) == 2 * workers:
+                    # One for each list taken, so that a slow consumer leaves the workers fed.
+                    if pending[0].done() or len(pending) == 2 * workers:
                         yield from pending.popleft().result()
                     continue
                 while pending:

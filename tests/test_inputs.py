@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sketchify_rt import inputs
-from sketchify_rt.errors import InputError
+from sketchify_rt.errors import DecodeError, InputError
 from sketchify_rt.inputs import (
     MAX_FILE,
     File,
@@ -167,3 +167,15 @@ def test_runs_are_within_the_bound_by_header() -> None:
     runs = [(run.start, run.stop) for run in within(images, 200)]
     assert runs == [(0, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 8), (8, 9)]
     assert list(within(images, None)) == [slice(0, 9)]
+
+
+def test_a_pil_image_whose_file_was_closed_tells_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    PIL.Image.fromarray(GRAY).save(path)
+    with PIL.Image.open(path) as late:
+        pass
+    with pytest.raises(DecodeError, match=r"a\.png: its file was closed .*; call load\(\) before"):
+        load(late)
+    with PIL.Image.open(path) as early:
+        early.load()
+    np.testing.assert_array_equal(load(early), GRAY)  # type: ignore[arg-type]

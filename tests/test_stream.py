@@ -55,6 +55,30 @@ def test_results_come_in_order_and_only_a_few_are_taken_ahead() -> None:
     assert [*results] == [n * n for n in range(10, 200)]
 
 
+def test_a_result_that_is_ready_waits_for_one_more_source_only() -> None:
+    done = threading.Event()
+    taken = []
+
+    def work() -> Iterator[list[int]]:
+        for n in range(100):
+            taken.append(n)
+            yield [n]
+            assert done.wait(60)
+
+    def step(batch: list[int]) -> list[int]:
+        if batch[0] == 1:
+            finished.wait(60)
+        threading.Timer(0.05, done.set).start()  # by then the future of 0 is done
+        return batch
+
+    finished = threading.Event()
+    results = in_order(step, work(), 4, never)
+    assert next(results) == 0
+    assert taken == [0, 1]
+    finished.set()
+    assert list(results) == list(range(1, 100))
+
+
 def test_workers_work_at_the_same_time_and_some_work_is_done_here() -> None:
     together = threading.Barrier(3, timeout=60)
     threads = {}
