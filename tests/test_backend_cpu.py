@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import re
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from sketchify_rt import DecodeError, Options
+from sketchify_rt import BackendUnavailable, DecodeError, Options, backend
 from sketchify_rt.backend.cpu import CpuBackend
 
 
@@ -57,3 +60,16 @@ def test_threads_that_begin_together_make_one_core(monkeypatch: pytest.MonkeyPat
         taken = list(pool.map(take, range(4)))
     assert len(made) == 1
     assert taken == made * 4
+
+
+def test_a_checkout_without_kernels_is_told_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sketchify_rt.backend.cpu", None)  # cannot be imported
+    checkout = Path(backend.__file__).parent.parent.parent
+    fix = f"or `pip install -e {checkout}`" if (checkout / "csrc").is_dir() else "pip install --fo"
+    with pytest.raises(BackendUnavailable, match=re.escape(fix)):
+        backend.select(Options(device="cpu"))
+    (tmp_path / "csrc").mkdir()
+    assert f"code in {tmp_path} was" in backend._why_incomplete(tmp_path / "sketchify_rt")
+    assert "--force-reinstall" in backend._why_incomplete(tmp_path / "site-packages/sketchify_rt")

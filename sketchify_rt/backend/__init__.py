@@ -150,11 +150,21 @@ def _cpu(options: Options, note: str | None = None) -> Backend:
     try:
         from sketchify_rt.backend.cpu import CpuBackend
     except ImportError as error:
-        raise BackendUnavailable(
-            f"cpu: {error}; the installation is incomplete, `pip install --force-reinstall "
-            "sketchify-rt` repairs it"
-        ) from error
+        raise BackendUnavailable(f"cpu: {error}. {_why_incomplete()}") from error
     return CpuBackend(options, note)
+
+
+def _why_incomplete(package: Path = Path(__file__).parent.parent) -> str:
+    """Returns why a package lacks a part of itself, and the remedy."""
+    checkout = package.parent
+    if (checkout / "csrc").is_dir():
+        # Python looks into the current folder first.
+        return (
+            f"The source code in {checkout} was imported, whose C++ kernels are not compiled, "
+            "rather than an installed sketchify-rt. To fix: run Python in another folder, or "
+            f"`pip install -e {checkout}`"
+        )
+    return "The installation is incomplete. To fix: pip install --force-reinstall sketchify-rt"
 
 
 def _cuda(options: Options, index: int = 0) -> Backend:
