@@ -198,8 +198,19 @@ def full(pages: int) -> Recipe:
 
 
 def _shipped(model: UNetConfig) -> Recipe:
+    # The receptive field reaches 47 pixels: 57 % of a crop's pixels have all of it within a crop of
+    # 384 pixels, 40 % within one of 256.
     return Recipe(
-        model, LossWeights(tone=2.0), augmented=0.5, ink=0.45, pages=0.2, learning_rate=1.5e-3
+        model,
+        LossWeights(similarity=1.0, tone=2.0),
+        batch=4,
+        crop=384,
+        augmented=0.35,
+        ink=0.45,
+        pages=0.25,
+        no_hint=0.25,
+        mean_hint=0.15,
+        learning_rate=1.2e-3,
     )
 
 
