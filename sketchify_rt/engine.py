@@ -341,7 +341,10 @@ class Sketchifier:
         )
         return self.backend.resize(gray[rows, columns], height, width)
 
-    def _convert(self, grays: backend.Images, wishes: Sequence[strokes.Wish]) -> backend.Images:
+    def _convert(
+        self, grays: backend.Images, wishes: Sequence[strokes.Wish] | None = None
+    ) -> backend.Images:
+        """Sketches. wishes: of each image, None where all have those of the options."""
         runtime, threads = self._opened()
         if self.options.mode == "dodge":
             return self.backend.dodge(grays, self.options.strength, threads)
@@ -359,7 +362,12 @@ class Sketchifier:
         )
         # Of whole images, so that tiles do not change it.
         binaries, planes = strokes.read(
-            self.backend, grays, wishes, self.options.square, manifest.takes_hint, threads
+            self.backend,
+            grays,
+            wishes or [self._wish(None)] * len(grays),
+            self.options.square,
+            manifest.takes_hint,
+            threads,
         )
         sketches = self.backend.empty_like(binaries)
         for tiles in tiling.plan([tuple(binary.shape) for binary in binaries], rule):

@@ -49,7 +49,8 @@ def check_painted(hint: Hint | Path, inputs: Sequence[str]) -> None:
     of_one = len(inputs) == 1 and (inputs[0] == "-" or Path(inputs[0]).is_file())
     if isinstance(hint, Painted) and not of_one:
         raise click.UsageError(
-            "--hint FILE goes with one INPUT, a file: give a folder of hints for several"
+            "--hint FILE goes with one INPUT, a file: convert them one by one, or give convert a "
+            "folder of hints"
         )
 
 
