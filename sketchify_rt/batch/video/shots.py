@@ -1,6 +1,6 @@
 """Frames of a video, told alike within a shot whether they are black and white pages.
 
-Hints stay those of each frame. They are means over some 30 cells, and steady by themselves: camera
+Hints stay those of each frame. They are means over some 200 cells, and steady by themselves: camera
 noise of 4 levels moves them by 0.4 levels from frame to frame. Means over 4 to 16 frames, or one
 hint for a shot, leave the flicker of the sketches as it is, 3.65 levels, all of it of strokes that
 come and go, and lag behind what moves and fades, by up to 25 levels.
