@@ -22,13 +22,14 @@ from sketchify_rt.errors import (
     bare,
 )
 from sketchify_rt.image import Gray
-from sketchify_rt.options import Encoding, Options, Precision, check_workers
+from sketchify_rt.options import Encoding, Options, Precision, check_workers, tells
 
 if TYPE_CHECKING:
     import PIL.Image
 
     from sketchify_rt.codec.extras import Extras
     from sketchify_rt.inputs import File, ImageInput, Picture, SupportsDLPack
+    from sketchify_rt.options import Hint
 
 log = logging.getLogger("sketchify_rt")
 
@@ -41,8 +42,8 @@ class Sketchifier:
 
     An image is a path, the bytes of an image file, a NumPy array, uint8 (H, W) luma or (H, W, 3)
     RGB or (H, W, 4) RGBA, a PIL image, or a tensor of these shapes that speaks DLPack, such as one
-    of torch or CuPy; or an `inputs.File` or `inputs.Picture`. It can be pickled: the copy opens the
-    model anew.
+    of torch or CuPy; or an `inputs.File` or `inputs.Picture`, such as `inputs.hinted` makes of an
+    image with a hint of its own. It can be pickled: the copy opens the model anew.
 
     Fork a process before it makes its first sketch. OpenVINO does not work in a fork of a process
     that has used it: there sketches raise BackendUnavailable. Nor does a GPU. The filters alone,
@@ -74,15 +75,28 @@ class Sketchifier:
             self._least = least = 2 * tiling.padded(halo, stride) + stride
             if self.options.tile < least:
                 raise OptionsError(f"tile is {self.options.tile}; {name} needs at least {least}")
-            if self.options.hint not in ("auto", "none") and not self._model.manifest.takes_hint:
-                raise OptionsError(
-                    f"model {name} takes no hint: got {self.options.hint}; leave hint and pencil "
-                    "out, or give a model that takes one"
-                )
+            self._check_hint(self.options.hint)
         self._runtime: backend.Runtime | None = None
         self._workers = 0
         self._lock = threading.Lock()
         _ALL.add(self)
+
+    @property
+    def takes_hint(self) -> bool:
+        """Whether the model does; False in the other modes."""
+        return self._model is not None and self._model.manifest.takes_hint
+
+    def _check_hint(self, hint: Hint | None) -> None:
+        if hint is None or not tells(hint) or self.takes_hint:
+            return
+        if self.options.mode != "sketch":
+            raise OptionsError(
+                f"hint needs mode sketch: got mode {self.options.mode}; leave hint out"
+            )
+        raise OptionsError(
+            f"model {self.options.model} takes no hint: got {hint}; leave hint and pencil out, or "
+            "give a model that takes one"
+        )
 
     @property
     def precision(self) -> Precision | None:
@@ -207,7 +221,7 @@ class Sketchifier:
         self, sources: Sequence[ImageInput], encoding: Encoding | None, beside: bool = False
     ) -> list[Any]:
         """Files of the sketches, or images where `encoding` is None; an error where one failed."""
-        load = functools.partial(inputs.load, encoding=encoding)
+        load = functools.partial(self._load, encoding=encoding)
         loaded = [_or_error(load, source) for source in sources]
         self._opened()  # what it raises is no image's fault
         results: list[Any] = []
@@ -217,6 +231,20 @@ class Sketchifier:
         if encoding is None:
             return [_like(source, result) for source, result in zip(sources, results, strict=True)]
         return results
+
+    def _load(self, source: ImageInput, encoding: Encoding | None) -> inputs.Loaded:
+        """Raises what `inputs.load` raises, and OptionsError for a hint that cannot be."""
+        loaded = inputs.load(source, encoding)
+        self._check_hint(getattr(loaded, "hint", None))
+        return loaded
+
+    def _wish(self, loaded: Any) -> strokes.Wish:
+        """The image's own, or else that of all images."""
+        binary, hint = getattr(loaded, "binary", None), getattr(loaded, "hint", None)
+        return strokes.Wish(
+            self.options.binary if binary is None else binary,
+            self.options.hint if hint is None else hint,
+        )
 
     def _attempt(self, loaded: list[Any], encoding: Encoding | None) -> list[Any]:
         """All at once; where that fails, by halves, so that an error costs none but its image.
@@ -265,7 +293,10 @@ class Sketchifier:
         if not good:
             return results
         shapes = [tuple(results[place].shape) for place in good]
-        sketches = self._convert([self._fit(results[place]) for place in good])
+        sketches = self._convert(
+            [self._fit(results[place]) for place in good],
+            [self._wish(loaded[place]) for place in good],
+        )
         finished: Sequence[Any]
         if encoding is not None and encoding.plain:
             finished = self.backend.encode(sketches, encoding, threads)
@@ -310,7 +341,10 @@ class Sketchifier:
         )
         return self.backend.resize(gray[rows, columns], height, width)
 
-    def _convert(self, grays: backend.Images) -> backend.Images:
+    def _convert(
+        self, grays: backend.Images, wishes: Sequence[strokes.Wish] | None = None
+    ) -> backend.Images:
+        """Sketches. wishes: of each image, None where all have those of the options."""
         runtime, threads = self._opened()
         if self.options.mode == "dodge":
             return self.backend.dodge(grays, self.options.strength, threads)
@@ -328,7 +362,12 @@ class Sketchifier:
         )
         # Of whole images, so that tiles do not change it.
         binaries, planes = strokes.read(
-            self.backend, grays, self.options, manifest.takes_hint, threads
+            self.backend,
+            grays,
+            wishes or [self._wish(None)] * len(grays),
+            self.options.square,
+            manifest.takes_hint,
+            threads,
         )
         sketches = self.backend.empty_like(binaries)
         for tiles in tiling.plan([tuple(binary.shape) for binary in binaries], rule):

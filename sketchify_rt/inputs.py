@@ -6,7 +6,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeGuard
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sketchify_rt.errors import DecodeError, InputError, OptionsError, SketchifyError
 from sketchify_rt.image import Gray, to_luma
-from sketchify_rt.options import MAX_PIXELS, Encoding, Hint, Painted
+from sketchify_rt.options import MAX_PIXELS, Binary, Encoding, Hint, Painted, check_hint
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -31,10 +31,14 @@ class SupportsDLPack(Protocol):
 
 @dataclass(frozen=True)
 class File:
-    """The bytes of an image file. name: for messages."""
+    """The bytes of an image file.
+
+    name: for messages; hint: of this image alone, see `hinted`, None for that of the `Sketchifier`.
+    """
 
     name: str
     data: bytes
+    hint: Hint | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +46,15 @@ class Picture:
     """An image that is decoded already, by another process for instance.
 
     name: for messages; luma: uint8 (H, W), C-contiguous, upright; extras: what there is besides it,
-    see `codec.extras.read`, None for nothing.
+    see `codec.extras.read`, None for nothing; hint, binary: of this image alone, see `Options`,
+    None for those of the `Sketchifier`.
     """
 
     name: str
     luma: Gray
     extras: Extras | None = None
+    hint: Hint | None = None
+    binary: Binary | None = None
 
 
 if TYPE_CHECKING:
@@ -106,16 +113,48 @@ def hint(source: Hint | str | os.PathLike[str] | PIL.Image.Image | Gray) -> Any:
     if source in ("auto", "none") or not (isinstance(source, (str, os.PathLike)) or is_pil(source)):
         return source
     try:
-        luma, alpha = _with_alpha(source)
+        return painted(source)
     except SketchifyError as error:
         raise OptionsError(
             f"hint must be auto, none, 0 to 1, or a picture that can be read: {error}"
         ) from error
-    levels = 1 + (254 * (255 - luma.astype(np.int32)) + 127) // 255
+
+
+def painted(source: ImageInput) -> Painted:
+    """A hint of a picture, see `Options.hint`. Raises InputError, DecodeError."""
+    luma, alpha = _with_alpha(source)
+    levels = _LEVELS[luma]
     if alpha is not None:
         levels[alpha < 128] = 0
     height, width = luma.shape
-    return Painted(height, width, levels.astype(np.uint8).tobytes())
+    return Painted(height, width, levels.tobytes())
+
+
+_LEVELS = (1 + (254 * np.arange(255, -1, -1) + 127) // 255).astype(np.uint8)  # of a hint, by luma
+
+
+def hinted(
+    source: ImageInput, own: Hint | str | os.PathLike[str] | PIL.Image.Image | Gray
+) -> File | Picture:
+    """An image with a hint of its own, which counts instead of that of the `Sketchifier`.
+
+    >>> sketch = sketchify(hinted("page.jpg", "hint.png"))
+
+    Args:
+        source: No tensor of a device.
+        own: See `Options.hint`.
+
+    Raises:
+        OptionsError: for what is no hint.
+        InputError, DecodeError: as `load` does.
+    """
+    told = check_hint(hint(own))
+    image = load(source, Encoding(metadata=True, alpha="keep"))  # who encodes keeps what is wanted
+    if isinstance(image, np.ndarray):
+        image = Picture("<image>", image)
+    if not isinstance(image, (File, Picture)):
+        raise InputError("a tensor of a device has no hint of its own; copy it to the host")
+    return replace(image, hint=told)
 
 
 def _with_alpha(source: ImageInput) -> tuple[Gray, Gray | None]:

@@ -164,14 +164,7 @@ class Options:
                 raise OptionsError(f"{name} is {value!r}; it may be {least} to {most}")
 
     def _check_hint(self) -> None:
-        hint = self.hint
-        if hint in ("auto", "none"):
-            return
-        if not isinstance(hint, Painted) and (
-            isinstance(hint, str) or not _is_number(hint) or not 0 <= hint <= 1
-        ):
-            raise OptionsError(f"hint must be auto, none, or 0 to 1: got {hint!r}")
-        if self.mode != "sketch":
+        if tells(check_hint(self.hint)) and self.mode != "sketch":
             raise OptionsError(f"hint needs mode sketch: got mode {self.mode}; leave hint out")
 
     def _check_runtime(self) -> None:
@@ -222,6 +215,20 @@ _RANGES = {
     "device_memory": (512, _ANY),
 }
 _OPTIONAL = {"engine", "threads", "max_side", "square", "device_memory"}
+
+
+def check_hint(hint: Hint) -> Hint:
+    """The same hint; raises OptionsError for what is none."""
+    if not tells(hint) or isinstance(hint, Painted):
+        return hint
+    if isinstance(hint, str) or not _is_number(hint) or not 0 <= hint <= 1:
+        raise OptionsError(f"hint must be auto, none, or 0 to 1: got {hint!r}")
+    return hint
+
+
+def tells(hint: Hint) -> bool:
+    """Whether it is for models that take a hint alone."""
+    return hint not in ("auto", "none")
 
 
 def check_workers(workers: int) -> int:

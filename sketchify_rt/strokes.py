@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from sketchify_rt import hints
 from sketchify_rt.backend import Backend, Image, Images
-from sketchify_rt.options import PENCILS, Options, Painted
+from sketchify_rt.image import Gray
+from sketchify_rt.options import PENCILS, Binary, Hint, Painted
 
 # Of black and white pages, whose tones tell nothing of how dark their strokes should be.
 PAGE_PENCIL = PENCILS["4B"]
+
+
+class Wish(NamedTuple):
+    """What an image is to have, see `Options`."""
+
+    binary: Binary
+    hint: Hint
 
 
 class Strokes(NamedTuple):
@@ -25,60 +35,67 @@ class Strokes(NamedTuple):
     planes: Images | None
 
 
-def read(backend: Backend, grays: Images, options: Options, hinted: bool, threads: int) -> Strokes:
+def read(
+    backend: Backend,
+    grays: Images,
+    wishes: Sequence[Wish],
+    square: int | None,
+    hinted: bool,
+    threads: int,
+) -> Strokes:
     """Reads the strokes of whole images.
 
     Args:
         backend: Where the images are.
         grays: Luma, uint8 (H, W) each.
-        options: `binary`, `hint` and `square` matter.
+        wishes: Of each image.
+        square: See `Options`.
         hinted: Whether the model takes a hint.
         threads: Of the processor.
     """
-    pages = _pages(backend, grays, options, hinted)
+    pages = [
+        _page(backend, gray, wish.binary, hinted) for gray, wish in zip(grays, wishes, strict=True)
+    ]
     others = [gray for gray, page in zip(grays, pages, strict=True) if page is None]
     made = iter(backend.binarize(others, threads) if others else ())
     binaries = [next(made) if page is None else page for page in pages]
     if not hinted:
         return Strokes(binaries, None)
-
-    def own() -> list[Image]:
-        return _own_planes(backend, grays, binaries, pages, threads)
-
-    hint = options.hint
-    if hint == "auto":
-        return Strokes(binaries, own())
-    told = [hints.plane(hint, tuple(gray.shape), options.square) for gray in grays]
-    planes = backend.upload(told)
-    if isinstance(hint, Painted) and not all(plane.all() for plane in told):
-        planes = [each + ours * (each == 0) for each, ours in zip(planes, own(), strict=True)]
+    known = [
+        _known(wish, page is not None, tuple(gray.shape), square)
+        for gray, wish, page in zip(grays, wishes, pages, strict=True)
+    ]
+    planes = list(backend.upload([plane for plane, _ in known]))
+    rest = [place for place, (_, whole) in enumerate(known) if not whole]
+    own: Images = ()
+    if rest:
+        own = backend.hint(
+            [grays[place] for place in rest], [binaries[place] for place in rest], threads
+        )
+    for place, ours in zip(rest, own, strict=True):
+        planes[place] = planes[place] + ours * (planes[place] == 0)
     return Strokes(binaries, planes)
 
 
-def _pages(backend: Backend, grays: Images, options: Options, hinted: bool) -> list[Image | None]:
-    """The binaries of images that are black and white already; None for the others."""
-    if options.binary == "threshold" or (options.binary == "auto" and not hinted):
-        return [None] * len(grays)
-    return [backend.page(gray, options.binary == "page") for gray in grays]
+def _page(backend: Backend, gray: Image, binary: Binary, hinted: bool) -> Image | None:
+    """The binary of an image that is black and white already; None for another."""
+    if binary == "threshold" or (binary == "auto" and not hinted):
+        return None
+    return backend.page(gray, binary == "page")
 
 
-def _own_planes(
-    backend: Backend,
-    grays: Images,
-    binaries: Images,
-    pages: Sequence[Image | None],
-    threads: int,
-) -> list[Image]:
-    """From the tones of each image; one pencil for a page that has no tones."""
-    toned = [place for place, page in enumerate(pages) if page is None]
-    found = backend.hint(
-        [grays[place] for place in toned], [binaries[place] for place in toned], threads
-    )
-    told = {
-        place: hints.plane(PAGE_PENCIL, tuple(grays[place].shape), None)
-        for place, page in enumerate(pages)
-        if page is not None
-    }
-    planes = dict(zip(toned, found, strict=True))
-    planes.update(zip(told, backend.upload(list(told.values())), strict=True))
-    return [planes[place] for place in range(len(pages))]
+def _known(wish: Wish, page: bool, shape: tuple[int, int], square: int | None) -> tuple[Gray, bool]:
+    """The hint as far as it does not hang on tones, which a page has none of; whether that is all.
+
+    Args:
+        wish: Of the image.
+        page: Whether it is its own binary.
+        shape: (H, W) of the image.
+        square: See `Options`.
+    """
+    plane = hints.plane("none" if wish.hint == "auto" else wish.hint, shape, square)
+    if wish.hint != "auto" and (not isinstance(wish.hint, Painted) or plane.all()):
+        return plane, True
+    if page:
+        return np.where(plane, plane, hints.plane(PAGE_PENCIL, shape, None)), True
+    return plane, False

@@ -79,7 +79,7 @@ def test_a_command_has_the_options_it_is_given(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for folder in "scans", "comics", "engines/lite":
+    for folder in "scans", "comics", "engines/lite", "hints":
         Path(folder).mkdir(parents=True)
     parse(arguments)
 
@@ -119,6 +119,8 @@ def with_sample(folder: Path) -> None:
         lake.reduce(32).save(folder / "hint.png")
     (folder / "scans").mkdir()
     (folder / "scans/1.jpg").write_bytes((folder / "page.jpg").read_bytes())
+    (folder / "hints").mkdir()
+    (folder / "hints/1.png").write_bytes((folder / "hint.png").read_bytes())
 
 
 @pytest.mark.parametrize("page", ["index.md", "how.md", "questions.md"])

@@ -44,6 +44,8 @@ SOUND = 48000
 class Mirror:
     """An engine that gives the negative, so that each sketch is known from its frame."""
 
+    takes_hint = False
+
     def __init__(self, **options: Any) -> None:
         self.options = Options(threads=2, **options)
         self.seen: list[Gray] = []

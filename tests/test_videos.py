@@ -35,6 +35,7 @@ class Engine:
     """Gives frames back; stops as Ctrl-C does at the frame it is told."""
 
     options = Options(threads=1)
+    takes_hint = False
 
     def __init__(self, interrupt: int = -1) -> None:
         self.interrupt = interrupt

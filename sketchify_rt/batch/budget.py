@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sketchify_rt.errors import OverMemory
-from sketchify_rt.options import Encoding
+from sketchify_rt.options import Encoding, Painted
 
 if TYPE_CHECKING:
     from sketchify_rt.inputs import Loaded
@@ -97,6 +97,9 @@ def needed(image: Loaded, encoding: Encoding, max_pixels: int | None = None) -> 
     else:
         luma = image.luma if isinstance(image, inputs.Picture) else image
         size, pixels, kind = 0, int(getattr(luma, "size", 0)), "luma"
+    hint = getattr(image, "hint", None)
+    if isinstance(hint, Painted):
+        size += 2 * len(hint.levels)  # and where it is painted, as it is reduced to cells
     return size + per_pixel(kind, encoding) * pixels
 
 

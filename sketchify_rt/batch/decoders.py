@@ -78,7 +78,7 @@ class Decoders:
         job = FileJob(image.name, len(image.data), self._encoding)
         luma, extras = self.run(job, image.data)
         assert luma is not None  # noqa: S101 (the job gives luma)
-        return Picture(image.name, luma, extras)
+        return Picture(image.name, luma, extras, image.hint)
 
     def run(self, job: Job, data: bytes = b"") -> tuple[Gray | None, Any]:
         """What `job` gives, in a process that finds `data` in the shared memory.

@@ -30,12 +30,13 @@ class Origin:
     """An input as it was read.
 
     name: its absolute path, and that of the page in it; size: bytes; modified: time of the last
-    change in ns.
+    change in ns; hint: the same of the picture of a folder that is its hint, "" without.
     """
 
     name: str
     size: int
     modified: int
+    hint: str = ""
 
     @classmethod
     def of(cls, path: Path, page: str = "") -> Origin:
@@ -47,6 +48,10 @@ class Origin:
     def page(self, label: str) -> Origin:
         """Of a page in it."""
         return replace(self, name=f"{self.name}/{label}")
+
+    def hinted(self, hint: Origin) -> Origin:
+        """Of it with a hint, wherever that lies."""
+        return replace(self, hint=f"{hint.size} {hint.modified}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,8 @@ class Journal:
             told = json.loads(line)
             if "source" not in told:
                 return
-            origin = Origin(told["source"], told["size"], told["modified"])
+            hint = told.get("hint", "")
+            origin = Origin(told["source"], told["size"], told["modified"], hint)
             key = _input(origin, told["settings"])
             if told["status"] == "converted":
                 made = _result(told["output"], told["bytes"], told["written"])
@@ -215,6 +221,8 @@ class Journal:
             "modified": origin.modified,
             "settings": self._digest,
         }
+        if origin.hint:
+            line["hint"] = origin.hint
         try:
             self._write(line | told)
         except OSError as error:
@@ -295,7 +303,7 @@ def _hash(text: str) -> bytes:
 
 
 def _input(origin: Origin, settings: str) -> bytes:
-    return _hash(f"{origin.name}\0{origin.size}\0{origin.modified}\0{settings}")
+    return _hash(f"{origin.name}\0{origin.size}\0{origin.modified}\0{origin.hint}\0{settings}")
 
 
 def _result(below: str, size: int, written: int) -> bytes:

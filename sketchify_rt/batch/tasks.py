@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from sketchify_rt.batch import hints
 from sketchify_rt.batch.budget import DRAWN, per_pixel
 from sketchify_rt.batch.journal import Origin
 from sketchify_rt.batch.output import Output, origin
@@ -16,6 +17,7 @@ from sketchify_rt.options import Encoding
 if TYPE_CHECKING:
     from sketchify_rt.batch.archives import Page
     from sketchify_rt.batch.books import OpenBook
+    from sketchify_rt.batch.hints import HintFolder
     from sketchify_rt.inputs import Loaded
 
 
@@ -60,7 +62,7 @@ class FileTask:
     stem: of the result, below that folder, without its ending; page: label of a page in the file
     `path`, or "", and whole: that file as it was before it was opened; load: reads the page, and
     takes as many bytes as `weigh` says, the file itself if None; draws: what it gives
-    are pixels, of DRAWN bytes each by `weigh`.
+    are pixels, of DRAWN bytes each by `weigh`; hints: where to look for its hint.
     """
 
     index: int
@@ -72,7 +74,9 @@ class FileTask:
     load: Callable[[], Loaded] | None = None
     weigh: Callable[[], int] | None = None
     draws: bool = False
+    hints: HintFolder | None = None
     output: Path | None = None
+    _hint: Path | None = field(default=None, repr=False)
     _origin: Origin | None = field(default=None, repr=False)
 
     @property
@@ -85,6 +89,8 @@ class FileTask:
         self.output = self.to.folder.place(f"{self.stem}.{self.to.folder.format}")
         # Before it is read: a change meanwhile is one that the next run sees.
         self._origin = self.whole.page(self.page) if self.whole else origin(self.path)
+        if self.hints and (hint := self.hints.find(self.stem)):
+            self._origin, self._hint = self._origin.hinted(origin(hint)), hint
         return self.to.wants(self._origin, self.output)
 
     def size(self) -> int:
@@ -98,12 +104,11 @@ class FileTask:
         return self.size() // DRAWN * per_pixel("luma", encoding) if self.draws else None
 
     def read(self) -> Loaded:
-        """The bytes of the file, or what `load` gives."""
-        if self.load is not None:
-            return self.load()
+        """The bytes of the file, or what `load` gives, with its hint."""
         from sketchify_rt import inputs  # with NumPy, which --help does without
 
-        return inputs.load(self.path)
+        image = self.load() if self.load is not None else inputs.load(self.path)
+        return hints.give(image, self._hint) if self._hint else image
 
     def write(self, data: bytes, seconds: float) -> None:
         """A file, noted in the journal just before it gets its name."""

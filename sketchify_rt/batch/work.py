@@ -6,8 +6,10 @@ import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sketchify_rt.batch.hints import HintFolder
 from sketchify_rt.batch.journal import Origin
 from sketchify_rt.batch.output import Output, origin
 from sketchify_rt.batch.runner import Outcome
@@ -30,8 +32,8 @@ class Work:
 
     unpack: make files of the pages of an archive, rather than an archive; dpi: of PDF pages;
     max_pixels: of one of these; decoders: the processes that open PDF files, rather than this one;
-    videos, for which there are none, are refused then. videos: those that were passed over, once it
-    was iterated.
+    videos, for which there are none, are refused then; hints: a folder of hints. videos: those that
+    were passed over, once it was iterated.
     """
 
     jobs: Sources
@@ -40,11 +42,13 @@ class Work:
     dpi: int = 200
     max_pixels: int = MAX_PIXELS
     decoders: Decoders | None = None
+    hints: Path | None = None
     videos: list[tuple[int, Job]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._length = len(self.jobs)
         self._books: list[OpenBook] = []
+        self._hints = HintFolder(self.hints) if self.hints else None
 
     def __len__(self) -> int:
         return self._length
@@ -59,12 +63,8 @@ class Work:
         several = {"archive": self._archive, "pdf": self._pdf}
         for index, job in enumerate(self.jobs):
             if job.kind == "image":
-                yield FileTask(index, job.source, job.stem, self.to)
-            elif job.kind == "video" and self.decoders:
-                error = InputError(
-                    f"{job.source}: videos are not decoded in processes of their own; convert it "
-                    "without --isolate if you trust it"
-                )
+                yield FileTask(index, job.source, job.stem, self.to, hints=self._hints)
+            elif error := self._refused(job):
                 yield Settled(index, job.source, self.to, error=error)
             elif job.kind == "video":
                 self._length -= 1
@@ -79,6 +79,24 @@ class Work:
                     count, tasks = 1, iter([settled])
                 self._length += count - 1
                 yield from tasks
+
+    def _refused(self, job: Job) -> InputError | None:
+        """Why a file of several pictures cannot be what it is told to be."""
+        if job.kind == "video" and self.decoders:
+            return InputError(
+                f"{job.source}: videos are not decoded in processes of their own; convert it "
+                "without --isolate if you trust it"
+            )
+        single = job.kind == "video" or (job.kind == "archive" and not self.unpack)
+        try:
+            if not self._hints or not single or not self._hints.holds(job.stem):
+                return None
+        except InputError as error:
+            return error
+        return InputError(
+            f"{job.source}: hints of a folder are for pictures, pages of PDF files and, with "
+            f"--unpack, pages of archives; take {self._hints.folder / job.stem} away"
+        )
 
     def _archive(self, index: int, job: Job, whole: Origin) -> Tasks:
         from sketchify_rt.batch.archives import Archive
@@ -99,6 +117,7 @@ class Work:
                     whole,
                     functools.partial(archive.read, page),
                     functools.partial(archive.size, page),
+                    hints=self._hints,
                 )
                 for page in archive.pages
             )
@@ -133,6 +152,7 @@ class Work:
                 functools.partial(pdf.render, number, self.dpi),
                 functools.partial(pdf.size, number, self.dpi),
                 draws=True,
+                hints=self._hints,
             )
             for number in range(len(pdf))
         )

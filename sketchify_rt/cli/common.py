@@ -44,21 +44,26 @@ def _number(_: click.Context, __: click.Parameter, value: str | None) -> str | f
     return value
 
 
-def check_painted(hint: Hint, inputs: Sequence[str]) -> None:
+def check_painted(hint: Hint | Path, inputs: Sequence[str]) -> None:
     """Raises UsageError where a painted hint is given for more than one input."""
     of_one = len(inputs) == 1 and (inputs[0] == "-" or Path(inputs[0]).is_file())
     if isinstance(hint, Painted) and not of_one:
-        raise click.UsageError("--hint FILE goes with one INPUT, a file: convert them one by one")
+        raise click.UsageError(
+            "--hint FILE goes with one INPUT, a file: convert them one by one, or give convert a "
+            "folder of hints"
+        )
 
 
 _hint = click.option(
     "--hint",
-    metavar="auto|none|0..1|FILE",
+    metavar="auto|none|0..1|FILE|FOLDER",
     callback=_number,
     help="How dark strokes are, for a model that takes a hint: auto follows the tones of each "
     "picture, none leaves it to the U-Net, a number is one darkness for all, 1 ink, and FILE is a "
     "picture for one INPUT, and all pages of it, dark where strokes should be dark, transparent "
-    "where INPUT's tones decide; default: auto.",
+    "where INPUT's tones decide; FOLDER, for convert, has such pictures by the names of results: "
+    "FOLDER/ch1/a.png for OUT/ch1/a.png, whatever the endings, and auto for the rest; default: "
+    "auto.",
 )
 _pencil = click.option(
     "--pencil",
@@ -80,7 +85,7 @@ binary = click.option(
 
 
 def hint(command: Callable[..., None]) -> Callable[..., None]:
-    """--hint and --pencil, as the option `hint`."""
+    """--hint and --pencil, as the option `hint`; a folder stays a Path."""
 
     @functools.wraps(command)
     def with_hint(*arguments: Any, hint: Any, pencil: str | None, **options: Any) -> None:
@@ -88,7 +93,10 @@ def hint(command: Callable[..., None]) -> Callable[..., None]:
             raise click.UsageError("--hint and --pencil exclude each other: give one of them")
         if pencil is not None:
             hint = PENCILS[pencil]
-        if isinstance(hint, str) and hint not in ("auto", "none"):
+        words = not isinstance(hint, str) or hint in ("auto", "none")
+        if not words and Path(hint).is_dir():
+            hint = Path(hint)
+        elif not words:
             from sketchify_rt import inputs  # with NumPy
 
             try:

@@ -88,6 +88,8 @@ def command(
             f"a sheet has room for {_MOST} images, not {len(images)}; make several"
         )
     common.check_painted(options["hint"], images)
+    if isinstance(options["hint"], Path):
+        raise click.UsageError("--hint FOLDER is for convert: give one picture, and one IMAGE")
     failures: list[str] = []
     try:
         _check_ending(output)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 
+from sketchify_rt import models
 from sketchify_rt.batch import budget, journal
 from sketchify_rt.batch.output import Output, Settling, settings
 from sketchify_rt.batch.runner import Care, Outcome, Report, run
@@ -282,6 +283,9 @@ def command(
     if dry_run and (report_to or as_json or watch):
         raise click.UsageError("--dry-run only tells; leave --report, --json and --watch out")
     common.check_painted(options["hint"], names)
+    hints = options["hint"] if isinstance(options["hint"], Path) else None
+    if hints:
+        options["hint"] = Options.hint
     existing: Existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
     _end_cleanly_on_sigterm()
     if quiet:
@@ -302,6 +306,8 @@ def command(
         )
     try:
         chosen = Options(**options)
+        if hints:
+            _check_hints(hints, chosen, str(output) == "-" or "-" in inputs)
         encoding = Encoding(image_format, quality, keep_metadata, alpha)
         if str(output) == "-" or "-" in inputs:
             if report_to or as_json or watch or dry_run or isolate:
@@ -315,6 +321,8 @@ def command(
         if not sources.exist:
             raise common.Refusal("\n".join(telling.problems(sources)))
         _spare_inputs(report_to, sources, from_file)
+        if hints and sources.holds(hints / "hint.png"):
+            raise click.UsageError(f"--hint {hints} is searched for inputs: keep hints elsewhere")
         share = memory * budget.MIB if memory else budget.total_memory() // 2
         diary = journal.Journal(
             None if no_journal else output / journal.NAME,
@@ -333,7 +341,12 @@ def command(
             if isolate:
                 decoders = stack.enter_context(_decoders(chosen, encoding, timeout))
             kinds = functools.partial(
-                Work, unpack=unpack, dpi=dpi, max_pixels=chosen.max_pixels, decoders=decoders
+                Work,
+                unpack=unpack,
+                dpi=dpi,
+                max_pixels=chosen.max_pixels,
+                decoders=decoders,
+                hints=hints,
             )
             if dry_run:
                 telling.rehearse(kinds(sources, to), sources)
@@ -442,6 +455,19 @@ def _spare_inputs(report: Path | None, sources: Sources, listing: BinaryIO | Non
     lists = [listing.name] if listing and isinstance(listing.name, str) else []
     if sources.holds(report) or any(_same(name, report) for name in lists):
         raise click.UsageError(f"--report {report} is an input; choose another file")
+
+
+def _check_hints(hints: Path, options: Options, pipe: bool) -> None:
+    """Raises UsageError where nothing takes a hint of a folder."""
+    if pipe:
+        raise click.UsageError("--hint FOLDER goes by names, and - has none: give a picture")
+    if options.mode != "sketch":
+        raise click.UsageError(f"hint needs mode sketch: got mode {options.mode}; leave hint out")
+    if not models.load(options.model).manifest.takes_hint:
+        raise click.UsageError(
+            f"model {options.model} takes no hint: got {hints}; leave hint and pencil out, or give "
+            "a model that takes one"
+        )
 
 
 def _same(name: str, report: Path) -> bool:

@@ -10,10 +10,12 @@ from typing import Any, Protocol, cast
 
 from sketchify_rt.batch.parts import Seal
 from sketchify_rt.batch.sinks import whole
+from sketchify_rt.batch.video import shots
 from sketchify_rt.batch.video.reader import Reader, Stamp
 from sketchify_rt.batch.video.writer import Writer, check
 from sketchify_rt.errors import SketchifyError
 from sketchify_rt.image import Gray
+from sketchify_rt.inputs import Picture
 from sketchify_rt.options import Options
 
 # Of the decoder and of the encoder. Each holds some frames a thread; the engine needs the rest.
@@ -29,9 +31,13 @@ class Engine(Protocol):
 
     @property
     def options(self) -> Options:
-        """Of these, `max_pixels` and `thread_count` hold for the video as well."""
+        """`max_pixels` and `thread_count` hold for the video as well; for others see `shots`."""
 
-    def map(self, sources: Iterable[Gray], /) -> Iterator[Any]:
+    @property
+    def takes_hint(self) -> bool:
+        """Whether pages are told from pictures with tones, where `Options.binary` is "auto"."""
+
+    def map(self, sources: Iterable[Gray | Picture], /) -> Iterator[Any]:
         """Sketches, uint8 (H, W), in order, taking a bounded number of frames ahead."""
 
 
@@ -80,7 +86,9 @@ def convert_video(
                 stamps.append(stamp)
                 yield luma
 
-        sketches = cast("Generator[Gray]", engine.map(lumas()))
+        by_shots = engine.takes_hint and engine.options.binary == "auto"
+        images = shots.told(lumas(), engine.options) if by_shots else lumas()
+        sketches = cast("Generator[Gray]", engine.map(images))
         with contextlib.closing(sketches):
             for done, sketch in enumerate(sketches, 1):
                 writer.write(sketch, stamps.popleft())

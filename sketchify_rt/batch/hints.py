@@ -1,0 +1,77 @@
+"""A folder of hints: for each input a picture that has the name of its result."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sketchify_rt.batch.sources import ENDINGS
+from sketchify_rt.errors import InputError, SketchifyError
+
+if TYPE_CHECKING:
+    from sketchify_rt.inputs import File, Loaded, Picture
+
+
+class HintFolder:
+    """Pictures in and below a folder, by the names of results. Thread-safe.
+
+    Each of its folders is looked through once, when the first input asks for it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """`folder`: need not have a hint for each input."""
+        self.folder = folder
+        self._listed = functools.lru_cache(maxsize=64)(_pictures)
+
+    def find(self, stem: str) -> Path | None:
+        """The picture for the result of that name, which has no ending; None where there is none.
+
+        Raises InputError where there are several, or the folder cannot be read.
+        """
+        path = self.folder / stem
+        found = self._listed(path.parent).get(path.name, [])
+        if len(found) > 1:
+            raise InputError(
+                f"{path.parent}: there must be one hint for it: got {' and '.join(found)}; keep one"
+            )
+        return path.parent / found[0] if found else None
+
+    def holds(self, stem: str) -> bool:
+        """Whether there is a hint for the result of that name, or a folder of hints."""
+        folder = os.path.isdir(self.folder / stem)  # noqa: PTH112 (which may raise)
+        return folder or self.find(stem) is not None
+
+
+def give(image: Loaded, hint: Path) -> File | Picture:
+    """The image with that picture as its hint. Raises InputError where it cannot be read."""
+    from sketchify_rt import inputs  # with NumPy, which --help does without
+
+    try:
+        painted = inputs.painted(hint)
+    except SketchifyError as error:
+        raise InputError(
+            f"its hint must be a picture that can be read: {error}; mend it, or remove it to have "
+            "hint auto"
+        ) from error
+    return inputs.hinted(image, painted)
+
+
+def _pictures(folder: Path) -> dict[str, list[str]]:
+    """Names of the pictures right in a folder, by their stems; none where there is no folder."""
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the hints in it cannot be read ({error.strerror}); give permission, or "
+            "another folder"
+        ) from error
+    found: dict[str, list[str]] = {}
+    for name in names:
+        stem, dot, ending = name.rpartition(".")
+        if dot and stem and not name.startswith(".") and ending.lower() in ENDINGS:
+            found.setdefault(stem, []).append(name)
+    return found
