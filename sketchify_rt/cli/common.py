@@ -55,10 +55,10 @@ _hint = click.option(
     "--hint",
     metavar="auto|none|0..1|FILE",
     callback=_number,
-    help="How dark strokes are, for a model that takes a hint: auto follows the tones of each "
-    "picture, none leaves it to the U-Net, a number is one darkness for all, 1 ink, and FILE is a "
-    "picture for one INPUT, and all pages of it, dark where strokes should be dark, transparent "
-    "where INPUT's tones decide; default: auto.",
+    help="How dark strokes are: auto follows the tones of each picture, none leaves it to the "
+    "U-Net, a number is one darkness for all, 1 ink, and FILE is a picture for one INPUT, and all "
+    "pages of it, dark where strokes should be dark, transparent where INPUT's tones decide; "
+    "default: auto.",
 )
 _pencil = click.option(
     "--pencil",
@@ -75,7 +75,8 @@ binary = click.option(
     default=Options.binary,
     show_default=True,
     help="What the U-Net paints: threshold is the adaptive threshold, page the picture itself, for "
-    "pages that are black and white already; auto tells them apart, for a model that takes a hint.",
+    "pages that are black and white already; auto tells them apart, unless the model takes no "
+    "hint.",
 )
 
 
