@@ -8,6 +8,7 @@ many times as fast we are, speedup how many times as fast as we are on one threa
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import harness
-from sketchify_rt.image import Gray
+from sketchify_rt import tiling
+from sketchify_rt.image import CELL, Gray
 from sketchify_rt.kernels import reference
+from sketchify_rt.models import Model
 
 
 def main(argv: list[str]) -> None:
@@ -61,9 +64,22 @@ def page(height: int, width: int, file: Path | None) -> Gray:
     return np.asarray(np.clip(soft + grain, 0, 255), np.uint8)
 
 
+def inputs(model: Model, height: int, width: int, stride: int = 1) -> tuple[Gray, ...]:
+    """What a model reads of a drawn page, as one tile: its binary, and its hint if it takes one.
+
+    Sides are multiples of the model's stride and of `stride`; each (H, W) uint8.
+    """
+    gray, stride = page(height, width, None), math.lcm(stride, model.manifest.stride)
+    binary = reference.binarize(gray)
+    tile = tiling.pad(binary, stride)
+    if not model.manifest.takes_hint:
+        return (tile,)
+    return tile, tiling.pad(reference.hint(binary, reference.dodge(gray)), stride // CELL)
+
+
 def measure(name: str, gray: Gray, threads: int, seconds: float) -> list[harness.Row]:
     """One row for each instruction set."""
-    from sketchify_rt.kernels import native  # here: a GPU's benchmark draws `page` without it
+    from sketchify_rt.kernels import native  # here: a GPU's benchmark draws pages without it
 
     out = {"out": np.empty_like(gray)}
     sources: tuple[NDArray[Any], ...] = (gray,)

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from bench import harness
-from sketchify_rt import Encoding, Sketchifier, models, tiling
+from sketchify_rt import Encoding, Sketchifier, models, strokes, tiling
 from sketchify_rt.batch.journal import Journal
 from sketchify_rt.batch.output import Output
 from sketchify_rt.batch.runner import run
@@ -116,12 +116,17 @@ def stages(engine: Sketchifier, files: list[Path], output: Path) -> dict[str, Ca
     else:
         model = models.load("lite")
         infer = engine.backend.open_runtime(model, threads=1, workers=1).infer
-        binaries = [native.binarize(page) for page in pages]
-        tiles = [tiling.pad(binary, model.manifest.stride)[None] for binary in binaries]
-        tones = [infer(tile, None)[0] for tile in tiles]
+        read = partial(strokes.read, engine.backend, options=engine.options, hinted=True, threads=1)
+        binaries, planes = read(pages)
+        assert planes is not None
+        tiles = [
+            (tiling.pad(binary, model.manifest.stride)[None], plane[None])
+            for binary, plane in zip(binaries, planes, strict=True)
+        ]
+        tones = [infer(*tile)[0] for tile in tiles]
         results = [native.compose(tone) for tone in tones]
-        works["binarize"] = partial(each, native.binarize, pages)
-        works["infer"] = partial(each, lambda tile: infer(tile, None), tiles)
+        works["binary and hint"] = partial(each, lambda page: read([page]), pages)
+        works["infer"] = partial(each, lambda tile: infer(*tile), tiles)
         works["compose"] = partial(each, native.compose, tones)
     encoded = [codec.encode(result, Encoding()) for result in results]
     works["encode"] = partial(each, lambda image: codec.encode(image, Encoding()), results)

@@ -7,16 +7,15 @@ much of its speed we reach. `workers` images run at the same time; times are per
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from bench import harness
-from bench.bench_kernels import page
-from sketchify_rt import models, tiling
+from bench.bench_kernels import inputs
+from sketchify_rt import models
 from sketchify_rt.image import Gray
-from sketchify_rt.kernels import native
 from sketchify_rt.models import Model
 from sketchify_rt.options import ARITHMETICS, Arithmetic, Options
 from sketchify_rt.runtime.openvino import OpenVinoRuntime
@@ -31,11 +30,10 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
 
     model = models.load(options.model)
-    binary = native.binarize(page(options.height, options.width, None))
-    tile = tiling.pad(binary, model.manifest.stride)[None]
+    tiles = [tile[None] for tile in inputs(model, options.height, options.width)]
     threads = Options().thread_count
     rows = [
-        measure(model, tile, precision, threads, workers, options.seconds)
+        measure(model, tiles, precision, threads, workers, options.seconds)
         for precision in ARITHMETICS
         if precision != "int8" or model.manifest.int8_sha256
         for workers in sorted({1, min(2, threads), threads})
@@ -44,23 +42,28 @@ def main(argv: list[str]) -> None:
 
 
 def measure(
-    model: Model, tile: Gray, precision: Arithmetic, threads: int, workers: int, seconds: float
+    model: Model,
+    tiles: Sequence[Gray],
+    precision: Arithmetic,
+    threads: int,
+    workers: int,
+    seconds: float,
 ) -> dict[str, object]:
     """One row: `workers` images at a time on `threads` threads."""
     ours = OpenVinoRuntime(model, threads, workers, precision)
-    bare_runs = bare(model, tile, precision, threads, workers)
+    bare_runs = bare(model, tiles, precision, threads, workers)
     with ThreadPoolExecutor(workers) as pool:
         candidates = {
-            "ours": lambda: list(pool.map(ours, [tile] * workers)),
+            "ours": lambda: list(pool.map(lambda _: ours(*tiles), range(workers))),
             "bare": lambda: list(pool.map(lambda run: run(), bare_runs)),
         }
         times = harness.medians_ms(candidates, seconds=seconds, least=5)
     ms = {name: time / workers for name, time in times.items()}
-    gflop = model.manifest.gflop_per_megapixel * tile.size / 1e6
+    gflop = model.manifest.gflop_per_megapixel * tiles[0].size / 1e6
     return {
         "name": model.manifest.name,
-        "height": tile.shape[1],
-        "width": tile.shape[2],
+        "height": tiles[0].shape[1],
+        "width": tiles[0].shape[2],
         "precision": precision,
         "threads": threads,
         "workers": workers,
@@ -72,14 +75,14 @@ def measure(
 
 
 def bare(
-    model: Model, tile: Gray, precision: Arithmetic, threads: int, workers: int
+    model: Model, tiles: Sequence[Gray], precision: Arithmetic, threads: int, workers: int
 ) -> list[Callable[[], object]]:
-    """`workers` requests of the model as it is to OpenVINO, each ready to run on the tile."""
+    """`workers` requests of the model as it is to OpenVINO, each ready to run on its inputs."""
     import openvino as ov  # after our runtime, which keeps its telemetry out
 
     core = ov.Core()
     network = core.read_model(model.file("int8" if precision == "int8" else "float"))
-    network.reshape([1, 1, *tile.shape[1:]])
+    network.reshape({place: [1, 1, *tile.shape[1:]] for place, tile in enumerate(tiles)})
     hints: dict[str, int | str] = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": workers}
     if precision == "fp32":
         hints["INFERENCE_PRECISION_HINT"] = "f32"
@@ -87,6 +90,7 @@ def bare(
     runs: list[Callable[[], object]] = []
     for _ in range(workers):
         request = compiled.create_infer_request()
-        request.get_input_tensor().data[:] = tile[:, None] / np.float32(255)
+        for place, tile in enumerate(tiles):
+            request.get_input_tensor(place).data[:] = tile[:, None] / np.float32(255)
         runs.append(request.infer)
     return runs

@@ -16,7 +16,6 @@ from docs.figure import figure, original
 from sketchify_rt import Sketchifier
 from sketchify_rt.options import PENCILS
 
-MODEL = "hinted"
 _SIZE = (360, 300)  # of a crop, in pixels
 _WIDTH = 1200
 
@@ -26,7 +25,7 @@ def painted(place: str) -> Image.Image:
     ways = {
         "picture": original,
         "black and white": Sketchifier(mode="binary"),
-        "sketch": Sketchifier(MODEL),
+        "sketch": Sketchifier(),
         "dodge filter": Sketchifier(mode="dodge"),
     }
     return _row(place, ways)
@@ -34,9 +33,7 @@ def painted(place: str) -> Image.Image:
 
 def ink(place: str) -> Image.Image:
     """A row: the picture, and what pencils make of it."""
-    pencils = {
-        f"--pencil {name}": Sketchifier(MODEL, hint=PENCILS[name]) for name in ("4H", "HB", "4B")
-    }
+    pencils = {f"--pencil {name}": Sketchifier(hint=PENCILS[name]) for name in ("4H", "HB", "4B")}
     return _row(place, {"black and white already": original, **pencils})
 
 

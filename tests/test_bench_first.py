@@ -296,7 +296,7 @@ class Painter:
 
     def __call__(self, model: Any, device: torch.device, precision: str) -> Any:
         exact = check_runtime.unet.load(model, torch.float32)
-        return lambda binary: self.change(exact(binary).detach())
+        return lambda *tiles: self.change(exact(*tiles).detach())
 
 
 @pytest.mark.parametrize(

@@ -476,7 +476,7 @@ def test_info_tells_what_is_there_and_what_is_not() -> None:
     assert all(info["available"] or info["detail"] for info in found["backends"])
     for word in (np.__version__, found["isa"]["in_use"], found["backends"][1]["detail"]):
         assert word in text.stdout
-    assert [model["name"] for model in found["models"]] == ["hinted", "lite"]
+    assert [model["name"] for model in found["models"]] == ["lite"]
     assert found["models"][0]["credit"] in text.stdout
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import fake_tensorrt
 import pytest
 import torch
-from hinted import hinted
+from plain import plain
 
 from sketchify_rt import EngineError, Options, OptionsError, models
 from sketchify_rt.runtime import engine_cache, engine_record
@@ -71,20 +71,22 @@ def test_an_engine_is_built_verified_and_kept(engines: Any, trt: Any) -> None:
     assert record.check.megapixels_s > 0
     assert told[0] == "Build"
     assert told[-1] == "Verification"
-    assert trt.header(engine.plan())["profile"]["binary"][2] == [2, 1, 104, 104]
+    profile = trt.header(engine.plan())["profile"]
+    assert (profile["binary"][2], profile["hint"][2]) == ([2, 1, 104, 104], [2, 1, 13, 13])
+    assert record.origin.hint
     assert engine_cache.read(engine.folder) == engine
+    assert engines.open_runtime(LITE, Options(), CPU, 1).takes_hint
 
 
-def test_an_engine_of_a_model_with_a_hint(engines: Any, trt: Any, tmp_path: Path) -> None:
-    model = hinted(tmp_path / "hinted.onnx")
+def test_an_engine_of_a_model_without_a_hint(engines: Any, trt: Any, tmp_path: Path) -> None:
+    model = plain(tmp_path / "plain.onnx")
     engine = engines.make(model, SMALL, CPU)
-    assert engine.record.origin.hint
+    assert not engine.record.origin.hint
     assert 0 < engine.record.check.largest < 1
-    assert trt.header(engine.plan())["profile"]["hint"][2] == [2, 1, 13, 13]
-    assert engines.open_runtime(model, Options(model=str(model.path)), CPU, 1).takes_hint
-    given = Options(engine=str(engines.make(LITE, SMALL, CPU).folder))
-    with pytest.raises(EngineError, match="without a hint, hinted takes one"):
-        engines.open_runtime(model, given, CPU, 1)
+    assert [*trt.header(engine.plan())["profile"]] == ["binary"]
+    assert not engines.open_runtime(model, Options(model=str(model.path)), CPU, 1).takes_hint
+    with pytest.raises(EngineError, match="without a hint, lite takes one"):
+        engines.open_runtime(LITE, Options(engine=str(engine.folder)), CPU, 1)
 
 
 def test_what_was_built_is_not_built_again(engines: Any) -> None:
@@ -309,7 +311,7 @@ def test_an_engine_keeps_its_precision(engines: Any) -> None:
 def test_int8_is_made_of_the_quantized_form(engines: Any) -> None:
     engine = engines.make(LITE, dataclasses.replace(SMALL, precision="int8"), CPU)
     assert engine.record.origin.sha256 == LITE.manifest.int8_sha256
-    assert 0.1 < engine.record.check.mean < 1
+    assert 0.1 < engine.record.check.mean < 2
 
 
 def test_an_engine_can_be_copied(engines: Any, tmp_path: Path) -> None:

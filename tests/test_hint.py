@@ -14,8 +14,6 @@ from typing import Any
 import click
 import cv2
 import numpy as np
-import onnx
-import onnx.reference
 import PIL.Image
 import pytest
 import torch
@@ -110,34 +108,6 @@ def test_the_manifest_tells_whether_a_model_takes_a_hint(model: str) -> None:
     manifest = models.load(model).manifest
     assert manifest.takes_hint
     assert not dataclasses.replace(manifest, architecture={"width": 4}).takes_hint
-
-
-@pytest.mark.parametrize("precision", ["fp32", "half"])
-def test_the_runtime_computes_what_the_onnx_standard_says(
-    model: str, precision: Arithmetic
-) -> None:
-    rng = np.random.default_rng(0)
-    binary = np.where(rng.random((2, 48, 72)) < 0.3, 0, 255).astype(np.uint8)
-    hint = rng.integers(0, 256, (2, 6, 9), np.uint8)
-    standard = onnx.reference.ReferenceEvaluator(onnx.load(model))
-
-    def wanted(hint: Gray) -> Any:
-        given = {"binary": binary, "hint": hint}
-        floats = {name: each[:, None].astype(np.float32) / 255 for name, each in given.items()}
-        return standard.run(None, floats)[0][:, 0]
-
-    runtime = OpenVinoRuntime(models.load(model), threads=2, precision=precision)
-    levels = 0.02 if precision == "fp32" else 8
-    np.testing.assert_allclose(runtime(binary, hint), wanted(hint), atol=levels / 255)
-    np.testing.assert_allclose(runtime(binary), wanted(0 * hint), atol=levels / 255)
-    assert np.abs(wanted(hint) - wanted(0 * hint)).max() > 16 / 255
-
-
-def test_a_strided_view_of_a_plane_is_read_right(model: str) -> None:
-    runtime = OpenVinoRuntime(models.load(model), threads=1)
-    binary = np.full((1, 64, 80), 255, np.uint8)
-    plane = np.arange(20 * 30, dtype=np.uint8).reshape(1, 20, 30)[:, 3:11, 7:17]
-    np.testing.assert_array_equal(runtime(binary, plane), runtime(binary, plane.copy()))
 
 
 def test_the_runtime_gets_the_plane_of_the_whole_page_cut_like_its_tiles(model: str) -> None:

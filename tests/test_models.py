@@ -28,12 +28,12 @@ def copied(folder: Path) -> Path:
     return folder / shipped.name
 
 
-@pytest.mark.parametrize("name", ["hinted", "lite"])
-def test_a_shipped_model_is_what_its_manifest_says(name: str) -> None:
-    assert models.names() == ("hinted", "lite")
-    model = models.load(name)
+def test_the_shipped_model_is_what_its_manifest_says() -> None:
+    assert models.names() == ("lite",)
+    model = models.load("lite")
     manifest = model.manifest
-    assert manifest.name == name
+    assert manifest.name == "lite"
+    assert manifest.takes_hint
     for kind in get_args(Kind):
         assert len(model.read(kind)) == model.file(kind).stat().st_size
     config = UNetConfig(**manifest.architecture)
@@ -51,10 +51,10 @@ def test_a_shipped_model_is_what_its_manifest_says(name: str) -> None:
 def test_lite_is_light_and_good() -> None:
     manifest = models.load("lite").manifest
     assert manifest.gflop_per_megapixel <= 50
-    assert manifest.metrics["ssim"] >= 0.86
-    assert manifest.metrics["ink_f1"] >= 0.89
-    assert manifest.metrics["dark_mae"] <= 39
-    assert manifest.metrics["tone"] <= 1.7
+    assert manifest.metrics["ssim"] >= 0.82
+    assert manifest.metrics["ink_f1"] >= 0.92
+    assert manifest.metrics["dark_mae"] <= 44
+    assert manifest.metrics["tone"] <= 5
     assert models.load("lite").path.stat().st_size < 4e6
 
 
@@ -75,8 +75,8 @@ def test_the_int8_form_of_lite_is_half_as_large_and_as_good() -> None:
     model = models.load("lite")
     manifest = model.manifest
     assert len(model.read("int8")) < 0.55 * len(model.read())
-    assert manifest.int8_metrics["ssim"] >= manifest.metrics["ssim"] - 0.002
-    assert manifest.int8_metrics["ink_f1"] >= manifest.metrics["ink_f1"] - 0.002
+    assert manifest.int8_metrics["ssim"] >= manifest.metrics["ssim"] - 0.003
+    assert manifest.int8_metrics["ink_f1"] >= manifest.metrics["ink_f1"] - 0.003
 
 
 def test_the_int8_form_suits_tensorrt_as_well() -> None:
@@ -107,7 +107,7 @@ def test_the_int8_form_suits_tensorrt_as_well() -> None:
     for node in convolutions:
         assert kernels.pop(node.input[1]) == (node.op_type == "ConvTranspose")  # of the outputs
     assert not kernels
-    known = {"Concat", "DepthToSpace", "MaxPool", "Relu", "Sigmoid"}
+    known = {"Concat", "DepthToSpace", "MaxPool", "Relu", "Resize", "Sigmoid"}
     others = {node.op_type for node in graph.node} - {n.op_type for n in convolutions}
     assert others == known | {"DequantizeLinear", "QuantizeLinear"}
 
@@ -118,7 +118,7 @@ def test_a_concatenation_joins_what_has_one_scale() -> None:
     weights = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}
     made = {node.output[0]: node for node in graph.node}
     joined = [node for node in graph.node if node.op_type == "Concat"]
-    assert len(joined) == 2
+    assert len(joined) == 3
     for node in joined:
         scales = {float(weights[made[name].input[1]]) for name in node.input}
         assert len(scales) == 1
@@ -146,25 +146,19 @@ def test_lite_beats_the_baseline_on_a_page_it_has_not_seen() -> None:
     assert lite.mae < baseline.mae
 
 
-def test_hinted_knows_ink_and_paint() -> None:
-    for name, gains in (("pages/001.png", 40), ("still-life.jpg", 1)):
+def test_the_hint_tells_ink_from_paint() -> None:
+    # Of a model without a hint the page in ink had a dark MAE of 81, and the painting 36.
+    for name, most in (("pages/001.png", 50), ("still-life.jpg", 40)):
         page = cv2.imread(str(Path(__file__).parents[1] / "samples" / name), cv2.IMREAD_GRAYSCALE)
         gray = np.asarray(page, np.uint8)
         target = native.dodge(gray)
         for precision in ("fp32", "int8"):
-            lite, hinted = (
-                measure(Sketchifier(model, precision=precision)(gray), target)
-                for model in ("lite", "hinted")
+            told, untold = (
+                measure(Sketchifier(precision=precision, hint=hint)(gray), target)
+                for hint in ("auto", "none")
             )
-            assert hinted.dark_mae < lite.dark_mae - gains, (name, precision)
-            assert hinted.ink_f1 > lite.ink_f1, (name, precision)
-
-
-def test_the_int8_form_of_hinted_is_as_good() -> None:
-    manifest = models.load("hinted").manifest
-    assert manifest.takes_hint
-    assert manifest.int8_metrics["ssim"] >= manifest.metrics["ssim"] - 0.003
-    assert manifest.int8_metrics["ink_f1"] >= manifest.metrics["ink_f1"] - 0.003
+            assert told.dark_mae < min(most, untold.dark_mae - 5), (name, precision)
+            assert told.ink_f1 > max(0.88, untold.ink_f1), (name, precision)
 
 
 def test_pencils_draw_lines_of_one_tone_in_their_order() -> None:
@@ -173,7 +167,7 @@ def test_pencils_draw_lines_of_one_tone_in_their_order() -> None:
     page[100:250, 100:300] = 0
     lines, areas = [], []
     for darkness in (0.15, 0.35, 0.6, 1.0):
-        sketch = Sketchifier("hinted", hint=darkness, precision="fp32")(page)
+        sketch = Sketchifier(hint=darkness, precision="fp32")(page)
         line = sketch[41:43, 40:360].min(axis=0).astype(int)
         assert line.max() - line.min() <= 30  # it does not fade along its length
         lines.append(float(np.median(line)))
@@ -234,7 +228,7 @@ def painted() -> tuple[Sketchifier, list[np.ndarray]]:
     """The shipped model, and grays of the project's own pictures."""
     paths = sorted(Path("samples").glob("*.*g")) + sorted(Path("samples/pages").iterdir())
     grays = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
-    return Sketchifier("lite", device="cpu", precision="fp32"), [g for g in grays if g is not None]
+    return Sketchifier(device="cpu", precision="fp32"), [gray for gray in grays if gray is not None]
 
 
 def test_lite_leaves_no_pattern_of_its_strides(
@@ -249,7 +243,7 @@ def test_lite_leaves_no_pattern_of_its_strides(
         rows, columns = (length // stride for length in gray.shape)
         cells = error[: rows * stride, : columns * stride].reshape(rows, stride, columns, stride)
         errors += cells.mean(axis=(0, 2)) / len(grays)
-    assert errors.std() < 0.5  # levels
+    assert errors.std() < 0.8  # levels; on paintings 0.2 to 0.3, on a page in ink 1.2
 
 
 def test_lite_paints_no_halo_at_the_border_of_a_picture(

@@ -46,6 +46,13 @@ def binary(*shape: int, seed: int = 0, device: torch.device = CPU) -> Tensor:
     return torch.from_numpy(np.where(ink, 0, 255).astype(np.uint8)).to(device)
 
 
+def hint_of(pages: Tensor) -> Tensor:
+    """Another value in each cell; some are not known."""
+    count, height, width = pages.shape
+    cells = torch.arange(count * height * width // 64, device=pages.device) * 37 % 256
+    return cells.reshape(count, height // 8, width // 8).to(torch.uint8)
+
+
 def exported(config: UNetConfig, path: Path) -> tuple[Model, UNet]:
     """A U-Net of random weights and biases, as a file and as it was trained."""
     torch.manual_seed(0)
@@ -82,11 +89,14 @@ def runtime() -> TorchRuntime:
 def test_it_paints_what_openvino_paints(runtime: TorchRuntime, name: str) -> None:
     gray = cv2.imread(str(SAMPLES / name), cv2.IMREAD_GRAYSCALE)
     assert gray is not None
-    page = tiling.pad(reference.binarize(gray[:500, :700]), LITE.manifest.stride)[None]
-    tones = runtime(torch.from_numpy(page))
+    gray = np.ascontiguousarray(gray[:500, :700])
+    binary = reference.binarize(gray)
+    hint = reference.hint(binary, reference.dodge(gray))[None]
+    page = tiling.pad(binary, LITE.manifest.stride)[None]
+    tones = runtime(torch.from_numpy(page), torch.from_numpy(hint))
     assert tones.dtype == torch.float32
     assert tones.shape == page.shape
-    expected = openvino(LITE)(page)
+    expected = openvino(LITE)(page, hint)
     np.testing.assert_allclose(tones, expected, atol=1e-3)
 
 
@@ -95,26 +105,32 @@ def test_it_computes_what_the_onnx_standard_says(
     runtime: TorchRuntime, shape: tuple[int, int, int]
 ) -> None:
     pages = binary(*shape)
-    evaluator = onnx.reference.ReferenceEvaluator(onnx.load(LITE.path))
-    (expected,) = evaluator.run(None, {"binary": pages[:, None].numpy().astype(np.float32) / 255})
-    np.testing.assert_allclose(runtime(pages), expected[:, 0], atol=1e-5)
+    feeds = {"binary": pages, "hint": hint_of(pages)}
+    floats = {name: x[:, None].numpy().astype(np.float32) / 255 for name, x in feeds.items()}
+    (expected,) = onnx.reference.ReferenceEvaluator(onnx.load(LITE.path)).run(None, floats)
+    np.testing.assert_allclose(runtime(pages, hint_of(pages)), expected[:, 0], atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # torch's own
 @pytest.mark.parametrize(
     "config",
-    [UNetConfig(width=6, depth=1, unshuffle=1), UNetConfig(width=5, depth=2, unshuffle=3)],
+    [
+        UNetConfig(width=6, depth=1, unshuffle=1),
+        UNetConfig(width=5, depth=2, unshuffle=3),
+        *(UNetConfig(4, 1, unshuffle, norms=False, hint=True) for unshuffle in (1, 4, 8)),
+    ],
     ids=str,
 )
 def test_any_model_of_the_project_can_be_read(config: UNetConfig, tmp_path: Path) -> None:
     model, network = exported(config, tmp_path / "other.onnx")
     pages = binary(2, 5 * config.stride, 3 * config.stride)
-    tones = TorchRuntime(model, CPU)(pages)
-    expected = openvino(model)(pages.numpy())
+    given = (pages, hint_of(pages)) if config.hint else (pages,)
+    tones = TorchRuntime(model, CPU)(*given)
+    expected = openvino(model)(*(x.numpy() for x in given))
     assert np.ptp(expected) > 1e-3
     np.testing.assert_allclose(tones, expected, atol=1e-5)
     with torch.no_grad():  # the file has the weights in FP16
-        trained = network(pages[:, None] / 255)[:, 0]
+        trained = network(*(x[:, None] / 255 for x in given))[:, 0]
     torch.testing.assert_close(tones, trained, atol=2e-3, rtol=0)
 
 
@@ -132,21 +148,26 @@ def test_biases_that_the_exporter_leaves_out_are_zero(tmp_path: Path) -> None:
 
 def test_a_batch_is_its_images(runtime: TorchRuntime) -> None:
     pages = binary(3, 64, 40)
-    singles = torch.cat([runtime(page[None]) for page in pages])
-    torch.testing.assert_close(runtime(pages), singles, atol=1e-6, rtol=0)
+    hint = hint_of(pages)
+    singles = torch.cat(
+        [runtime(*pair) for pair in zip(pages.split(1), hint.split(1), strict=True)]
+    )
+    torch.testing.assert_close(runtime(pages, hint), singles, atol=1e-6, rtol=0)
 
 
 def test_a_strided_view_is_read_right(runtime: TorchRuntime) -> None:
-    view = binary(2, 200, 300)[:, 40:104, 8:72]
-    assert torch.equal(runtime(view), runtime(view.contiguous()))
+    page = binary(2, 200, 304)
+    view, cells = page[:, 40:104, 8:72], hint_of(page)[:, 5:13, 1:9]
+    assert torch.equal(runtime(view, cells), runtime(view.contiguous(), cells.contiguous()))
 
 
 def test_half_precision_moves_a_tone_by_less_than_a_level(runtime: TorchRuntime) -> None:
     # As on a GPU, but for the order of sums.
     pages = binary(1, 64, 96)
-    half = unet.load(LITE, torch.float16)(pages)
+    hint = hint_of(pages)
+    half = unet.load(LITE, torch.float16)(pages, hint)
     assert half.dtype == torch.float16
-    assert (half.float() - runtime(pages)).abs().max() < 0.5 / 255
+    assert (half.float() - runtime(pages, hint)).abs().max() < 0.5 / 255
 
 
 def test_concurrent_calls_do_not_mix(runtime: TorchRuntime) -> None:
@@ -173,7 +194,7 @@ def test_the_flags_and_modes_of_the_application_do_not_matter(runtime: TorchRunt
 def test_the_peak_of_memory_is_counted_right(runtime: TorchRuntime) -> None:
     pages = binary(2, 256, 264)
     with profile(profile_memory=True, acc_events=True) as recorded:  # or torch 2.11 warns
-        runtime(pages)
+        runtime(pages, hint_of(pages))
     events = recorded.profiler.kineto_results.events()  # type: ignore[union-attr]
     changes = [e for e in events if e.name() == "[memory]"]
     sizes = [e.nbytes() for e in sorted(changes, key=lambda e: e.start_ns())]
@@ -184,77 +205,20 @@ def test_the_peak_of_memory_is_counted_right(runtime: TorchRuntime) -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # torch's own
 @pytest.mark.slow
 def test_compiled_it_paints_the_same(tmp_path: Path) -> None:
-    model, _ = exported(UNetConfig(width=4, depth=1, unshuffle=2), tmp_path / "small.onnx")
+    config = UNetConfig(width=4, depth=1, norms=False, hint=True)
+    model, _ = exported(config, tmp_path / "small.onnx")
     plain, compiled = (TorchRuntime(model, CPU, compile=choice) for choice in (False, True))
     pages = binary(2, 64, 40)
-    torch.testing.assert_close(compiled(pages), plain(pages), atol=1e-5, rtol=0)
-
-
-# With a hint.
-
-
-@pytest.fixture(scope="module")
-def hinted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, UNet]:
-    path = tmp_path_factory.mktemp("hint") / "hinted.onnx"
-    return exported(UNetConfig(width=6, depth=2, hint=True, norms=False), path)
-
-
-def hint_of(pages: Tensor) -> Tensor:
-    """Another value in each cell; some are not known."""
-    count, height, width = pages.shape
-    cells = torch.arange(count * height * width // 64, device=pages.device) * 37 % 256
-    return cells.reshape(count, height // 8, width // 8).to(torch.uint8)
-
-
-def onnx_says(model: Model, pages: Tensor, hint: Tensor) -> Tensor:
-    feeds = {"binary": pages, "hint": hint}
-    floats = {name: x[:, None].numpy().astype(np.float32) / 255 for name, x in feeds.items()}
-    (tones,) = onnx.reference.ReferenceEvaluator(onnx.load(model.path)).run(None, floats)
-    return torch.from_numpy(tones[:, 0])
-
-
-@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 64, 40), (3, 24, 312)])
-def test_with_a_hint_it_computes_what_the_onnx_standard_says(
-    hinted: tuple[Model, UNet], shape: tuple[int, int, int]
-) -> None:
-    model, network = hinted
-    pages = binary(*shape)
     hint = hint_of(pages)
-    tones = TorchRuntime(model, CPU)(pages, hint)
-    torch.testing.assert_close(tones, onnx_says(model, pages, hint), atol=1e-5, rtol=0)
-    with torch.no_grad():  # the file has the weights in FP16
-        trained = network(pages[:, None] / 255, hint[:, None] / 255)[:, 0]
-    torch.testing.assert_close(tones, trained, atol=2e-3, rtol=0)
+    torch.testing.assert_close(compiled(pages, hint), plain(pages, hint), atol=1e-5, rtol=0)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # torch's own
-@pytest.mark.parametrize("unshuffle", [1, 4, 8])
-def test_the_hint_fits_cells_of_any_size(unshuffle: int, tmp_path: Path) -> None:
-    config = UNetConfig(width=4, depth=1, unshuffle=unshuffle, hint=True, norms=False)
-    model, _ = exported(config, tmp_path / "cells.onnx")
-    pages = binary(2, 3 * config.stride, 2 * config.stride)
-    hint = hint_of(pages)
-    tones = TorchRuntime(model, CPU)(pages, hint)
-    torch.testing.assert_close(tones, onnx_says(model, pages, hint), atol=1e-5, rtol=0)
-
-
-def test_half_precision_with_a_hint_moves_a_tone_by_less_than_a_level(
-    hinted: tuple[Model, UNet],
-) -> None:
-    model, _ = hinted
-    pages = binary(1, 64, 96)
-    hint = hint_of(pages)
-    half = unet.load(model, torch.float16)(pages, hint)
-    assert (half.float() - TorchRuntime(model, CPU)(pages, hint)).abs().max() < 0.5 / 255
-
-
-def test_a_hint_matters_and_none_is_not_known(hinted: tuple[Model, UNet]) -> None:
-    runtime = TorchRuntime(hinted[0], CPU)
+def test_a_hint_matters_and_none_is_not_known(runtime: TorchRuntime) -> None:
     assert runtime.takes_hint
     pages = binary(2, 32, 24)
     unknown = runtime(pages)
     assert torch.equal(unknown, runtime(pages, torch.zeros(2, 4, 3, dtype=torch.uint8)))
-    assert (unknown - runtime(pages, hint_of(pages))).abs().max() > 1e-3
+    assert (unknown - runtime(pages, hint_of(pages))).abs().max() > 8 / 255
 
 
 @pytest.mark.parametrize(
@@ -267,25 +231,10 @@ def test_a_hint_matters_and_none_is_not_known(hinted: tuple[Model, UNet]) -> Non
     ids=["shape", "type", "device"],
 )
 def test_a_hint_that_does_not_fit_is_refused(
-    hinted: tuple[Model, UNet], hint: Tensor, message: str
+    runtime: TorchRuntime, hint: Tensor, message: str
 ) -> None:
-    with pytest.raises(InputError, match=rf"hinted\.onnx: the hint does not fit .*{message}"):
-        TorchRuntime(hinted[0], CPU)(binary(2, 32, 24), hint)
-
-
-def test_a_model_without_a_hint_refuses_one(runtime: TorchRuntime) -> None:
-    assert not runtime.takes_hint
-    pages = binary(1, 16, 16)
-    with pytest.raises(InputError, match=r"lite\.onnx: the model takes no hint, got .*pass None"):
-        runtime(pages, hint_of(pages))
-
-
-@pytest.mark.slow
-def test_compiled_with_a_hint_it_paints_the_same(hinted: tuple[Model, UNet]) -> None:
-    plain, compiled = (TorchRuntime(hinted[0], CPU, compile=choice) for choice in (False, True))
-    pages = binary(2, 64, 40)
-    hint = hint_of(pages)
-    torch.testing.assert_close(compiled(pages, hint), plain(pages, hint), atol=1e-5, rtol=0)
+    with pytest.raises(InputError, match=rf"lite\.onnx: the hint does not fit .*{message}"):
+        runtime(binary(2, 32, 24), hint)
 
 
 def test_what_cannot_be_compiled_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,15 +257,23 @@ def test_no_room_for_cudnn_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> 
         runtime(binary(1, 16, 16))
 
 
-# What cannot be read.
-
-
 @pytest.fixture
 def small(tmp_path: Path) -> Model:
     torch.manual_seed(0)
     config = UNetConfig(width=4, depth=1, norms=False)
     path = tmp_path / "small.onnx"
     return Model(path, write(UNet(config), path, credit="nobody", training={}))
+
+
+def test_a_model_without_a_hint_refuses_one(small: Model) -> None:
+    runtime = TorchRuntime(small, CPU)
+    assert not runtime.takes_hint
+    pages = binary(1, 16, 16)
+    with pytest.raises(InputError, match=r"small\.onnx: the model takes no hint, got .*pass None"):
+        runtime(pages, hint_of(pages))
+
+
+# What cannot be read.
 
 
 def renamed(graph: onnx.GraphProto) -> None:
@@ -716,18 +673,15 @@ def test_gpu_a_replay_equals_the_module_and_belongs_to_the_caller(
 
 
 @pytest.mark.gpu
-def test_gpu_with_a_hint_a_replay_equals_the_module(
-    hinted: tuple[Model, UNet], cuda: torch.device
-) -> None:
-    model, _ = hinted
-    on_cpu, on_card = TorchRuntime(model, CPU), TorchRuntime(model, cuda)
+def test_gpu_a_replay_takes_another_hint(runtime: TorchRuntime, cuda: torch.device) -> None:
+    on_card = TorchRuntime(LITE, cuda)
     pages = [binary(2, 64, 40, seed=seed) for seed in range(4)]
     for index, page in enumerate(pages):  # run, captured, replayed; each with another hint
         hint = hint_of(page).roll(index)
         tones = on_card(page.to(cuda), hint.to(cuda)).float().cpu()
-        assert (tones - on_cpu(page, hint)).abs().max() < 1 / 255
+        assert (tones - runtime(page, hint)).abs().max() < 1 / 255
     unknown = on_card(pages[0].to(cuda)).float().cpu()
-    assert (unknown - on_cpu(pages[0])).abs().max() < 1 / 255
+    assert (unknown - runtime(pages[0])).abs().max() < 1 / 255
 
 
 @pytest.mark.gpu

@@ -12,10 +12,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from google.protobuf import text_format
-from hinted import hinted
 from onnx import TensorProto, helper
+from plain import plain
 from tritonclient.grpc import model_config_pb2
 
 from sketchify_rt import ModelError, __version__, models, server
@@ -25,7 +24,6 @@ from sketchify_rt.models import Manifest, Model
 from sketchify_rt.runtime import engine_cache
 from sketchify_rt.runtime.engine_record import Check, Machine, Origin, Recipe
 from sketchify_rt.runtime.openvino import OpenVinoRuntime
-from sketchify_rt.runtime.torch import TorchRuntime
 
 pytestmark = pytest.mark.slow
 
@@ -42,8 +40,8 @@ def config(folder: Path) -> model_config_pb2.ModelConfig:
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
-def engine(folder: Path, recipe: Recipe, model: Model | None = None) -> Path:
-    manifest = (model or models.load("lite")).manifest
+def engine(folder: Path, recipe: Recipe) -> Path:
+    manifest = models.load("lite").manifest
     sha256 = manifest.int8_sha256 if recipe.precision == "int8" else manifest.sha256
     origin = Origin(manifest.name, str(sha256), __version__, manifest.takes_hint)
     machine = Machine("11.4.0.106", "13.0", "580.65.06", "NVIDIA H200", "9.0")
@@ -65,18 +63,21 @@ def test_the_exported_model_paints_as_its_configuration_says(
     assert told.parameters["stride"].string_value == "8"
     assert told.parameters["halo"].string_value == "47"
 
-    sides = iter((96, 136))
-    shape = [next(sides) if size == -1 else size for size in told.input[0].dims]
-    ink = np.random.default_rng(0).random((2, *shape)) < 0.2
+    assert [each.name for each in told.input] == ["binary", "hint"]
+    assert all(list(each.dims) == [1, -1, -1] for each in (*told.input, told.output[0]))
+    ink = np.random.default_rng(0).random((2, 96, 136)) < 0.2
     binary = np.where(ink, 0, 255).astype(np.uint8)
+    hint = (np.arange(2 * 12 * 17) % 256).astype(np.uint8).reshape(2, 12, 17)
     session = onnxruntime.InferenceSession(folder / "1/model.onnx")
     (tones,) = session.run(
         [told.output[0].name],
-        {told.input[0].name: binary.astype(DTYPES[told.input[0].data_type]) / 255},
+        {
+            each.name: plane[:, None].astype(DTYPES[each.data_type]) / 255
+            for each, plane in zip(told.input, (binary, hint), strict=True)
+        },
     )
     assert tones.dtype == DTYPES[told.output[0].data_type]
-    assert list(told.output[0].dims) == list(told.input[0].dims) == [1, -1, -1]
-    ours = OpenVinoRuntime(models.load("lite"), 1, precision=precision)(binary[:, 0])
+    ours = OpenVinoRuntime(models.load("lite"), 1, precision=precision)(binary, hint)
     far = np.abs(np.rint(255 * tones[:, 0]) - np.rint(255 * ours))
     assert np.ptp(ours) > 0.5
     if precision == "fp32":
@@ -86,15 +87,15 @@ def test_the_exported_model_paints_as_its_configuration_says(
 
 
 @pytest.mark.parametrize(
-    ("recipe", "dims", "kind"),
+    ("recipe", "side", "cells", "kind"),
     [
-        (Recipe(), [1, 512, 512], model_config_pb2.TYPE_FP16),
-        (Recipe("fp32", (8, 104, 160), (1, 1, 4)), [1, -1, -1], model_config_pb2.TYPE_FP32),
-        (Recipe("int8"), [1, 512, 512], model_config_pb2.TYPE_FP16),
+        (Recipe(), 512, 64, model_config_pb2.TYPE_FP16),
+        (Recipe("fp32", (8, 104, 160), (1, 1, 4)), -1, -1, model_config_pb2.TYPE_FP32),
+        (Recipe("int8"), 512, 64, model_config_pb2.TYPE_FP16),
     ],
 )
 def test_an_engine_is_served_as_it_was_built(
-    tmp_path: Path, recipe: Recipe, dims: list[int], kind: int
+    tmp_path: Path, recipe: Recipe, side: int, cells: int, kind: int
 ) -> None:
     built = engine(tmp_path / "engine", recipe)
     result = export(tmp_path, "--backend", "tensorrt", "--engine", built)
@@ -102,45 +103,22 @@ def test_an_engine_is_served_as_it_was_built(
     told = config(tmp_path / "lite")
     assert (told.backend, told.max_batch_size) == ("tensorrt", recipe.batch[2])
     assert list(told.dynamic_batching.preferred_batch_size) == [recipe.batch[1]]
-    assert (told.input[0].name, told.output[0].name) == ("binary", "tones")
-    assert told.input[0].data_type == model_config_pb2.TYPE_UINT8
-    assert told.output[0].data_type == kind
-    assert list(told.input[0].dims) == list(told.output[0].dims) == dims
+    uint8 = model_config_pb2.TYPE_UINT8
+    assert [(each.name, each.data_type, list(each.dims)) for each in told.input] == [
+        ("binary", uint8, [1, side, side]),
+        ("hint", uint8, [1, cells, cells]),
+    ]
+    (tones,) = told.output
+    assert (tones.name, tones.data_type, list(tones.dims)) == ("tones", kind, [1, side, side])
     assert (tmp_path / "lite/1/model.plan").read_bytes() == PLAN
 
 
-def test_a_model_with_a_hint_has_two_inputs(tmp_path: Path) -> None:
-    model = hinted(tmp_path / "hinted.onnx")
+def test_a_model_without_a_hint_has_one_input(tmp_path: Path) -> None:
+    model = plain(tmp_path / "plain.onnx")
     result = export(tmp_path / "models", "--model", model.path)
     assert result.exit_code == 0, result.output
-    folder = tmp_path / "models/hinted"
-    told = config(folder)
-    assert [(each.name, list(each.dims)) for each in told.input] == [
-        ("binary", [1, -1, -1]),
-        ("hint", [1, -1, -1]),
-    ]
-    pages = np.where(np.random.default_rng(0).random((2, 1, 24, 40)) < 0.2, 0, 255)
-    hint = np.arange(30).reshape(2, 1, 3, 5) * 8
-    session = onnxruntime.InferenceSession(folder / "1/model.onnx")
-    (tones,) = session.run(
-        [told.output[0].name],
-        {
-            each.name: plane.astype(DTYPES[each.data_type]) / 255
-            for each, plane in zip(told.input, (pages, hint), strict=True)
-        },
-    )
-    bytes_of = (torch.from_numpy(plane[:, 0].astype(np.uint8)) for plane in (pages, hint))
-    ours = TorchRuntime(model, torch.device("cpu"))(*bytes_of)
-    np.testing.assert_allclose(tones[:, 0], ours, atol=1e-5)
-
-    for tile, cells in ((64, 64, 64), 8), ((8, 64, 128), -1):
-        built = engine(tmp_path / f"engine{cells}", Recipe(tile=tile), model)
-        words = ("--model", model.path, "--backend", "tensorrt", "--engine", built, "--overwrite")
-        assert export(tmp_path / "models", *words).exit_code == 0
-        binary, hint_input = config(folder).input
-        assert (binary.name, hint_input.name) == ("binary", "hint")
-        assert hint_input.data_type == model_config_pb2.TYPE_UINT8
-        assert list(hint_input.dims) == [1, cells, cells]
+    (binary,) = config(tmp_path / "models/plain").input
+    assert (binary.name, list(binary.dims)) == ("binary", [1, -1, -1])
 
 
 def test_a_model_is_replaced_only_if_asked_and_other_versions_stay(tmp_path: Path) -> None:
@@ -185,7 +163,7 @@ def test_where_the_configuration_fails_no_model_stays(
     [
         (("--backend", "tensorrt"), 2, "--backend tensorrt and --engine go together"),
         (("--engine", "e"), 2, "--backend tensorrt and --engine go together"),
-        (("--model", "huge"), 1, "no model 'huge'; shipped are: hinted, lite"),
+        (("--model", "huge"), 1, "no model 'huge'; shipped are: lite"),
         (("--max-batch", "0"), 2, "0 is not in the range"),
         (("--backend", "tensorrt", "--engine", "nowhere"), 1, "nowhere: no engine is there"),
     ],

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from hinted import hinted
 from pictures import picture
 from PIL import Image
 
@@ -100,11 +99,10 @@ def test_baselines() -> None:
     np.testing.assert_array_equal(blurred_binary(gray)[flat], expected[flat])
 
 
-def test_a_hint_may_be_left_out(tmp_path: Path) -> None:
-    model = hinted(tmp_path / "model.onnx").path
+def test_a_hint_may_be_left_out() -> None:
     gray = picture(120, 100, 3)
-    with_hint, without = (predictor(str(model), hint=hint)(gray) for hint in (True, False))
-    expected = Sketchifier(model, precision="fp32", binary="threshold", hint="none")(gray)
+    with_hint, without = (predictor("lite", hint=hint)(gray) for hint in (True, False))
+    expected = Sketchifier(precision="fp32", binary="threshold", hint="none")(gray)
     np.testing.assert_array_equal(without, expected)
     assert not np.array_equal(with_hint, without)
 

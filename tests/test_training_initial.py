@@ -57,7 +57,7 @@ def test_an_exported_model_goes_on_as_the_same_function(config: UNetConfig, tmp_
 
 
 def test_a_shipped_model_goes_on() -> None:
-    begin_with(UNet(UNetConfig(norms=False)), "lite")
+    begin_with(UNet(UNetConfig(norms=False, hint=True)), "lite")
 
 
 def test_an_exported_model_with_a_hint_goes_on_as_the_same_function(tmp_path: Path) -> None:

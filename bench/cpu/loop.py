@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from sketchify_rt.image import Gray
 
@@ -34,8 +35,22 @@ def dodge(gray: Gray) -> Gray:
     return np.asarray(cv2.divide(gray, blurred, scale=256), np.uint8)
 
 
+def hint(page: Gray, pencil: Gray) -> NDArray[np.float32]:
+    """How dark strokes are in cells of 8 x 8 pixels, as the model's `hint_recipe` tells."""
+    ink = (page == 0).astype(np.float32)
+    dark = ink * (255 - pencil)
+    cells = page.shape[1] // 8, page.shape[0] // 8
+    sums, counts = (
+        cv2.GaussianBlur(cv2.resize(each, cells, interpolation=cv2.INTER_AREA), (33, 33), 4)
+        for each in (dark, ink)
+    )
+    mean = dark.sum() / max(ink.sum(), 1)
+    levels = (sums + 0.01 * mean) / (counts + 0.01)  # where there is no stroke, that of the page
+    return np.asarray((1 + 254 * levels / 255) / 255, np.float32)
+
+
 def sketcher(precision: str) -> Callable[[Gray], Gray]:
-    """Threshold, median, and the U-Net in PyTorch."""
+    """Threshold, median, hint, and the U-Net in PyTorch."""
     import torch
 
     from bench.cpu.unet import lite
@@ -49,10 +64,14 @@ def sketcher(precision: str) -> Callable[[Gray], Gray]:
         )
         page = cv2.medianBlur(page, 3)
         height, width = page.shape
-        page = cv2.copyMakeBorder(page, 0, -height % 8, 0, -width % 8, cv2.BORDER_REPLICATE)
+        page, pencil = (
+            np.pad(plane, ((0, -height % 8), (0, -width % 8)), mode="edge")
+            for plane in (np.asarray(page, np.uint8), dodge(gray))
+        )
         binary = torch.from_numpy(page)[None, None].float() / 255
+        darkness = torch.from_numpy(hint(page, pencil))[None, None]
         with torch.inference_mode(), mixed or contextlib.nullcontext():
-            tones = network(binary)[0, 0, :height, :width].float().numpy()
+            tones = network(binary, darkness)[0, 0, :height, :width].float().numpy()
         return np.asarray((tones * 255).round(), np.uint8)
 
     return sketch

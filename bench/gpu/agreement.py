@@ -73,8 +73,9 @@ def _torch_runtime(model: Model, threads: int, workers: int) -> backend.Runtime:
 
     runtime = TorchRuntime(model, torch.device("cpu"), workers, "fp32")
 
-    def infer(binary: NDArray[np.uint8], hint: None = None) -> NDArray[np.float32]:
-        tones: NDArray[np.float32] = runtime(torch.from_numpy(binary)).numpy()
+    def infer(binary: NDArray[np.uint8], hint: NDArray[np.uint8] | None) -> NDArray[np.float32]:
+        cells = None if hint is None else torch.from_numpy(hint)
+        tones: NDArray[np.float32] = runtime(torch.from_numpy(binary), cells).numpy()
         return tones
 
     return backend.Runtime(infer)

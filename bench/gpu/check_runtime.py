@@ -13,12 +13,12 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from bench.bench_kernels import page
+from bench.bench_kernels import inputs
 from bench.findings import Finding, NotRun, Table, WrongError, reason
 from bench.gpu.setup import Setup
 from bench.gpu.timing import release
-from sketchify_rt import models, tiling
-from sketchify_rt.kernels import reference
+from sketchify_rt import models
+from sketchify_rt.models import Model
 from sketchify_rt.options import Precision
 from sketchify_rt.runtime import unet
 from sketchify_rt.runtime.torch import TorchRuntime
@@ -41,8 +41,7 @@ def measure(setup: Setup) -> Iterator[Finding]:
     exact = unet.load(lite, torch.float32)
     for precision, limit in LEVELS.items():
         painter = TorchRuntime(lite, setup.device, precision=precision)
-        stride = lite.manifest.stride
-        rows = [_painted(setup, painter, exact, stride, shape) for shape in PAGES]
+        rows = [_painted(setup, lite, painter, exact, shape) for shape in PAGES]
         yield Table(f"torch runtime, {precision}", [*rows])
         for row in rows:
             if not (row["largest_level"] <= limit and row["same"]):  # NaN is not below
@@ -64,27 +63,28 @@ def _epilogue(setup: Setup) -> Iterator[Finding]:
 
 
 def _painted(
-    setup: Setup, painter: Any, exact: Any, stride: int, shape: tuple[int, int, int]
+    setup: Setup, model: Model, painter: Any, exact: Any, shape: tuple[int, int, int]
 ) -> dict[str, Any]:
     """A row for one shape: two inputs by turns, so that a graph is used, captured and replayed."""
     count, height, width = shape
-    binary = reference.binarize(page(height, width, None))
-    padded = torch.from_numpy(tiling.pad(binary, stride))
-    batch = torch.stack([padded.roll((5 * n, 3 * n), (0, 1)) for n in range(count)])
-    inputs = [batch, 255 - batch]
+    batches = [
+        torch.stack([torch.from_numpy(plane).roll((5 * n, 3 * n), (0, 1)) for n in range(count)])
+        for plane in inputs(model, height, width)
+    ]
+    given = [batches, [255 - batch for batch in batches]]
     with torch.no_grad():
-        expected = [exact(each) for each in inputs]
+        expected = [exact(*each) for each in given]
     first: dict[int, Tensor] = {}
     same, levels = True, []
     graph = torch.cuda.CUDAGraph
     with mock.patch.object(graph, "replay", autospec=True, side_effect=graph.replay) as replay:
         for index in (0, 1, 0, 1, 0):
-            tones = painter(inputs[index].to(setup.device)).float().cpu()
+            tones = painter(*(batch.to(setup.device) for batch in given[index])).float().cpu()
             levels.append((tones - expected[index]).abs() * 255)
             same = same and torch.equal(first.setdefault(index, tones), tones)
     apart = torch.stack(levels)
     return {
-        "shape": f"{count}x{batch.shape[1]}x{batch.shape[2]}",
+        "shape": "x".join(map(str, batches[0].shape)),
         "largest_level": float(apart.max()),
         "mean_level": float(apart.mean()),
         "replays": replay.call_count,

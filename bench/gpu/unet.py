@@ -13,8 +13,8 @@ fast as torch eager.
   ours compiled  the same with the option `compile`, of "lite"
   TensorRT       an engine of "lite", given by --engine or from the cache
 
-All take uint8 pages on the device and give FP16 tones. Before, the difference of FP16 from float32
-in levels of 255 on a page, by the runtime.
+All take uint8 pages on the device, "lite" with their hints, and give FP16 tones. Before, the
+difference of FP16 from float32 in levels of 255 on a page, by the runtime.
 """
 
 from __future__ import annotations
@@ -27,17 +27,20 @@ import torch
 from torch import Tensor, nn
 
 from bench import harness
-from bench.bench_kernels import page
+from bench.bench_kernels import inputs
 from bench.findings import Finding, NotRun, Table, reason
 from bench.gpu.setup import Setup
 from bench.gpu.timing import DeviceTimer, Run, compared, release
-from sketchify_rt import Options, SketchifyError, models, tiling
-from sketchify_rt.kernels import reference
+from sketchify_rt import Options, SketchifyError, models
+from sketchify_rt.image import CELL
 from sketchify_rt.models import Model
 from sketchify_rt.runtime.torch import TorchRuntime
 from sketchify_rt.runtime.unet import load
 from training.model import UNet
 from training.recipe import UNetConfig
+
+Step = Callable[..., object]
+"""Of a batch of binaries, and their hints if the model takes them."""
 
 _CALLS = 3  # before measuring: a shape's second use is captured, its third replayed
 
@@ -84,30 +87,37 @@ def random_model(setup: Setup, path: Path) -> Model:
 
 
 def _model(setup: Setup, model: Model, most: int) -> Iterator[Finding]:
-    name, stride = model.manifest.name, model.manifest.stride
-    gray = page(setup.scale.height, setup.scale.width, None)
-    whole = torch.from_numpy(tiling.pad(reference.binarize(gray), stride)).to(setup.device)
+    name, scale = model.manifest.name, setup.scale
+    whole = [
+        torch.from_numpy(plane).to(setup.device)
+        for plane in inputs(model, scale.height, scale.width)
+    ]
     yield _difference(setup, model, whole)
-    side = setup.scale.tile
+    sides = scale.tile, scale.tile // CELL
+    part = [plane[:side, :side] for plane, side in zip(whole, sides, strict=False)]
     rows: list[harness.Row] = []
-    for kind, image in ("tiles", whole[:side, :side]), ("pages", whole):
-        batch = _batch(image, most)
+    for kind, planes in ("tiles", part), ("pages", whole):
+        batch = _batch(planes, most)
         made, missing = _measured(setup, model, batch)
-        rows += [{"batch": f"{len(batch)} {kind}", **row} for row in made]
+        rows += [{"batch": f"{len(batch[0])} {kind}", **row} for row in made]
         yield from (NotRun(f"{name}, {way}, {kind}", why) for way, why in missing.items())
         release(setup.device)
     yield Table(name, rows)
 
 
-def _batch(image: Tensor, most: int) -> Tensor:
+def _batch(planes: list[Tensor], most: int) -> list[Tensor]:
     """A power of two of shifted copies, at most `most` pixels together unless one has more."""
-    count = 1 << (max(1, most // image.numel()).bit_length() - 1)
-    return torch.stack([image.roll((37 * n, 53 * n), (0, 1)) for n in range(count)])
+    count = 1 << (max(1, most // planes[0].numel()).bit_length() - 1)
+    shifts = [[(37 * n, 53 * n) for n in range(count)], [(5 * n, 7 * n) for n in range(count)]]
+    return [
+        torch.stack([plane.roll(shift, (0, 1)) for shift in of_plane])
+        for plane, of_plane in zip(planes, shifts, strict=False)
+    ]
 
 
-def _difference(setup: Setup, model: Model, binary: Tensor) -> Table:
+def _difference(setup: Setup, model: Model, planes: list[Tensor]) -> Table:
     tones = [
-        TorchRuntime(model, setup.device, precision=precision)(binary[None]).float()
+        TorchRuntime(model, setup.device, precision=precision)(*(x[None] for x in planes)).float()
         for precision in ("half", "fp32")
     ]
     levels = (tones[0] - tones[1]).abs() * 255
@@ -116,19 +126,19 @@ def _difference(setup: Setup, model: Model, binary: Tensor) -> Table:
 
 
 def _measured(
-    setup: Setup, model: Model, batch: Tensor
+    setup: Setup, model: Model, batch: list[Tensor]
 ) -> tuple[list[harness.Row], dict[str, str]]:
     candidates, missing = _candidates(setup, model)
     bound = {way: _bound(step, batch) for way, step in candidates.items()}
     with torch.no_grad():
         timer = DeviceTimer(setup.device)
         times, failed = compared(bound, setup, calls=_CALLS, timer=timer)
-    gflop = model.manifest.gflop_per_megapixel * batch.numel() / 1e6
+    gflop = model.manifest.gflop_per_megapixel * batch[0].numel() / 1e6
     limits = setup.limits
     rows: list[harness.Row] = [
         {
             "way": way,
-            "images_s": len(batch) / ms * 1e3,
+            "images_s": len(batch[0]) / ms * 1e3,
             "ms": ms,
             "tflop_s": gflop / ms,
             "matmul_share": None if limits is None else gflop * 1e12 / ms / limits.flop,
@@ -139,17 +149,15 @@ def _measured(
     return rows, missing | failed
 
 
-def _candidates(
-    setup: Setup, model: Model
-) -> tuple[dict[str, Callable[[Tensor], object]], dict[str, str]]:
+def _candidates(setup: Setup, model: Model) -> tuple[dict[str, Step], dict[str, str]]:
     device, half = setup.device, setup.half
     plain = untrained(UNetConfig(**model.manifest.architecture)).eval().to(device, half)
     plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def by(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        return lambda binary: network((binary.to(half) / 255)[:, None])[:, 0]
+    def by(network: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda *batch: network(*((x.to(half) / 255)[:, None] for x in batch))[:, 0]
 
-    ways: dict[str, Callable[[Tensor], object]] = {
+    ways: dict[str, Step] = {
         "eager": by(plain),
         "ours eager": load(model, half).to(device),
         "CUDA graph": TorchRuntime(model, device),
@@ -167,14 +175,19 @@ def _candidates(
     return ways, missing
 
 
-def _engine(setup: Setup, model: Model) -> Callable[[Tensor], object]:
+def _engine(setup: Setup, model: Model) -> Step:
     from sketchify_rt.runtime import engines
 
     folder = None if setup.engine is None else str(setup.engine)
     runtime = engines.open_runtime(model, Options(engine=folder), setup.device, 1)
     together = runtime.most[0]
-    return lambda binary: [runtime(part) for part in torch.split(binary, together)]
+
+    def step(*batch: Tensor) -> object:
+        parts = (torch.split(x, together) for x in batch)
+        return [runtime(*part) for part in zip(*parts, strict=True)]
+
+    return step
 
 
-def _bound(step: Callable[[Tensor], object], batch: Tensor) -> Run:
-    return lambda: step(batch)
+def _bound(step: Step, batch: list[Tensor]) -> Run:
+    return lambda: step(*batch)

@@ -58,12 +58,11 @@ _hint = click.option(
     "--hint",
     metavar="auto|none|0..1|FILE|FOLDER",
     callback=_number,
-    help="How dark strokes are, for a model that takes a hint: auto follows the tones of each "
-    "picture, none leaves it to the U-Net, a number is one darkness for all, 1 ink, and FILE is a "
-    "picture for one INPUT, and all pages of it, dark where strokes should be dark, transparent "
-    "where INPUT's tones decide; FOLDER, for convert, has such pictures by the names of results: "
-    "FOLDER/ch1/a.png for OUT/ch1/a.png, whatever the endings, and auto for the rest; default: "
-    "auto.",
+    help="How dark strokes are. auto: follow the tones of each picture; none: leave it to the "
+    "U-Net; a number: one darkness for all, 1 is ink; FILE: a picture for one INPUT and all its "
+    "pages, dark where strokes should be dark, transparent where INPUT's tones decide; FOLDER, "
+    "for convert: such pictures by the names of results, FOLDER/ch1/a.png for OUT/ch1/a.png, "
+    "whatever the endings, and auto for the rest. Default: auto.",
 )
 _pencil = click.option(
     "--pencil",
@@ -80,7 +79,8 @@ binary = click.option(
     default=Options.binary,
     show_default=True,
     help="What the U-Net paints: threshold is the adaptive threshold, page the picture itself, for "
-    "pages that are black and white already; auto tells them apart, for a model that takes a hint.",
+    "pages that are black and white already; auto tells them apart, unless the model takes no "
+    "hint.",
 )
 
 
