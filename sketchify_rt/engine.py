@@ -22,7 +22,16 @@ from sketchify_rt.errors import (
     bare,
 )
 from sketchify_rt.image import Gray
-from sketchify_rt.options import Encoding, Options, Precision, check_workers, tells
+from sketchify_rt.options import (
+    Encoding,
+    Format,
+    Options,
+    Precision,
+    as_encoding,
+    check_workers,
+    from_keywords,
+    tells,
+)
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -53,17 +62,23 @@ class Sketchifier:
     after the device's memory was full.
     """
 
-    def __init__(
-        self, model: str | os.PathLike[str] = "lite", device: str = "auto", **options: Any
-    ) -> None:
-        """Take the fields of `Options` as keywords. The model itself is opened on first use.
+    def __init__(self, model: str | os.PathLike[str] | Options = "lite", **options: Any) -> None:
+        """Opens a device; the model itself is opened on first use.
 
-        Raises OptionsError, ModelError, and BackendUnavailable where `device` cannot be had.
+        Args:
+            model: Name of a shipped model, path of an ONNX file, or `Options`.
+            **options: Fields of `Options`, which replace those of `model`.
+
+        Raises:
+            OptionsError: An option does not exist, or may not have that value.
+            ModelError: The model cannot be read.
+            BackendUnavailable: The option `device` cannot be had.
         """
-        name = _text(model)
-        engine = _text(options.pop("engine", None))
-        hint = inputs.hint(options.pop("hint", "auto"))
-        self.options = Options(model=name, device=device, engine=engine, hint=hint, **options)
+        if "hint" in options:
+            options["hint"] = inputs.hint(options["hint"])
+        told = vars(model) if isinstance(model, Options) else {"model": model}
+        self.options = from_keywords(told | options)
+        name = self.options.model
         self.backend = backend.select(self.options)
         self.batch = self.backend.batch
         if self.backend.note:
@@ -106,9 +121,9 @@ class Sketchifier:
         """
         return None if self._model is None else self.backend.precision(self._model)
 
-    def __reduce__(self) -> tuple[Callable[[Options], Sketchifier], tuple[Options]]:
+    def __reduce__(self) -> tuple[type[Sketchifier], tuple[Options]]:
         # For worker processes: the options travel, the model is opened anew.
-        return _from_options, (self.options,)
+        return Sketchifier, (self.options,)
 
     def __enter__(self) -> Sketchifier:
         return self
@@ -140,16 +155,22 @@ class Sketchifier:
         """
         return _raised(*self._carry([source], None))
 
-    def convert(self, source: ImageInput, encoding: Encoding | None = None) -> bytes:
-        """Convert one image to the bytes of an image file, PNG unless told otherwise.
+    def convert(self, source: ImageInput, encoding: Encoding | Format | None = None) -> bytes:
+        """Converts one image to the bytes of an image file.
 
-        Raises EncodeError, and what a call raises.
+        Args:
+            source: See the class.
+            encoding: An `Encoding`, or the name of a format; None for PNG.
+
+        Raises:
+            EncodeError: The format cannot hold the sketch.
+            SketchifyError: What a call raises.
         """
-        data: bytes = _raised(*self._carry([source], encoding or Encoding()))
+        data: bytes = _raised(*self._carry([source], as_encoding(encoding)))
         return data
 
     def convert_batch(
-        self, sources: Iterable[ImageInput], encoding: Encoding | None = None
+        self, sources: Iterable[ImageInput], encoding: Encoding | Format | None = None
     ) -> list[bytes | Exception]:
         """Convert some images to the bytes of image files, `batch` of them at a time.
 
@@ -157,7 +178,7 @@ class Sketchifier:
         stands its error, whichever: a SketchifyError, or one that nobody foresaw. Raises
         ModelError, OptionsError and BackendUnavailable where the model cannot be opened.
         """
-        encoding = encoding or Encoding()
+        encoding = as_encoding(encoding)
         results: list[bytes | Exception] = []
         for batch in stream.batches(sources, lambda: self.batch, inputs.on_device):
             results += self._step(batch, encoding)
@@ -167,7 +188,7 @@ class Sketchifier:
         self,
         sources: Iterable[ImageInput],
         *,
-        encoding: Encoding | None = None,
+        encoding: Encoding | Format | None = None,
         workers: int | None = None,
         on_error: Literal["raise", "return"] = "raise",
     ) -> Iterator[Any]:
@@ -190,8 +211,10 @@ class Sketchifier:
             raise OptionsError(f"on_error is {on_error!r}; it may be raise or return")
         self.prepare(workers)
 
-        step = functools.partial(self._step, encoding=encoding)
-        work = stream.batches(sources, lambda: self.batch, inputs.on_device)
+        wanted = None if encoding is None else as_encoding(encoding)
+        step = functools.partial(self._step, encoding=wanted)
+        # Copied now: a worker reads them later, when a source may have filled its buffer anew.
+        work = stream.batches(map(inputs.owned, sources), lambda: self.batch, inputs.on_device)
         return _results(stream.in_order(step, work, workers, inputs.on_device), on_error)
 
     def prepare(self, workers: int = 1) -> None:
@@ -429,14 +452,6 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _from_options(options: Options) -> Sketchifier:
-    return Sketchifier(**vars(options))
-
-
-def _text(path: Any) -> Any:
-    return os.fspath(path) if isinstance(path, os.PathLike) else path
 
 
 def _or_error(step: Callable[[Any], Any], value: Any) -> Any:

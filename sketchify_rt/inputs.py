@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -91,6 +92,25 @@ def load(source: ImageInput, encoding: Encoding | None = None) -> Loaded:
         "an image is a path, bytes, a NumPy array, a PIL image or a DLPack tensor, not "
         f"{type(source).__name__}"
     )
+
+
+def owned(source: ImageInput) -> ImageInput:
+    """Returns the source, copied where its caller may overwrite its pixels before they are read.
+
+    Paths, bytes, files that Pillow has yet to read, and tensors of a device are returned as they
+    are.
+    """
+    if isinstance(source, np.ndarray):
+        return source.copy()
+    if isinstance(source, (bytearray, memoryview)):
+        return bytes(source)
+    if is_pil(source):
+        # An image of a file has its pixels for itself, if it has read them at all.
+        return source if hasattr(source, "filename") else source.copy()
+    if hasattr(source, "__dlpack__") and not on_device(source):
+        with contextlib.suppress(Exception):  # `load` tells what is wrong with it
+            return np.from_dlpack(source).copy()
+    return source
 
 
 def hint(source: Hint | str | os.PathLike[str] | PIL.Image.Image | Gray) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any, Literal, get_args
 
 from sketchify_rt import processors
 from sketchify_rt.errors import OptionsError
@@ -156,6 +158,12 @@ class Options:
         if self.compile and self.precision not in ("auto", "half"):
             raise OptionsError("compile rounds products as it likes; give precision auto or half")
         self._check_runtime()
+        for name in "model", "engine":
+            value = getattr(self, name)
+            if isinstance(value, os.PathLike):
+                object.__setattr__(self, name, os.fspath(value))  # frozen: only here
+            elif not isinstance(value, str) and (name, value) != ("engine", None):
+                raise OptionsError(f"{name} must be a name or a path: got {value!r}")
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
@@ -217,6 +225,17 @@ _RANGES = {
 _OPTIONAL = {"engine", "threads", "max_side", "square", "device_memory"}
 
 
+def from_keywords(options: dict[str, Any]) -> Options:
+    """Returns the options of these names. Raises OptionsError for a name that is none."""
+    known = [one.name for one in fields(Options)]
+    for name in options:
+        if name not in known:
+            similar = get_close_matches(name, known, 1)
+            meant = f"did you mean {similar[0]}?" if similar else f"it has {', '.join(known)}"
+            raise OptionsError(f"there is no option {name!r}; {meant}")
+    return Options(**options)
+
+
 def check_hint(hint: Hint) -> Hint:
     """The same hint; raises OptionsError for what is none."""
     if not tells(hint) or isinstance(hint, Painted):
@@ -236,6 +255,17 @@ def check_workers(workers: int) -> int:
     if not _is_integer(workers) or workers < 1:
         raise OptionsError(f"workers is {workers!r}; it may be an integer of at least 1")
     return workers
+
+
+def as_encoding(encoding: Encoding | Format | None) -> Encoding:
+    """Returns the encoding of that name; PNG for None. Raises OptionsError for what is none."""
+    if encoding is None or isinstance(encoding, str):
+        return Encoding(encoding or "png")
+    if not isinstance(encoding, Encoding):
+        raise OptionsError(
+            f"encoding must be an Encoding, or one of {', '.join(FORMATS)}: got {encoding!r}"
+        )
+    return encoding
 
 
 def _is_integer(value: object) -> bool:

@@ -8,14 +8,17 @@ import io
 import itertools
 import pickle
 import re
+import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 from pictures import picture
 
 from sketchify_rt import (
@@ -23,6 +26,7 @@ from sketchify_rt import (
     Encoding,
     InputError,
     ModelError,
+    Options,
     OptionsError,
     Sketchifier,
     SketchifyError,
@@ -331,8 +335,51 @@ def test_bad_options_fail_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "load", lambda name: deep)
     with pytest.raises(OptionsError, match="tile is 300; lite needs at least 408"):
         Sketchifier(tile=300)
-    with pytest.raises(TypeError, match="colour"):
+    with pytest.raises(OptionsError, match="there is no option 'strenght'; did you mean strength"):
+        Sketchifier(strenght=3)
+    with pytest.raises(OptionsError, match="there is no option 'colour'; it has model, device, mo"):
         Sketchifier(colour=3)
+    with pytest.raises(OptionsError, match="model must be a name or a path: got 3"):
+        Sketchifier(3)  # type: ignore[arg-type]
+
+
+def test_options_and_keywords_that_replace_some(tmp_path: Path) -> None:
+    options = Options(mode="dodge", strength=1.5, device="cpu")
+    assert Sketchifier(options).options == options
+    assert Sketchifier(options, strength=2).options == dataclasses.replace(options, strength=2)
+    path = shutil.copy(models.load("lite").path, tmp_path / "own.onnx")
+    shutil.copy(models.load("lite").path.with_suffix(".json"), tmp_path / "own.json")
+    assert Options(model=Path(path)) == Options(model=str(path))
+    assert Sketchifier(Options(model=Path(path))).options.model == str(path)
+
+
+def test_a_format_by_its_name_is_an_encoding() -> None:
+    gray = picture(60, 80)
+    with Sketchifier(mode="dodge") as sketchify:
+        assert sketchify.convert(gray, "webp") == sketchify.convert(gray, Encoding("webp"))
+        assert sketchify.convert_batch([gray], "jpg") == [sketchify.convert(gray, Encoding("jpg"))]
+        assert list(sketchify.map([gray], encoding="png")) == [sketchify.convert(gray)]
+        with pytest.raises(OptionsError, match="format is 'bmp'; it may be one of png, jpg, webp"):
+            sketchify.convert(gray, "bmp")  # type: ignore[arg-type]
+        with pytest.raises(OptionsError, match="encoding must be an Encoding, or one of png, .* 3"):
+            sketchify.map([gray], encoding=3)  # type: ignore[call-overload]
+
+
+def test_a_source_may_overwrite_the_buffer_that_it_gave() -> None:
+    pages = [picture(40, 50, seed) for seed in range(40)]
+    with Sketchifier(mode="dodge", threads=4) as sketchify:
+        wanted = [sketchify(page) for page in pages]
+
+        def reused(wrap: Callable[[Gray], Any]) -> Iterator[Any]:
+            buffer = np.empty_like(pages[0])
+            for page in pages:
+                buffer[:] = page
+                yield wrap(buffer)
+                buffer[:] = 0
+
+        for wrap in (np.asarray, torch.from_numpy, PIL.Image.fromarray):
+            for sketch, expected in zip(sketchify.map(reused(wrap)), wanted, strict=True):
+                np.testing.assert_array_equal(sketch, expected)
 
 
 def test_memory_stays_flat() -> None:

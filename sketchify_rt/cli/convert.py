@@ -523,7 +523,7 @@ def _open(options: Options) -> Sketchifier:
     from sketchify_rt.engine import Sketchifier
 
     cv2.setNumThreads(1)  # its own threads would come on top of --threads
-    return Sketchifier(**vars(options))
+    return Sketchifier(options)
 
 
 def _open_ray(options: Options, address: str | None, actors: int | None) -> RayEngine:
