@@ -90,8 +90,8 @@ def test_tones_are_those_of_torch(model: Model | None, name: str, tmp_path: Path
     hint = (torch.arange(2 * 32 * 32, device=device) * 37 % 256).reshape(2, 32, 32).byte()
     for shift in range(3):  # run, captured, replayed
         given = (binary, hint.roll(shift)) if runtime.takes_hint else (binary.roll(shift),)
-        assert (runtime(*given).float() - exact(*given)).abs().max() < 1 / 255
-    assert (runtime(binary).float() - exact(binary)).abs().max() < 1 / 255
+        assert (runtime(*given).float() - exact(*given)).abs().max() < 2 / 255
+    assert (runtime(binary).float() - exact(binary)).abs().max() < 2 / 255
     if runtime.takes_hint:
         assert (exact(binary, hint) - exact(binary)).abs().max() > 8 / 255
 
