@@ -109,7 +109,7 @@ def owned(source: ImageInput) -> ImageInput:
         return source if hasattr(source, "filename") else source.copy()
     if hasattr(source, "__dlpack__") and not on_device(source):
         with contextlib.suppress(Exception):  # `load` tells what is wrong with it
-            return np.from_dlpack(source).copy()
+            return np.from_dlpack(source).copy()  # type: ignore[arg-type]
     return source
 
 

@@ -132,16 +132,18 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raises OptionsError naming the option, its value and what it may be."""
-        for name in ("model", "device", "engine"):
+        for name in "model", "engine":
             value = getattr(self, name)
-            if not isinstance(value, str) and not (value is None and name in _OPTIONAL):
-                raise OptionsError(f"{name} is {value!r}; it must be a str")
+            if isinstance(value, os.PathLike):
+                object.__setattr__(self, name, os.fspath(value))  # frozen: only here
+            elif not isinstance(value, str) and (name, value) != ("engine", None):
+                raise OptionsError(f"{name} must be a name or a path: got {value!r}")
         for name, known in ("mode", MODES), ("precision", PRECISIONS), ("runtime", RUNTIMES):
             if getattr(self, name) not in known:
                 value = getattr(self, name)
                 raise OptionsError(f"{name} is {value!r}; it may be one of {', '.join(known)}")
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise OptionsError(f"device is {self.device!r}; it may be auto, cpu, cuda or cuda:N")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(self.device)):
+            raise OptionsError(f"device must be auto, cpu, cuda or cuda:N: got {self.device!r}")
         if not _is_number(self.strength) or not 0 <= self.strength <= 4:
             raise OptionsError(f"strength is {self.strength!r}; it may be 0 to 4")
         if self.binary not in get_args(Binary):
@@ -158,12 +160,6 @@ class Options:
         if self.compile and self.precision not in ("auto", "half"):
             raise OptionsError("compile rounds products as it likes; give precision auto or half")
         self._check_runtime()
-        for name in "model", "engine":
-            value = getattr(self, name)
-            if isinstance(value, os.PathLike):
-                object.__setattr__(self, name, os.fspath(value))  # frozen: only here
-            elif not isinstance(value, str) and (name, value) != ("engine", None):
-                raise OptionsError(f"{name} must be a name or a path: got {value!r}")
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
