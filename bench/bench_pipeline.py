@@ -13,7 +13,7 @@ U-Net computes in what --precision is on this processor, which the row tells.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -115,8 +115,12 @@ def stages(engine: Sketchifier, files: list[Path], output: Path) -> dict[str, Ca
         works["dodge"] = partial(each, native.dodge, pages)
     else:
         model = models.load("lite")
-        infer = engine.backend.open_runtime(model, threads=1, workers=1).infer
-        read = partial(strokes.read, engine.backend, options=engine.options, hinted=True, threads=1)
+        infer = engine.backend.open_painter(model, threads=1, workers=1).runtime.infer
+
+        def read(pages: Sequence[Gray]) -> strokes.Strokes:
+            wishes = [strokes.Wish(engine.options.binary, engine.options.hint)] * len(pages)
+            return strokes.read(engine.backend, pages, wishes, None, True, threads=1)
+
         binaries, planes = read(pages)
         assert planes is not None
         tiles = [

@@ -12,7 +12,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sketchify_rt.engine import Sketchifier
     from sketchify_rt.errors import (
         BackendUnavailable,
         DecodeError,
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
         SketchifyError,
     )
     from sketchify_rt.options import Encoding, Options
+    from sketchify_rt.sketchifier import Sketchifier
     from sketchify_rt.transform import SketchTransform
 
 __version__ = "0.1.0"
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "Sketchifier": "engine",
+    "Sketchifier": "sketchifier",
     "SketchTransform": "transform",
     "Options": "options",
     "Encoding": "options",

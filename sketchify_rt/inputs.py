@@ -221,15 +221,16 @@ def within(images: Sequence[Loaded | SketchifyError], most: int | None) -> Itera
     """
     start, total = 0, 0
     for place, image in enumerate(images):
-        pixels = _pixels(image)
-        if most is not None and place > start and total + pixels > most:
+        size = pixels(image)
+        if most is not None and place > start and total + size > most:
             yield slice(start, place)
             start, total = place, 0
-        total += pixels
+        total += size
     yield slice(start, len(images))
 
 
-def _pixels(image: Loaded | SketchifyError) -> int:
+def pixels(image: Loaded | SketchifyError) -> int:
+    """Number of pixels, of a file by its header; 0 for an error."""
     if isinstance(image, File):
         from sketchify_rt.codec import containers
 

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sketchify_rt import hints
-from sketchify_rt.backend import Backend, Image, Images
+from sketchify_rt.backend import Backend
 from sketchify_rt.image import Gray
 from sketchify_rt.options import PENCILS, Binary, Hint, Painted
+from sketchify_rt.painter import Image, Images
 
 # Of black and white pages, whose tones tell nothing of how dark their strokes should be.
 PAGE_PENCIL = PENCILS["4B"]
@@ -65,7 +66,7 @@ def read(
         _known(wish, page is not None, tuple(gray.shape), square)
         for gray, wish, page in zip(grays, wishes, pages, strict=True)
     ]
-    planes = list(backend.upload([plane for plane, _ in known]))
+    planes = backend.place([plane for plane, _ in known])
     rest = [place for place, (_, whole) in enumerate(known) if not whole]
     own: Images = ()
     if rest:

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchify_rt import inputs
-from sketchify_rt.engine import Sketchifier
 from sketchify_rt.errors import InputError
+from sketchify_rt.sketchifier import Sketchifier
 
 T = TypeVar("T")
 

@@ -194,7 +194,7 @@ def test_pil_and_colour_come_back_as_they_went() -> None:
 def test_tiles_are_cut_and_put_together_again(device: torch.device) -> None:
     gpu = opened(device)
     images = [picture(530, 401), picture(90, 33)]
-    on_device = gpu.upload(images)
+    on_device = gpu.place(images)
     rule = tiling.Rule(256, 47, 8, static=256, most_pixels=2**20)
     out = gpu.empty_like(on_device)
     for tiles in tiling.plan([image.shape for image in images], rule):  # type: ignore[misc]
@@ -203,7 +203,7 @@ def test_tiles_are_cut_and_put_together_again(device: torch.device) -> None:
             expected = tiling.cut(images[tile.image], tile.row, tile.column)
             np.testing.assert_array_equal(cut, expected)
         gpu.compose(batch.to(torch.float32) / 255, tiles, 1.0, 1, out)
-    for image, result in zip(images, gpu.download(out), strict=True):
+    for image, result in zip(images, gpu.give(out, on_device=False), strict=True):
         np.testing.assert_array_equal(result, image)
 
 
@@ -213,12 +213,12 @@ def test_memory_bounds_what_is_taken_at_once(device: torch.device) -> None:
     assert small.pixels is not None and large.pixels is not None
     assert large.pixels // small.pixels == 4
     assert small.pixels * 12 * LANES <= 2**29
-    few, many = small.open_runtime(lite, 1, 1), large.open_runtime(lite, 1, 1)
+    few, many = (gpu.open_painter(lite, 1, 1).runtime for gpu in (small, large))
     assert few.static == 408
     assert few.tile is not None and 408 <= few.tile < many.tile  # type: ignore[operator]
     assert few.tile**2 <= few.most_pixels < many.most_pixels <= 2**24
     with pytest.raises(OptionsError, match=r"a tile of 1536 does not fit .* takes \d+ MiB"):
-        opened(device, device_memory=512).open_runtime(deep(), 1, 1)
+        opened(device, device_memory=512).open_painter(deep(), 1, 1)
 
 
 CPU = torch.device("cpu")
@@ -250,8 +250,9 @@ def test_an_engine_in_the_cache_is_used_and_serves_every_size() -> None:
     by_engine, by_torch = (Sketchifier(device="cuda", runtime=name) for name in ("auto", "torch"))
     for sketch, expected in zip(by_engine.map(pages), by_torch.map(pages), strict=True):
         close(sketch, expected)
-    runtime = by_engine._opened()[0]
-    assert runtime is not None
+    painter = by_engine._open().painter
+    assert painter is not None
+    runtime = painter.runtime
     assert type(runtime.infer).__name__ == "TensorRTRuntime"
     assert (runtime.tile, runtime.static, runtime.fixed) == (208, 208, True)
     assert runtime.most_pixels == 4 * 208**2
@@ -291,7 +292,7 @@ def test_where_an_engine_cannot_be_used_auto_says_so_and_others_refuse(
 
     def runtime(**options: Any) -> str:
         caplog.clear()
-        return type(made_up(Options(**options)).open_runtime(lite, 1, 1).infer).__name__
+        return type(made_up(Options(**options)).open_painter(lite, 1, 1).runtime.infer).__name__
 
     assert runtime() == runtime(runtime="tensorrt") == "TensorRTRuntime"
     assert runtime(runtime="torch") == "TorchRuntime"
@@ -340,10 +341,10 @@ def test_without_tensorrt_torch_runs_the_u_net(
         monkeypatch.setitem(sys.modules, name, None)
     lite = models.load("lite")
     with caplog.at_level(logging.INFO):
-        made_up(Options()).open_runtime(lite, 1, 1)
+        made_up(Options()).open_painter(lite, 1, 1)
     assert "TensorRT is not installed" in caplog.text
     with pytest.raises(BackendUnavailable, match=r"TensorRT is not installed .*pip inst"):
-        made_up(Options(runtime="tensorrt")).open_runtime(lite, 1, 1)
+        made_up(Options(runtime="tensorrt")).open_painter(lite, 1, 1)
 
 
 def deep() -> models.Model:
@@ -447,8 +448,8 @@ def test_what_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch, device: tor
     with pytest.raises(BackendUnavailable, match=r"cuda: the GPU cannot be used: .* too old"):
         backend.select(Options(device="cuda"))
     monkeypatch.undo()
-    with pytest.raises(InputError, match="the tensor is on meta"):
-        opened(device).adopt(torch.empty(3, 3, dtype=torch.uint8, device="meta"))
+    (error,) = opened(device).place([torch.empty(3, 3, dtype=torch.uint8, device="meta")])
+    assert isinstance(error, InputError) and "the tensor is on meta" in str(error)
 
 
 def old_driver(_: object) -> None:

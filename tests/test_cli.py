@@ -352,7 +352,7 @@ main()
             130,
             "interrupted\n",
         ),
-        ("Importing('sketchify_rt.engine')", 130, "interrupted\n"),
+        ("Importing('sketchify_rt.sketchifier')", 130, "interrupted\n"),
         ("Importing('openvino', native=True)", 130, "interrupted\n"),
         (
             "from sketchify_rt.batch import journal; journal.Journal.open = strike",

@@ -92,15 +92,17 @@ def auto(gray: Gray) -> Gray:
 
 def seen(sketchify: Sketchifier) -> list[tuple[Gray, Gray]]:
     """What the runtime gets, from now on."""
-    sketchify.prepare()
-    assert sketchify._runtime is not None
-    infer, calls = sketchify._runtime.infer, []
+    opened = sketchify._open()
+    assert opened.painter is not None
+    infer, calls = opened.painter.runtime.infer, []
 
     def noted(binary: Gray, hint: Gray) -> Any:
         calls.append((binary.copy(), hint.copy()))
         return infer(binary, hint)
 
-    sketchify._runtime = dataclasses.replace(sketchify._runtime, infer=noted)
+    runtime = dataclasses.replace(opened.painter.runtime, infer=noted)
+    painter = dataclasses.replace(opened.painter, runtime=runtime)
+    sketchify._opened[1] = dataclasses.replace(opened, painter=painter)
     return calls
 
 

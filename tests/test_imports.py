@@ -14,15 +14,17 @@ PACKAGE = ROOT / "sketchify_rt"
 
 # A module may import from lower floors, and from its own package.
 FLOORS = [
-    {"errors"},
+    {"errors", "processors"},
     {"image", "options", "models", "stream"},
     {"bilevel"},
     {"hints", "metrics", "tensors", "tiling"},
     {"codec", "kernels"},
     {"runtime"},
-    {"backend", "inputs"},
+    {"painter"},
+    {"backend", "inputs", "limits"},
     {"strokes"},
-    {"engine"},
+    {"pipeline"},
+    {"sketchifier"},
     {"batch", "compare", "transform"},
     {"cluster", "server"},
     {"cli"},
@@ -42,7 +44,7 @@ HEAVY = {
         "cli/convert.py",
         "cluster/actor.py",
     },
-    "PIL": {"codec", "compare/png.py", "engine.py", "inputs.py"},
+    "PIL": {"codec", "compare/png.py", "inputs.py", "sketchifier.py"},
     "isal": {"codec/containers.py", "batch/archives/reader.py", "batch/archives/writer.py"},
     "openvino": {"runtime/openvino.py"},
     "torch": {
@@ -159,7 +161,7 @@ print(seconds, *(heavy & set(sys.modules)))
 def test_the_engine_and_the_command_line_open_no_backend() -> None:
     code = """
 import sys
-import sketchify_rt.engine, sketchify_rt.cli.verbs
+import sketchify_rt.sketchifier, sketchify_rt.cli.verbs
 print(*({"torch", "openvino", "cv2", "PIL"} & set(sys.modules)))
 """
     assert run(code) == ""

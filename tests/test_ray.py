@@ -26,7 +26,6 @@ from sketchify_rt.batch.tasks import FileTask
 from sketchify_rt.cli.verbs import main
 from sketchify_rt.cluster import RayEngine, SketchActor
 from sketchify_rt.cluster.engine import _portable
-from sketchify_rt.engine import Sketchifier
 from sketchify_rt.errors import (
     BackendUnavailable,
     DecodeError,
@@ -36,6 +35,7 @@ from sketchify_rt.errors import (
 )
 from sketchify_rt.inputs import File, Loaded, Picture
 from sketchify_rt.options import Encoding, Options
+from sketchify_rt.sketchifier import Sketchifier
 
 # Ray Data sets options of its own that it calls outdated.
 pytestmark = [

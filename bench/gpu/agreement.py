@@ -26,10 +26,12 @@ from bench import harness
 from bench.findings import Finding, NotRun, Table, reason
 from bench.gpu import jpegs
 from bench.gpu.setup import Setup
-from sketchify_rt import Sketchifier, backend
+from sketchify_rt import Sketchifier
+from sketchify_rt.backend.cpu import CpuBackend
 from sketchify_rt.codec import cpu as codec
 from sketchify_rt.models import Model
-from sketchify_rt.options import MAX_PIXELS, MODES, Mode
+from sketchify_rt.options import MAX_PIXELS, MODES, Mode, Options
+from sketchify_rt.painter import Painter, Runtime
 
 
 def measure(setup: Setup) -> Iterator[Finding]:
@@ -55,7 +57,7 @@ def _compared(setup: Setup, mode: Mode, pages: Sequence[Any]) -> harness.Row:
         Sketchifier(mode=mode, device="cpu", precision="fp32") as theirs,
     ):
         if importlib.util.find_spec("openvino") is None:
-            theirs.backend.open_runtime = _torch_runtime  # type: ignore[method-assign]
+            theirs.backend.open_painter = _torch_painter  # type: ignore[method-assign]
         pairs = zip(ours.map(pages), theirs.map(pages), strict=True)
         off = np.concatenate([np.abs(a.astype(np.int16) - b).ravel() for a, b in pairs])
     return {
@@ -67,7 +69,7 @@ def _compared(setup: Setup, mode: Mode, pages: Sequence[Any]) -> harness.Row:
     }
 
 
-def _torch_runtime(model: Model, threads: int, workers: int) -> backend.Runtime:
+def _torch_painter(model: Model, threads: int, workers: int) -> Painter:
     """torch in float32 on the processor, for arrays."""
     from sketchify_rt.runtime.torch import TorchRuntime
 
@@ -78,4 +80,4 @@ def _torch_runtime(model: Model, threads: int, workers: int) -> backend.Runtime:
         tones: NDArray[np.float32] = runtime(torch.from_numpy(binary), cells).numpy()
         return tones
 
-    return backend.Runtime(infer)
+    return Painter(Runtime(infer), CpuBackend(Options()), model.manifest)

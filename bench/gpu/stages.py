@@ -26,11 +26,12 @@ class Stages:
         self._setup = setup
         self._sketchify = sketchify
         self._backend = sketchify.backend
+        self._pipeline = sketchify._open(self._backend.workers)
         self._times = -(-setup.scale.images // len(files))
         self._files = list(files)
         self._grays = list(self._over(self._files, self._decoded))
         self._sketches = list(self._over(self._grays, self._converted))
-        self._arrays = list(self._backend.download(self._grays))
+        self._arrays = list(self._backend.give(self._grays, on_device=False))
         self.images = self._times * len(files)
 
     def decode(self) -> None:
@@ -39,11 +40,14 @@ class Stages:
 
     def upload(self) -> None:
         """Arrays to images on the device."""
-        _exhaust(self._over(self._arrays * self._times, self._backend.upload))
+        _exhaust(self._over(self._arrays * self._times, self._backend.place))
 
     def download(self) -> None:
         """Sketches to arrays."""
-        _exhaust(self._over(self._sketches * self._times, self._backend.download))
+        _exhaust(self._over(self._sketches * self._times, self._arrays_of))
+
+    def _arrays_of(self, sketches: list[Any]) -> Sequence[Any]:
+        return self._backend.give(sketches, on_device=False)
 
     def convert(self) -> None:
         """Images to sketches: kernels, and the U-Net in mode sketch."""
@@ -71,7 +75,7 @@ class Stages:
         return self._backend.decode(files, names, MAX_PIXELS, self._threads)
 
     def _converted(self, grays: list[Any]) -> Sequence[Any]:
-        return self._sketchify._convert(grays)
+        return self._pipeline.draw(grays, grays)
 
     def _over(
         self, inputs: Iterable[Any], step: Callable[[list[Any]], Sequence[Any]]

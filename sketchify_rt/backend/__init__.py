@@ -4,44 +4,20 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError
-from sketchify_rt.image import Gray
 from sketchify_rt.models import Model
 from sketchify_rt.options import Encoding, Options, Precision
-from sketchify_rt.tiling import Tile
-
-Image = Any
-"""Luma where the backend works: uint8 (H, W), of NumPy on a CPU, of torch on a GPU."""
-
-Images = Sequence[Image]
+from sketchify_rt.painter import Image, Images, Painter
 
 INSTALL = "pip install 'sketchify-rt[gpu]'"
 
 _DEV = Path("/dev")
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """An opened U-Net.
-
-    infer: tiles of binaries, uint8 (N, H, W), 0 or 255, multiples of the stride, and the same tiles
-    of their hints, uint8 (N, H / 8, W / 8), None for a model that takes none, to tones, floats
-    (N, H, W) in 0..1. tile: the longest side that there is memory for, None for any. The rest: how
-    tiles should come, see `tiling.Rule`.
-    """
-
-    infer: Callable[[Any, Any], Any]
-    tile: int | None = None
-    static: int | None = None
-    most_pixels: int = 0
-    fixed: bool = False
-    most_tiles: int | None = None
 
 
 class Backend(Protocol):
@@ -60,6 +36,8 @@ class Backend(Protocol):
     workers: int
     """Batches carried at the same time, unless told otherwise."""
     most_workers: int
+    splits_threads: bool
+    """Whether the calls of a painter share processor threads: for fewer calls, open another."""
 
     def precision(self, model: Model) -> Precision:
         """What the option is for the model: "auto" only where that is for an engine to say."""
@@ -67,20 +45,16 @@ class Backend(Protocol):
     def lane(self, beside: bool) -> AbstractContextManager[None]:
         """Where the work of one batch is queued: beside that of other workers, or of the caller."""
 
-    def upload(self, grays: Sequence[Gray]) -> Images:
-        """Arrays of the host as images of the device."""
+    def place(self, pixels: Sequence[Any]) -> list[Any]:
+        """Images of this device; an InputError in the place of each that cannot be one.
 
-    def download(self, images: Images) -> Sequence[Gray]:
-        """Images of the device as arrays of the host."""
-
-    def hand_out(self, images: Images) -> Sequence[Any]:
-        """Images as the tensors that a caller gets."""
-
-    def adopt(self, tensor: Any) -> Image:
-        """Luma of a tensor that speaks DLPack, without a copy through the host.
-
-        Shapes and channels are those of `image.to_luma`. Raises InputError.
+        Args:
+            pixels: Luma on the host, uint8 (H, W), or tensors that speak DLPack, of the shapes and
+                channels of `image.to_luma`, which are not copied through the host.
         """
+
+    def give(self, images: Images, on_device: bool) -> Sequence[Any]:
+        """Results for the caller: tensors of this device, or else arrays of the host."""
 
     def decode(
         self, files: Sequence[bytes], names: Sequence[str], max_pixels: int, threads: int
@@ -105,19 +79,8 @@ class Backend(Protocol):
     def hint(self, images: Images, binaries: Images, threads: int) -> Images:
         """How dark strokes are in each cell of each image, see `kernels.reference.hint`."""
 
-    def open_runtime(self, model: Model, threads: int, workers: int) -> Runtime:
+    def open_painter(self, model: Model, threads: int, workers: int) -> Painter:
         """The U-Net, for `workers` calls at the same time that share `threads`."""
-
-    def cut(self, images: Images, tiles: Sequence[Tile]) -> Any:
-        """Tiles of one shape out of their images, or hints, as `Runtime.infer` takes them."""
-
-    def empty_like(self, images: Images) -> Images:
-        """Images of the same sizes, not yet written."""
-
-    def compose(
-        self, tones: Any, tiles: Sequence[Tile], strength: float, threads: int, out: Images
-    ) -> None:
-        """What is kept of the tones of tiles, inked `strength` times, into their images."""
 
     def encode(
         self, images: Images, encoding: Encoding, threads: int
@@ -127,8 +90,8 @@ class Backend(Protocol):
     def exhausted(self, error: BaseException) -> bool:
         """Whether the error says that the device's memory is full; changes nothing."""
 
-    def release(self) -> None:
-        """Gives back memory that is kept for later, as before a retry that needs it."""
+    def release(self, *, close: bool = False) -> None:
+        """Frees memory that is kept for later, as before a retry. close: and ends threads."""
 
 
 @dataclass(frozen=True)

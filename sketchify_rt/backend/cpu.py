@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from sketchify_rt import bilevel, tiling
-from sketchify_rt.backend import Runtime
 from sketchify_rt.codec import cpu as codec
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError, bare
 from sketchify_rt.image import Gray, resize
 from sketchify_rt.kernels import native
 from sketchify_rt.models import Model
 from sketchify_rt.options import Arithmetic, Encoding, Options
+from sketchify_rt.painter import Painter, Runtime
 from sketchify_rt.tiling import Tile
 
 # src/plugins/intel_cpu/src/cpu_memory.cpp, and the C++ library below it.
@@ -29,6 +29,7 @@ class CpuBackend:
     name = "cpu"
     batch = 1
     pixels: int | None = None
+    splits_threads = True
 
     resize = staticmethod(resize)
 
@@ -51,23 +52,20 @@ class CpuBackend:
         """Nothing: each thread works beside the others."""
         return nullcontext()
 
-    def upload(self, grays: Sequence[Gray]) -> Sequence[Gray]:
-        """They are there already."""
-        return grays
+    def place(self, pixels: Sequence[Any]) -> list[Gray | InputError]:
+        """Arrays as they are. Tensors of a device are refused."""
+        return [
+            image
+            if isinstance(image, np.ndarray)
+            else InputError(
+                "the tensor is on a GPU or another device; give device cuda, or copy it to the host"
+            )
+            for image in pixels
+        ]
 
-    def download(self, images: Sequence[Gray]) -> Sequence[Gray]:
-        """They are here already."""
+    def give(self, images: Sequence[Gray], on_device: bool) -> Sequence[Gray]:
+        """Arrays as they are."""
         return images
-
-    def hand_out(self, images: Sequence[Gray]) -> Sequence[Gray]:
-        """They are arrays, not tensors of a device."""
-        return images
-
-    def adopt(self, tensor: Any) -> Gray:
-        """Tensors in the host's memory are arrays already; others are refused."""
-        raise InputError(
-            "the tensor is on a GPU or another device; give device cuda, or copy it to the host"
-        )
 
     def decode(
         self, files: Sequence[bytes], names: Sequence[str], max_pixels: int, threads: int
@@ -103,14 +101,15 @@ class CpuBackend:
             for image, binary in zip(images, binaries, strict=True)
         ]
 
-    def open_runtime(self, model: Model, threads: int, workers: int) -> Runtime:
+    def open_painter(self, model: Model, threads: int, workers: int) -> Painter:
         """OpenVINO, which takes any shape; raises BackendUnavailable where it is not installed."""
         # Imported only when a U-Net is to run: the filters alone do without its third of a second.
         try:
             from sketchify_rt.runtime.openvino import OpenVinoRuntime
         except ImportError as error:
             raise BackendUnavailable(f"cpu: {error}; `pip install openvino` mends it") from error
-        return Runtime(OpenVinoRuntime(model, threads, workers, self.precision(model)))
+        runtime = Runtime(OpenVinoRuntime(model, threads, workers, self.precision(model)))
+        return Painter(runtime, self, model.manifest)
 
     def cut(self, images: Sequence[Gray], tiles: Sequence[Tile]) -> Gray:
         """A view of the image, where the one tile lies within it."""
@@ -154,5 +153,5 @@ class CpuBackend:
             type(error) is RuntimeError and bool(_OPENVINO_IS_OUT_OF_MEMORY.search(str(error)))
         )
 
-    def release(self) -> None:
-        """It keeps none."""
+    def release(self, *, close: bool = False) -> None:
+        """Nothing is kept on a CPU."""

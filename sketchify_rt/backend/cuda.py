@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 import torch.utils.dlpack
 from torch import Tensor
 
 from sketchify_rt import bilevel, tensors, tiling
-from sketchify_rt.backend import INSTALL, Runtime
+from sketchify_rt.backend import INSTALL
 from sketchify_rt.codec.cuda import Codec, missing
 from sketchify_rt.errors import (
     BackendUnavailable,
@@ -29,10 +30,12 @@ from sketchify_rt.errors import (
     InputError,
     OptionsError,
     OutputError,
+    SketchifyError,
+    bare,
 )
-from sketchify_rt.image import Gray
 from sketchify_rt.models import Model
 from sketchify_rt.options import Encoding, Options, Precision
+from sketchify_rt.painter import Painter, Runtime
 from sketchify_rt.runtime.cuda_graphs import release_memory
 from sketchify_rt.runtime.driver import driver
 from sketchify_rt.runtime.torch import TorchRuntime
@@ -142,6 +145,7 @@ class CudaBackend:
     name = "cuda"
     workers = LANES
     most_workers = LANES
+    splits_threads = False
 
     resize = staticmethod(tensors.resize)
 
@@ -196,24 +200,40 @@ class CudaBackend:
             finally:
                 self._streams.put(stream)
 
-    def upload(self, grays: Sequence[Gray]) -> list[Tensor]:
-        """Through pinned memory, in one copy."""
-        return tensors.upload(grays, self._device) if grays else []
+    def place(self, pixels: Sequence[Any]) -> list[Any]:
+        """Arrays go up through pinned memory, in one copy; of tensors colour alone is copied."""
+        on_host = [place for place, image in enumerate(pixels) if isinstance(image, np.ndarray)]
+        placed = [
+            self._adopt(image) if not isinstance(image, np.ndarray) else None for image in pixels
+        ]
+        if on_host:
+            uploaded = tensors.upload([pixels[place] for place in on_host], self._device)
+            for place, image in zip(on_host, uploaded, strict=True):
+                placed[place] = image
+        return placed
 
-    def download(self, images: Sequence[Tensor]) -> list[Gray]:
-        """Arrays of their own: a caller may keep them, and pinned memory is dear."""
+    def _adopt(self, tensor: Any) -> Tensor | Exception:
+        """Luma on this device, or why not."""
+        try:
+            shared = (
+                tensor if isinstance(tensor, Tensor) else torch.utils.dlpack.from_dlpack(tensor)
+            )
+            if shared.device != self._device:
+                raise InputError(f"the tensor is on {shared.device}, the engine on {self._device}")
+            return tensors.to_luma(shared)
+        except SketchifyError as error:
+            return bare(error)
+        except Exception as error:  # of a library's own
+            return error
+
+    def give(self, images: Sequence[Tensor], on_device: bool) -> list[Any]:
+        """Tensors without what lies between their rows; arrays of their own.
+
+        A caller may keep arrays, and pinned memory is scarce.
+        """
+        if on_device:
+            return [image.contiguous() for image in images]
         return [gray.copy() for gray in tensors.download(images)]
-
-    def hand_out(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """Without what lies between their rows."""
-        return [image.contiguous() for image in images]
-
-    def adopt(self, tensor: Any) -> Tensor:
-        """No copy, but for colour, which becomes luma on the GPU. Raises InputError."""
-        shared = tensor if isinstance(tensor, Tensor) else torch.utils.dlpack.from_dlpack(tensor)
-        if shared.device != self._device:
-            raise InputError(f"the tensor is on {shared.device}, the engine on {self._device}")
-        return tensors.to_luma(shared)
 
     def decode(
         self, files: Sequence[bytes], names: Sequence[str], max_pixels: int, threads: int
@@ -245,14 +265,14 @@ class CudaBackend:
         tones = self.dodge(images, 1.0, threads)
         return [tensors.hint(*pair) for pair in zip(binaries, tones, strict=True)]
 
-    def open_runtime(self, model: Model, threads: int, workers: int) -> Runtime:
+    def open_painter(self, model: Model, threads: int, workers: int) -> Painter:
         """A TensorRT engine, or torch; see `Options.runtime`.
 
         Raises ModelError, BackendUnavailable, EngineError, DeviceMemoryError, and OptionsError
         where there is no memory for a tile.
         """
         engine = None if self._options.compile else self._engine(model, workers)
-        return engine or self._torch(model, workers)
+        return Painter(engine or self._torch(model, workers), self, model.manifest)
 
     def _engine(self, model: Model, workers: int) -> Runtime | None:
         """A TensorRT engine; None where "auto" finds none, which is logged."""
@@ -346,8 +366,10 @@ class CudaBackend:
         of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
         return of_memory or bool(re.search("out of memory|MemoryAllocation", str(error)))
 
-    def release(self) -> None:
+    def release(self, *, close: bool = False) -> None:
         """What torch keeps for later, which DALI may need. Waits for a capture of another lane."""
+        if close:  # its threads end with it; the new one has none until it is used
+            self._codec = Codec(self._device, self._options.thread_count)
         release_memory()
 
 

@@ -17,7 +17,7 @@ from sketchify_rt.errors import OptionsError, SketchifyError
 
 if TYPE_CHECKING:
     from sketchify_rt.compare.figure import Box, Figure
-    from sketchify_rt.engine import Sketchifier
+    from sketchify_rt.sketchifier import Sketchifier
 
 _MOST = 32  # pictures of a sheet: an HTML page of that many has some 50 MB
 
@@ -106,7 +106,7 @@ def command(
             return
         folder.open()
         from sketchify_rt.compare import html, png
-        from sketchify_rt.engine import Sketchifier
+        from sketchify_rt.sketchifier import Sketchifier
 
         form = png if output.suffix.lower() == ".png" else html
         with Sketchifier(**options) as sketchify:

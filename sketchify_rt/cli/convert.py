@@ -31,7 +31,7 @@ from sketchify_rt.options import ALPHAS, FORMATS, MODES, Encoding, Options
 if TYPE_CHECKING:
     from sketchify_rt.batch.decoders import Decoders
     from sketchify_rt.cluster import RayEngine
-    from sketchify_rt.engine import Sketchifier
+    from sketchify_rt.sketchifier import Sketchifier
 
 _SETTLED = 2.0  # seconds that a watched file must not have changed, so as not to take a part of it
 
@@ -520,7 +520,7 @@ def _decoders(options: Options, encoding: Encoding, timeout: float) -> Decoders:
 def _open(options: Options) -> Sketchifier:
     import cv2
 
-    from sketchify_rt.engine import Sketchifier
+    from sketchify_rt.sketchifier import Sketchifier
 
     cv2.setNumThreads(1)  # its own threads would come on top of --threads
     return Sketchifier(options)

@@ -10,8 +10,8 @@ import numpy as np
 
 from sketchify_rt import inputs, stream
 from sketchify_rt.batch.runner import explain
-from sketchify_rt.engine import Sketchifier
 from sketchify_rt.options import MAX_WORKERS, Encoding
+from sketchify_rt.sketchifier import Sketchifier
 
 if TYPE_CHECKING:
     from sketchify_rt.inputs import Loaded

@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,11 @@ class Batches(CpuBackend):
         self.lanes.append(beside)
         yield
 
-    def adopt(self, tensor: Tensor) -> Gray:
-        return tensor.pixels
+    def place(self, pixels: Sequence[Any]) -> list[Any]:
+        return [image.pixels if isinstance(image, Tensor) else image for image in pixels]
 
-    def download(self, images: Sequence[Gray]) -> Sequence[Gray]:
-        self.downloads += 1
+    def give(self, images: Sequence[Gray], on_device: bool) -> Sequence[Gray]:
+        self.downloads += not on_device
         return images
 
     def dodge(self, images: Sequence[Gray], strength: float, threads: int) -> list[Gray]:
@@ -90,10 +91,10 @@ class Batches(CpuBackend):
     def exhausted(self, error: BaseException) -> bool:
         return isinstance(error, FullError)
 
-    def release(self) -> None:
+    def release(self, *, close: bool = False) -> None:
         # By then nothing may hold the images of the failed attempt.
         assert sys.exception() is None
-        self.log.append("release")
+        self.log.append("close" if close else "release")
 
 
 def page(seed: int, height: int = 20, width: int = 30) -> Gray:
@@ -180,7 +181,7 @@ def test_a_device_that_is_lost_is_not_tried_image_by_image(monkeypatch: pytest.M
     assert tries == [4]
 
 
-def test_memory_that_is_full_halves_the_batch_and_says_so(
+def test_memory_that_is_full_lowers_the_pixels_for_a_while_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sketchify, device = engine(monkeypatch, room=1500)
@@ -189,11 +190,16 @@ def test_memory_that_is_full_halves_the_batch_and_says_so(
         check(list(sketchify.map(pages, workers=1)), pages)
     assert set(device.sizes) == {2}
     assert [record.getMessage() for record in caplog.records] == [
-        "made-up is out of memory: going on with 2 images at a time"
+        "made-up is out of memory: going on with 0.0012 megapixels at a time"
     ]
-    assert sketchify.batch == 2
     assert device.log[:4] == ["try 4", "release", "try 2", "try 2"]
     assert device.log.count("release") == 1
+    # There is room again: two large pages cost the others nothing for good.
+    device.room = 2**40
+    device.sizes.clear()
+    check(list(sketchify.map(pages * 10, workers=1)), pages * 10)
+    assert device.sizes[0] == 2
+    assert device.sizes[-1] == 4
 
 
 def test_an_image_that_does_not_fit_alone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,8 +244,8 @@ def test_a_tensor_stays_on_its_device_and_on_the_callers_stream(
     check(list(sketchify.map(sources)), pages)
     assert sorted(device.lanes) == [False, False, True, True]
     assert device.downloads == 2
-    with pytest.raises(InputError, match="on a GPU or another"):
-        CpuBackend(Options()).adopt(Tensor(pages[0]))
+    (error,) = CpuBackend(Options()).place([Tensor(pages[0])])
+    assert isinstance(error, InputError) and "on a GPU or another" in str(error)
 
 
 def test_a_model_that_cannot_be_opened_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +256,7 @@ def test_a_model_that_cannot_be_opened_is_tried_once(monkeypatch: pytest.MonkeyP
         tries.append(arguments)
         raise ModelError("no model")
 
-    monkeypatch.setattr(sketchify, "_opened", fail)
+    monkeypatch.setattr(sketchify, "_open", fail)
     with pytest.raises(ModelError):
         sketchify.convert_batch([page(i) for i in range(4)])
     assert len(tries) == 1
@@ -263,8 +269,9 @@ def test_an_image_that_does_not_fit_is_tried_with_smaller_tiles(
     gray = page(1, 700, 600)
     wanted = Sketchifier(device="cpu", precision="fp32")(gray)
     tight = Sketchifier(device="cpu", precision="fp32", tile=640)
-    tight.prepare()
-    infer, sides = tight._opened()[0].infer, []  # type: ignore[union-attr]
+    opened = tight._open()
+    assert opened.painter is not None
+    infer, sides = opened.painter.runtime.infer, []
     log: list[str] = []
     monkeypatch.setattr(tight.backend, "release", lambda: log.append("release"))
 
@@ -276,7 +283,9 @@ def test_an_image_that_does_not_fit_is_tried_with_smaller_tiles(
                 raise MemoryError("std::bad_alloc")
             return infer(tiles, hints)
 
-        tight._runtime = dataclasses.replace(tight._runtime, infer=limited)  # type: ignore[type-var]
+        runtime = dataclasses.replace(opened.painter.runtime, infer=limited)
+        painter = dataclasses.replace(opened.painter, runtime=runtime)
+        tight._opened[1] = dataclasses.replace(opened, painter=painter)
 
     full_from(400)
     np.testing.assert_allclose(tight(gray).astype(int), wanted, atol=1)
@@ -290,3 +299,66 @@ def test_an_image_that_does_not_fit_is_tried_with_smaller_tiles(
     full_from(0)
     with pytest.raises(DeviceMemoryError, match="give a smaller tile"):
         tight(gray)
+
+
+def test_close_waits_for_calls_in_flight_and_opens_nothing_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sketchify, device = engine(monkeypatch)
+    begun, go_on = threading.Event(), threading.Event()
+    plain, opened = device.dodge, []
+
+    def slow(images: Sequence[Gray], strength: float, threads: int) -> list[Gray]:
+        begun.set()
+        assert go_on.wait(20)
+        return plain(images, strength, threads)
+
+    def pipeline(workers: int) -> Any:
+        opened.append(workers)
+        return make(workers)
+
+    make = sketchify._pipeline
+    monkeypatch.setattr(sketchify, "_pipeline", pipeline)
+    monkeypatch.setattr(device, "dodge", slow)
+    with ThreadPoolExecutor() as pool:
+        call = pool.submit(sketchify, page(0))
+        assert begun.wait(20)
+        sketchify.close()
+        assert device.log == []
+        go_on.set()
+        check([call.result(20)], [page(0)])
+    assert device.log == ["try 1", "close"]
+    assert opened == [1]
+    assert sketchify._opened == {}
+    sketchify.close()
+    assert device.log[2:] == ["close"]
+
+
+def test_a_stream_leaves_the_threads_of_single_calls_as_they_were() -> None:
+    with Sketchifier(mode="dodge", threads=4, device="cpu") as sketchify:
+        asked: list[int] = []
+        plain = sketchify.backend.dodge
+        sketchify.backend.dodge = (  # type: ignore[method-assign]
+            lambda images, strength, threads: (
+                asked.append(threads),
+                plain(images, strength, threads),
+            )[1]
+        )
+        sketchify(page(0))
+        assert len(list(sketchify.map([page(0)] * 3, workers=4))) == 3
+        sketchify(page(0))
+        sketchify.prepare(2)
+        sketchify(page(0))
+        assert asked == [4, 1, 1, 1, 4, 2]
+
+
+def test_where_threads_are_not_split_one_opened_model_serves_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Batches, "splits_threads", False)
+    sketchify, _ = engine(monkeypatch)
+    one = sketchify._open()
+    three = sketchify._open(3)
+    assert three is not one
+    assert sketchify._open() is sketchify._open(2) is three
+    assert list(sketchify._opened) == [3]

@@ -164,7 +164,7 @@ def test_map_takes_only_a_few_images_ahead() -> None:
 def test_map_works_on_several_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     together = threading.Barrier(2, timeout=20)
     dodge = Sketchifier(mode="dodge", threads=2)
-    monkeypatch.setattr(dodge, "_convert", lambda gray, _: (together.wait(), gray)[1])
+    monkeypatch.setattr(dodge.backend, "dodge", lambda images, *_: (together.wait(), images)[1])
     assert len(list(dodge.map([picture(), picture()]))) == 2
 
 

@@ -1,0 +1,88 @@
+"""What fits into a device's memory, as batches show that fail or succeed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+log = logging.getLogger("sketchify_rt")
+
+# Batches that must succeed before more is tried: others may have had the memory for a moment only.
+# Each failure doubles it, so that a limit that stays costs less and less.
+_PATIENCE = 8
+
+
+class Limits:
+    """Pixels of the images that go together, and the side of a tile. Thread-safe."""
+
+    def __init__(self, device: str, pixels: int | None, tile: int, min_tile: int) -> None:
+        """Sets the most that is ever tried.
+
+        Args:
+            device: For messages.
+            pixels: Of images that go together; None for any.
+            tile: Side in pixels.
+            min_tile: The smallest side that the model allows.
+        """
+        self._device = device
+        self._max_pixels = pixels
+        self._min_tile = min_tile
+        self._pixels, self._tile = pixels, tile
+        self._succeeded, self._patience = 0, _PATIENCE
+        self._lock = threading.Lock()
+
+    @property
+    def pixels(self) -> int | None:
+        """Of the images that go together, unless one alone has more; None for any."""
+        return self._pixels
+
+    @property
+    def tile(self) -> int:
+        """Longest side of a tile."""
+        return self._tile
+
+    def batch_failed(self, pixels: int) -> None:
+        """Halves the pixels that go together, after a batch of so many did not fit."""
+        with self._lock:
+            half = max(1, pixels // 2)
+            if self._pixels is not None and half >= self._pixels:
+                return  # another thread has
+            first = self._patience == _PATIENCE
+            self._pixels, self._succeeded, self._patience = half, 0, 2 * self._patience
+            log.log(
+                logging.WARNING if first else logging.INFO,
+                "%s is out of memory: going on with %.3g megapixels at a time",
+                self._device,
+                half / 1e6,
+            )
+
+    def batch_succeeded(self) -> None:
+        """Doubles the pixels again, up to what there was, after some batches that fit."""
+        with self._lock:
+            if self._pixels == self._max_pixels or self._pixels is None:
+                return
+            self._succeeded += 1
+            if self._succeeded >= self._patience:
+                self._succeeded = 0
+                double = 2 * self._pixels
+                limited = self._max_pixels is not None and double > self._max_pixels
+                self._pixels = self._max_pixels if limited else double
+
+    def tile_failed(self, tile: int) -> bool:
+        """Halves the side of tiles for good, unless another thread has.
+
+        Args:
+            tile: The side that did not fit.
+
+        Returns:
+            Whether tiles are smaller than that now.
+        """
+        with self._lock:
+            if self._tile == tile and (half := max(self._min_tile, tile // 2)) < tile:
+                self._tile = half
+                log.warning("%s is out of memory: going on with tiles of %d", self._device, half)
+            return self._tile < tile
+
+    def renew_lock(self) -> None:
+        """For a forked process, which lacks the thread that may hold the lock."""
+        self._lock = threading.Lock()
