@@ -1,7 +1,7 @@
 """Pencil sketches from illustrations and manga pages.
 
->>> from sketchify_rt import Sketchifier
->>> sketch = Sketchifier()("page.jpg")  # NumPy uint8 (H, W)
+>>> from sketchify_rt import sketchify
+>>> sketch = sketchify("page.jpg")  # NumPy uint8 (H, W)
 
 Names are imported on first use, so that importing the package is quick and pulls in no backend.
 """
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
         OutputError,
         SketchifyError,
     )
+    from sketchify_rt.models import available_models
     from sketchify_rt.options import Encoding, Options
-    from sketchify_rt.sketchifier import Sketchifier
+    from sketchify_rt.sketchifier import Sketchifier, sketchify
     from sketchify_rt.transform import SketchTransform
 
 __version__ = "0.1.0"
@@ -46,10 +47,14 @@ __all__ = [
     "Sketchifier",
     "SketchifyError",
     "__version__",
+    "available_models",
+    "sketchify",
 ]
 
 _HOME = {
     "Sketchifier": "sketchifier",
+    "sketchify": "sketchifier",
+    "available_models": "models",
     "SketchTransform": "transform",
     "Options": "options",
     "Encoding": "options",

@@ -30,6 +30,13 @@ class SupportsDLPack(Protocol):
     def __dlpack_device__(self) -> tuple[int, int]: ...
 
 
+class SupportsRead(Protocol):
+    """A file opened for reading bytes."""
+
+    def read(self, size: int = ..., /) -> bytes:
+        """At most `size` bytes."""
+
+
 @dataclass(frozen=True)
 class File:
     """The bytes of an image file.
@@ -60,7 +67,8 @@ class Picture:
 
 if TYPE_CHECKING:
     Pixels = Gray | PIL.Image.Image | SupportsDLPack
-    ImageInput = str | os.PathLike[str] | bytes | Pixels | File | Picture
+    Data = bytes | bytearray | memoryview | SupportsRead
+    ImageInput = str | os.PathLike[str] | Data | Pixels | File | Picture
 
 Loaded = File | Picture | Gray | SupportsDLPack
 """A file, luma on the host, or a tensor of a device."""
@@ -82,6 +90,8 @@ def load(source: ImageInput, encoding: Encoding | None = None) -> Loaded:
         return File("<bytes>", bytes(source))
     if isinstance(source, np.ndarray):
         return _of_array(source, encoding)
+    if _is_stream(source):
+        return _of_stream(source)
     if is_pil(source):
         return _of_pil(source, encoding)
     if on_device(source):
@@ -89,7 +99,8 @@ def load(source: ImageInput, encoding: Encoding | None = None) -> Loaded:
     if hasattr(source, "__dlpack__"):
         return _of_tensor(source, encoding)
     raise InputError(
-        "an image is a path, bytes, a NumPy array, a PIL image or a DLPack tensor, not "
+        "an image is a path, bytes, an open file, a NumPy array, a PIL image or a DLPack tensor, "
+        "not "
         f"{type(source).__name__}"
     )
 
@@ -104,6 +115,8 @@ def owned(source: ImageInput) -> ImageInput:
         return source.copy()
     if isinstance(source, (bytearray, memoryview)):
         return bytes(source)
+    if _is_stream(source):
+        return _of_stream(source)
     if is_pil(source):
         # An image of a file has its pixels for itself, if it has read them at all.
         return source if hasattr(source, "filename") else source.copy()
@@ -295,6 +308,23 @@ def read(stream: BinaryIO, name: str) -> File:
     if data.tell() > MAX_FILE:
         raise _too_large(name, f"more than {MAX_FILE / 2**30:.0f}")
     return File(name, data.getvalue())
+
+
+def _is_stream(source: object) -> TypeGuard[SupportsRead]:
+    return hasattr(source, "read")
+
+
+def _of_stream(stream: SupportsRead) -> File:
+    name = str(getattr(stream, "name", "<file>"))
+    try:
+        data = stream.read(MAX_FILE + 1)
+    except (OSError, ValueError) as error:  # the latter: it is closed
+        raise InputError(f"{name}: cannot be read ({error})") from error
+    if not isinstance(data, bytes):
+        raise InputError(f'{name}: must be opened for bytes, mode "rb"; got {type(data).__name__}')
+    if len(data) > MAX_FILE:
+        raise _too_large(name, f"more than {MAX_FILE / 2**30:.0f}")
+    return File(name, data)
 
 
 def _too_large(name: str, size: str) -> InputError:

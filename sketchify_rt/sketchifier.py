@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sketchify_rt import backend, inputs, models, stream, tiling
@@ -30,7 +30,7 @@ from sketchify_rt.pipeline import Pipeline, or_error
 if TYPE_CHECKING:
     import PIL.Image
 
-    from sketchify_rt.inputs import File, ImageInput, Picture, SupportsDLPack
+    from sketchify_rt.inputs import Data, File, ImageInput, Picture, SupportsDLPack
     from sketchify_rt.options import Hint
 
 log = logging.getLogger("sketchify_rt")
@@ -150,7 +150,7 @@ class Sketchifier:
     @overload
     def __call__(self, source: PIL.Image.Image) -> PIL.Image.Image: ...
     @overload
-    def __call__(self, source: str | os.PathLike[str] | bytes | Gray | File | Picture) -> Gray: ...
+    def __call__(self, source: str | os.PathLike[str] | Data | Gray | File | Picture) -> Gray: ...
     @overload
     def __call__(self, source: SupportsDLPack) -> Any: ...
     def __call__(self, source: ImageInput) -> Any:
@@ -165,8 +165,8 @@ class Sketchifier:
         """
         return _raised(*self._carry([source], None))
 
-    def convert(self, source: ImageInput, encoding: Encoding | Format | None = None) -> bytes:
-        """Converts one image to the bytes of an image file.
+    def encode(self, source: ImageInput, encoding: Encoding | Format | None = None) -> bytes:
+        """Makes the sketch of one image, as the bytes of an image file.
 
         Args:
             source: See the class.
@@ -179,7 +179,7 @@ class Sketchifier:
         data: bytes = _raised(*self._carry([source], as_encoding(encoding)))
         return data
 
-    def convert_batch(
+    def encode_batch(
         self, sources: Iterable[ImageInput], encoding: Encoding | Format | None = None
     ) -> list[bytes | Exception]:
         """Convert some images to the bytes of image files, `batch` of them at a time.
@@ -308,6 +308,35 @@ class Sketchifier:
         loaded = inputs.load(source, encoding)
         self._check_hint(getattr(loaded, "hint", None))
         return loaded
+
+
+def sketchify(source: ImageInput, **options: Any) -> Any:
+    """Makes the sketch of one image.
+
+    >>> sketch = sketchify("page.jpg", strength=1.3)
+
+    The model stays open for the next call with the same options. For many images, or to choose when
+    it closes, use a `Sketchifier`.
+
+    Args:
+        source: See `Sketchifier`.
+        **options: Fields of `Options`.
+
+    Returns:
+        uint8 (H, W), or what `Sketchifier` returns for that kind of image.
+
+    Raises:
+        SketchifyError: See `Sketchifier`.
+    """
+    if "hint" in options:
+        options["hint"] = inputs.hint(options["hint"])
+    call: Callable[[ImageInput], Any] = _kept(from_keywords(options))
+    return call(source)
+
+
+@functools.lru_cache(maxsize=2)
+def _kept(options: Options) -> Sketchifier:
+    return Sketchifier(options)
 
 
 _ALL: weakref.WeakSet[Sketchifier] = weakref.WeakSet()

@@ -227,12 +227,12 @@ def test_the_sketch_is_that_of_the_picture_on_white(
     sketchify: Sketchifier, kind: str, form: Format
 ) -> None:
     data = with_alpha(kind)
-    gray, plane = planes(sketchify.convert(data, Encoding(form, alpha="keep")))
+    gray, plane = planes(sketchify.encode(data, Encoding(form, alpha="keep")))
     np.testing.assert_array_equal(plane, ALPHA)
     expected = reference.dodge(luma_of(on_white(NOISE[..., :3], ALPHA)))
     seen = plane > 0 if form == "webp" else slice(None)
     np.testing.assert_array_equal(gray[seen], expected[seen])
-    white = sketchify.convert(data, Encoding(form))
+    white = sketchify.encode(data, Encoding(form))
     np.testing.assert_array_equal(cpu.decode(white, "it", 10**6), expected)
 
 
@@ -249,13 +249,13 @@ def test_alpha_is_cut_and_resized_like_the_picture(
         upright.shape, options.get("max_side"), options.get("square")
     )
     sketchify = Sketchifier(mode="dodge", device="cpu", **options)
-    gray, plane = planes(sketchify.convert(data, KEEP))
+    gray, plane = planes(sketchify.encode(data, KEEP))
     assert gray.shape == (height, width)
     np.testing.assert_array_equal(plane, image.resize(upright[rows, columns], height, width))
 
 
 def test_pixels_of_every_kind(sketchify: Sketchifier) -> None:
-    expected = sketchify.convert(with_alpha("PNG"), KEEP)
+    expected = sketchify.encode(with_alpha("PNG"), KEEP)
     extras = Extras(alpha=ALPHA)
     luma = luma_of(on_white(NOISE[..., :3], ALPHA))
     sources = [
@@ -267,17 +267,17 @@ def test_pixels_of_every_kind(sketchify: Sketchifier) -> None:
         Picture("it", luma, extras),
     ]
     for source in sources:
-        assert sketchify.convert(source, KEEP) == expected
-        plain = Image.open(io.BytesIO(sketchify.convert(source)))
+        assert sketchify.encode(source, KEEP) == expected
+        plain = Image.open(io.BytesIO(sketchify.encode(source)))
         assert plain.mode == "L"
         result = sketchify(source)
         assert np.asarray(result).ndim == 2
     kept = [*sketchify.map(sources, encoding=KEEP)]
-    assert kept == [expected] * len(sources) == sketchify.convert_batch(sources, KEEP)
+    assert kept == [expected] * len(sources) == sketchify.encode_batch(sources, KEEP)
     premultiplied = Image.fromarray(NOISE).convert("RGBa")
-    np.testing.assert_array_equal(planes(sketchify.convert(premultiplied, KEEP))[1], ALPHA)
+    np.testing.assert_array_equal(planes(sketchify.encode(premultiplied, KEEP))[1], ALPHA)
     gray = Image.fromarray(NOISE[..., 2:].copy(), "LA").convert("La")
-    np.testing.assert_array_equal(planes(sketchify.convert(gray, KEEP))[1], ALPHA)
+    np.testing.assert_array_equal(planes(sketchify.encode(gray, KEEP))[1], ALPHA)
 
 
 def test_opaque_pictures_give_plain_gray_files() -> None:
@@ -288,11 +288,11 @@ def test_opaque_pictures_give_plain_gray_files() -> None:
     whole = Sketchifier(mode="dodge", device="cpu")
     for source in (opaque, saved(opaque, "PNG"), saved(RGB, "JPEG"), NOISE[..., 0]):
         for form in HOLDING:
-            kept = whole.convert(source, Encoding(form, alpha="keep"))
-            assert kept == whole.convert(source, Encoding(form))
+            kept = whole.encode(source, Encoding(form, alpha="keep"))
+            assert kept == whole.encode(source, Encoding(form))
     square = Sketchifier(mode="dodge", device="cpu", square=30)
-    assert square.convert(corner, KEEP) == square.convert(corner)
-    assert whole.convert(corner, KEEP) != whole.convert(corner)
+    assert square.encode(corner, KEEP) == square.encode(corner)
+    assert whole.encode(corner, KEEP) != whole.encode(corner)
 
 
 def test_alpha_and_metadata_together(sketchify: Sketchifier) -> None:
@@ -300,11 +300,11 @@ def test_alpha_and_metadata_together(sketchify: Sketchifier) -> None:
     exif[315] = "Artist"
     data = with_alpha("PNG", exif=exif, dpi=(300, 300))
     for form in HOLDING:
-        found = sketchify.convert(data, Encoding(form, metadata=True, alpha="keep"))
+        found = sketchify.encode(data, Encoding(form, metadata=True, alpha="keep"))
         np.testing.assert_array_equal(planes(found)[1], ALPHA)
         assert Image.open(io.BytesIO(found)).getexif()[315] == "Artist"
     jpeg = Picture("it", NOISE[..., 0], Extras(alpha=ALPHA))
-    assert sketchify.convert(jpeg, Encoding("jpg", metadata=True)).startswith(b"\xff\xd8")
+    assert sketchify.encode(jpeg, Encoding("jpg", metadata=True)).startswith(b"\xff\xd8")
 
 
 def test_errors_stay_with_their_image(
@@ -313,22 +313,22 @@ def test_errors_stay_with_their_image(
     wide = np.zeros((1, 16_384, 4), np.uint8)
     odd = Picture("odd", NOISE[..., 0], Extras(alpha=ALPHA[:5]))
     form = Encoding("webp", alpha="keep")
-    results = sketchify.convert_batch([NOISE, wide, odd, b"", NOISE], form)
-    assert results[0] == results[4] == sketchify.convert(NOISE, form)
+    results = sketchify.encode_batch([NOISE, wide, odd, b"", NOISE], form)
+    assert results[0] == results[4] == sketchify.encode(NOISE, form)
     kinds = [type(result) for result in results[1:4]]
     assert kinds == [EncodeError, InputError, DecodeError]
     assert "shape (5, 40)" in str(results[2])
     image = Image.fromarray(wide[..., 0])
     image.info["dpi"] = 300, 300
     with pytest.raises(EncodeError, match="use png"):
-        sketchify.convert(image, Encoding("webp", metadata=True))
+        sketchify.encode(image, Encoding("webp", metadata=True))
 
     def broken(data: bytes) -> None:
         raise OSError("no such luck")
 
     monkeypatch.setattr(alpha, "read", broken)
     with pytest.raises(DecodeError, match="page: its alpha cannot be read: no such luck"):
-        sketchify.convert(File("page", with_alpha("PNG")), KEEP)
+        sketchify.encode(File("page", with_alpha("PNG")), KEEP)
 
 
 class Tensor:
@@ -355,10 +355,10 @@ def test_on_a_device_only_images_with_alpha_come_to_the_host(
     written: list[int] = []
 
     class Device(backend.CpuBackend):
-        def adopt(self, tensor: Any) -> np.ndarray:
-            return image.to_luma(tensor.pixels)
+        def place(self, pixels: Any) -> Any:
+            return [image.to_luma(p.pixels) if isinstance(p, Tensor) else p for p in pixels]
 
-        def download(self, images: Any) -> Any:
+        def give(self, images: Any, on_device: bool) -> Any:
             taken.append(len(images))
             return images
 
@@ -370,7 +370,7 @@ def test_on_a_device_only_images_with_alpha_come_to_the_host(
     device.backend = Device(device.options)
     device.backend.batch = device.batch = 4
     sources = [NOISE, saved(RGB, "JPEG"), with_alpha("WEBP"), NOISE[..., 0], with_alpha("PNG")]
-    assert device.convert_batch(sources, KEEP) == sketchify.convert_batch(sources, KEEP)
+    assert device.encode_batch(sources, KEEP) == sketchify.encode_batch(sources, KEEP)
     assert (taken, written) == ([2, 1], [2, 0])
-    assert device.convert(Tensor(NOISE), KEEP) == sketchify.convert(NOISE, KEEP)
-    assert device.convert(Tensor(NOISE)) == sketchify.convert(NOISE)
+    assert device.encode(Tensor(NOISE), KEEP) == sketchify.encode(NOISE, KEEP)
+    assert device.encode(Tensor(NOISE)) == sketchify.encode(NOISE)

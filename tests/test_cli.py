@@ -58,15 +58,15 @@ class Engine:
         if Engine.opened[-1].device.startswith("cuda"):
             raise BackendUnavailable("cuda: no such device; use --device cpu")
 
-    def convert_batch(
+    def encode_batch(
         self, images: Sequence[File], encoding: Encoding
     ) -> Sequence[bytes | Exception]:
         try:
-            return [self.convert(image, encoding) for image in images]
+            return [self.encode(image, encoding) for image in images]
         except Exception as error:
             return [error]
 
-    def convert(self, image: File, encoding: Encoding) -> bytes:
+    def encode(self, image: File, encoding: Encoding) -> bytes:
         if image.data.startswith(b"bad"):
             raise DecodeError(image.name, "the file is cut short")
         return f"{encoding.format} {encoding.quality} ".encode() + image.data
@@ -217,7 +217,7 @@ def test_options_reach_the_engine(here: Path) -> None:
         ("a.jpg -o out --report told.txt", "it may end in .csv or .json"),
         ("a.jpg -o out --tile 100", "100 is not in the range x>=256"),
         ("a.jpg -o out --square 9 --max-side 9", "square and max_side"),
-        ("a.jpg -o out --device tpu", "device is 'tpu'"),
+        ("a.jpg -o out --device tpu", "device must be auto, cpu, cuda or cuda:N: got 'tpu'"),
         ("a.jpg -o out --device cuda:1", "no such device; use --device cpu"),
         ("a.jpg -o out --mode pencil", "'pencil' is not one of"),
         ("a.jpg -o out -jpg", "No such option"),
@@ -273,10 +273,10 @@ from sketchify_rt.batch import runner
 from sketchify_rt.cli import convert
 from sketchify_rt.cli.verbs import main
 class Slow(test_cli.Engine):
-    def convert(self, image, encoding):
+    def encode(self, image, encoding):
         Path("begun").touch()
         time.sleep({seconds})
-        return super().convert(image, encoding)
+        return super().encode(image, encoding)
 def wait(futures):
     Path("interrupted").touch()
     return runner_wait(futures)
@@ -758,7 +758,7 @@ def test_one_image_through_the_standard_streams(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Single(Engine):
-        def convert(self, image: object, encoding: Encoding) -> bytes:
+        def encode(self, image: object, encoding: Encoding) -> bytes:
             if not isinstance(image, File):
                 image = File(str(image), Path(str(image)).read_bytes())
             data = image.data

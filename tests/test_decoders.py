@@ -165,11 +165,11 @@ def test_what_the_encoding_keeps_comes_along(form: str) -> None:
     exif[0x010E] = "a page"  # ImageDescription
     data = saved(NOISE, form, exif=exif, lossless=True)
     sketchify = Sketchifier(mode="dodge", device="cpu", threads=1)
-    plain = sketchify.convert(File("a", data))
+    plain = sketchify.encode(File("a", data))
     for encoding in Encoding(metadata=True), Encoding(alpha="keep"), Encoding("webp", None, True):
         with Decoders(1, PATIENCE, MAX_PIXELS, encoding=encoding) as pool:
-            result = sketchify.convert(pool.decode(File("a", data)), encoding)
-        assert result == sketchify.convert(File("a", data), encoding) != plain
+            result = sketchify.encode(pool.decode(File("a", data)), encoding)
+        assert result == sketchify.encode(File("a", data), encoding) != plain
 
 
 def test_what_is_no_file_needs_no_decoding(real: Decoders) -> None:

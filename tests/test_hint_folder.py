@@ -86,10 +86,10 @@ def test_an_image_with_a_hint_keeps_what_it_has_besides(sketchify: Sketchifier) 
     clear = np.dstack([PAGE] * 3 + [PAGE])
     encoding = Encoding(alpha="keep")
     for source in clear, PIL.Image.fromarray(clear):
-        made = sketchify.convert(inputs.hinted(source, 0.5), encoding)
+        made = sketchify.encode(inputs.hinted(source, 0.5), encoding)
         with PIL.Image.open(io.BytesIO(made)) as image:
             np.testing.assert_array_equal(np.asarray(image)[..., -1], PAGE)
-        with PIL.Image.open(io.BytesIO(sketchify.convert(inputs.hinted(source, 0.5)))) as image:
+        with PIL.Image.open(io.BytesIO(sketchify.encode(inputs.hinted(source, 0.5)))) as image:
             assert image.mode == "L"
 
 

@@ -179,3 +179,15 @@ def test_a_pil_image_whose_file_was_closed_tells_the_reason(tmp_path: Path) -> N
     with PIL.Image.open(path) as early:
         early.load()
     np.testing.assert_array_equal(load(early), GRAY)  # type: ignore[arg-type]
+
+
+def test_open_files_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"whatever")
+    with path.open("rb") as file:
+        assert load(file) == File(str(path), b"whatever")
+    assert load(io.BytesIO(b"more")) == File("<file>", b"more")
+    with pytest.raises(InputError, match=r"a\.png: cannot be read \(.*closed file"):
+        load(file)
+    with path.open() as text, pytest.raises(InputError, match='bytes, mode "rb"; got str'):
+        load(text)  # type: ignore[arg-type]

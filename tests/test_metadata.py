@@ -468,10 +468,10 @@ def sketchify() -> Sketchifier:
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_engine_keeps_it_on_request_alone(sketchify: Sketchifier, form: Format) -> None:
     data = source("JPEG", exif=block(6), dpi=(300, 200))
-    plain = sketchify.convert(data, Encoding(form))
+    plain = sketchify.encode(data, Encoding(form))
     assert read(plain) == NONE or form == "jpg"
     assert read(plain).exif is None
-    kept = sketchify.convert(data, Encoding(form, metadata=True))
+    kept = sketchify.encode(data, Encoding(form, metadata=True))
     image = opened(kept)
     assert image.size == opened(plain).size == (30, 40)
     np.testing.assert_array_equal(np.asarray(image), np.asarray(opened(plain)))
@@ -494,7 +494,7 @@ def test_the_size_in_print_stays(
 ) -> None:
     data = source("JPEG", dpi=(300, 300))
     sketch = Sketchifier(mode="dodge", device="cpu", **options)
-    image = opened(sketch.convert(data, Encoding(metadata=True)))
+    image = opened(sketch.encode(data, Encoding(metadata=True)))
     assert image.size == size
     assert image.info["dpi"] == pytest.approx(dpi, abs=0.02)  # whole pixels a metre
     assert image.getexif()[Base.XResolution] == dpi[0]
@@ -502,12 +502,12 @@ def test_the_size_in_print_stays(
 
 def test_a_pil_image_brings_its_own(sketchify: Sketchifier) -> None:
     image = Image.open(io.BytesIO(source("JPEG", exif=block(8), dpi=(300, 200))))
-    kept = opened(sketchify.convert(image, Encoding("png", metadata=True)))
+    kept = opened(sketchify.encode(image, Encoding("png", metadata=True)))
     assert kept.info["dpi"] == pytest.approx((200, 300), abs=0.01)
     assert kept.info["icc_profile"] == GRAY_PROFILE
     assert kept.size == (30, 40)
     tiff = Image.open(io.BytesIO(source("TIFF")))
-    assert read(sketchify.convert(tiff, Encoding(metadata=True))).dpi == pytest.approx((254, 254))
+    assert read(sketchify.encode(tiff, Encoding(metadata=True))).dpi == pytest.approx((254, 254))
     odd = Image.fromarray(NOISE[..., 0])
     odd.info |= {"dpi": ("x", None), "icc_profile": b"no profile", "exif": b"no exif"}
-    assert read(sketchify.convert(odd, Encoding(metadata=True))) == NONE
+    assert read(sketchify.encode(odd, Encoding(metadata=True))) == NONE

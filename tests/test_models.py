@@ -29,7 +29,7 @@ def copied(folder: Path) -> Path:
 
 
 def test_the_shipped_model_is_what_its_manifest_says() -> None:
-    assert models.names() == ("lite",)
+    assert models.available_models() == ("lite",)
     model = models.load("lite")
     manifest = model.manifest
     assert manifest.name == "lite"

@@ -118,7 +118,7 @@ def test_a_stream_is_carried_in_batches_beside_each_other(monkeypatch: pytest.Mo
     pages = [page(i) for i in range(10)]
     check(list(sketchify.map(pages)), pages)
     assert sorted(device.sizes) == [2, 4, 4]
-    assert len(sketchify.convert_batch(iter(pages))) == 10
+    assert len(sketchify.encode_batch(iter(pages))) == 10
     assert device.sizes[3:] == [4, 4, 2]
     del device.lanes[3:]
     assert device.lanes == [True] * 3
@@ -148,17 +148,17 @@ def test_one_bad_image_costs_its_batch_nothing(
     for i, path in enumerate(good):
         path.write_bytes(sketchify.backend.encode([page(i)], Encoding(), 1)[0])  # type: ignore[arg-type]
     sources = [good[0], tmp_path / "none.png", b"nonsense", good[1], page(7), good[2]]
-    results = sketchify.convert_batch(sources[:4]) + sketchify.convert_batch(sources[4:])
+    results = sketchify.encode_batch(sources[:4]) + sketchify.encode_batch(sources[4:])
     kinds = [type(result) for result in results]
     assert kinds == [bytes, InputError, DecodeError, bytes, bytes, bytes]
     for i, place in enumerate((0, 3, 5)):
-        assert results[place] == sketchify.convert(page(i))
+        assert results[place] == sketchify.encode(page(i))
 
 
 def test_an_error_nobody_foresaw_stays_with_its_image(monkeypatch: pytest.MonkeyPatch) -> None:
     sketchify, device = engine(monkeypatch)
     thirteen = np.full((9, 9), 13, np.uint8)
-    results = sketchify.convert_batch([page(0), page(1), thirteen, page(2)])
+    results = sketchify.encode_batch([page(0), page(1), thirteen, page(2)])
     assert "release" not in device.log  # memory was not full
     assert [type(result) for result in results] == [bytes, bytes, ZeroDivisionError, bytes]
     stream = sketchify.map([page(0), thirteen], on_error="return")
@@ -176,7 +176,7 @@ def test_a_device_that_is_lost_is_not_tried_image_by_image(monkeypatch: pytest.M
         raise BackendUnavailable("gone")
 
     monkeypatch.setattr(device, "dodge", lost)
-    results = sketchify.convert_batch([page(i) for i in range(4)])
+    results = sketchify.encode_batch([page(i) for i in range(4)])
     assert [type(result) for result in results] == [BackendUnavailable] * 4
     assert tries == [4]
 
@@ -206,7 +206,7 @@ def test_an_image_that_does_not_fit_alone_is_named(monkeypatch: pytest.MonkeyPat
     sketchify, device = engine(monkeypatch, room=1500)
     data = sketchify.backend.encode([page(1, 50, 50)], Encoding(), 1)[0]
     assert isinstance(data, bytes)
-    results = sketchify.convert_batch([page(0), data, page(2)])
+    results = sketchify.encode_batch([page(0), data, page(2)])
     assert [type(result) for result in results] == [bytes, DeviceMemoryError, bytes]
     assert "<bytes>: does not fit into the memory of made-up" in str(results[1])
     # Three pages, the first, the other two, the large one, the last.
@@ -228,7 +228,7 @@ def test_pixels_at_a_time_are_bounded_before_they_are_decoded(
             [((20, 30), "png"), ((20, 30), "jpg"), ((20, 30), "webp"), ((90, 90), "png")]
         )
     ]
-    assert len(sketchify.convert_batch(files)) == 4  # type: ignore[arg-type]
+    assert len(sketchify.encode_batch(files)) == 4  # type: ignore[arg-type]
     assert device.sizes == [2, 1, 1]
 
 
@@ -258,7 +258,7 @@ def test_a_model_that_cannot_be_opened_is_tried_once(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(sketchify, "_open", fail)
     with pytest.raises(ModelError):
-        sketchify.convert_batch([page(i) for i in range(4)])
+        sketchify.encode_batch([page(i) for i in range(4)])
     assert len(tries) == 1
     assert device.sizes == []
 

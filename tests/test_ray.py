@@ -116,16 +116,16 @@ def test_the_actor_class_takes_files_and_gives_files(plain: Sketchifier) -> None
     assert list(rows["path"]) == list(names)
     assert list(rows["page"]) == list(range(len(files)))
     with pytest.raises(DecodeError) as caught:
-        plain.convert(BAD)
+        plain.encode(BAD)
     assert rows["sketch"][1] is None
     assert list(rows["error"]) == ["", caught.value.reason] + [""] * len(FILES)
     for place in {*range(len(files))} - {1}:
-        assert rows["sketch"][place] == plain.convert(files[place], Encoding("webp"))
+        assert rows["sketch"][place] == plain.encode(files[place], Encoding("webp"))
 
 
 def test_the_actor_class_needs_no_names(plain: Sketchifier) -> None:
     rows = SketchActor(**vars(OPTIONS))({"bytes": np.array([GOOD], object)})
-    assert list(rows["sketch"]) == [plain.convert(GOOD)]
+    assert list(rows["sketch"]) == [plain.encode(GOOD)]
 
 
 def test_the_actor_class_maps_a_dataset(two: None, plain: Sketchifier, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_the_actor_class_maps_a_dataset(two: None, plain: Sketchifier, tmp_path:
     assert rows.keys() == files.keys()
     assert rows.pop("5.png")["error"] != ""
     for name, row in rows.items():
-        assert (row["sketch"], row["error"]) == (plain.convert(files[name]), "")
+        assert (row["sketch"], row["error"]) == (plain.encode(files[name]), "")
 
 
 def test_a_folder_of_a_cloud_becomes_another(two: None, plain: Sketchifier, tmp_path: Path) -> None:
@@ -165,16 +165,16 @@ def test_a_folder_of_a_cloud_becomes_another(two: None, plain: Sketchifier, tmp_
     }
     made = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert made == {"a.png.png", "sub/a.jpg.png"}
-    assert (out / "a.png.png").read_bytes() == plain.convert(GOOD)
-    assert (out / "sub/a.jpg.png").read_bytes() == plain.convert(FILES["JPEG"])
+    assert (out / "a.png.png").read_bytes() == plain.encode(GOOD)
+    assert (out / "sub/a.jpg.png").read_bytes() == plain.encode(FILES["JPEG"])
 
 
 def test_results_and_errors_keep_their_places(engine: RayEngine, plain: Sketchifier) -> None:
     luma = picture(seed=7)
     images: list[Loaded] = [File("a", GOOD), File("b", BAD), luma, Picture("c", luma)]
-    first, error, third, fourth = engine.convert_batch(images, Encoding("jpg"))
-    assert first == plain.convert(GOOD, Encoding("jpg"))
-    assert third == fourth == plain.convert(luma, Encoding("jpg"))
+    first, error, third, fourth = engine.encode_batch(images, Encoding("jpg"))
+    assert first == plain.encode(GOOD, Encoding("jpg"))
+    assert third == fourth == plain.encode(luma, Encoding("jpg"))
     assert isinstance(error, DecodeError)
     assert error.source == "b"
     assert (engine.batch, engine.workers, engine.local) == (1, 4, False)
@@ -197,7 +197,7 @@ def test_a_killed_worker_costs_nothing(
     assert (report.converted, report.failed) == (60, [])
     assert len({*killed}) == 2
     assert tree(tmp_path / "out") == {
-        f"{name}.png": plain.convert(data) for name, data in files.items()
+        f"{name}.png": plain.encode(data) for name, data in files.items()
     }
     told = [line["source"] for line in lines(tmp_path / "out") if line["status"] == "converted"]
     assert sorted(told) == [str(task.path) for task in todo]
@@ -217,12 +217,12 @@ def test_a_file_that_ends_its_actors_is_named(
         )
     ]
     assert [line["lasting"] for line in lines(tmp_path / "out") if "reason" in line] == [False]
-    assert tree(tmp_path / "out") == {f"{name}.png": plain.convert(GOOD) for name in "abdef"}
+    assert tree(tmp_path / "out") == {f"{name}.png": plain.encode(GOOD) for name in "abdef"}
 
 
 def test_a_batch_with_such_a_file_is_taken_apart(engine: RayEngine, plain: Sketchifier) -> None:
-    results = engine.convert_batch([File("a", GOOD), Poison("b", b"")], Encoding())
-    assert results[0] == plain.convert(GOOD)
+    results = engine.encode_batch([File("a", GOOD), Poison("b", b"")], Encoding())
+    assert results[0] == plain.encode(GOOD)
     assert isinstance(results[1], BackendUnavailable)
 
 
@@ -266,7 +266,7 @@ def test_the_command_line_goes_on_where_it_was(
     first = call(source, "-o", out, "--engine", "ray", "--actors", 1)
     assert first.exit_code == 1
     assert first.stdout.startswith("converted 6, skipped 0, failed 1 in ")
-    assert tree(out) == {f"{seed}.png": plain.convert(source / f"{seed}.png") for seed in range(6)}
+    assert tree(out) == {f"{seed}.png": plain.encode(source / f"{seed}.png") for seed in range(6)}
     again = call(source, "-o", out, "--engine", "ray", "--actors", 1)
     assert again.stdout.startswith("converted 0, skipped 6, failed 1 in ")
     without = call(source, "-o", out)  # neither engine knows the other's journal from its own
@@ -287,7 +287,7 @@ def test_a_cluster_of_its_own_is_quiet_and_leaves_nothing(tmp_path: Path) -> Non
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("converted 1, skipped 0, failed 0 in ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "out"]
-    assert (tmp_path / "out/a.png").read_bytes() == Sketchifier(mode="dodge").convert(GOOD)
+    assert (tmp_path / "out/a.png").read_bytes() == Sketchifier(mode="dodge").encode(GOOD)
 
 
 @pytest.fixture

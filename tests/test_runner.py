@@ -39,19 +39,19 @@ class Engine:
     def prepare(self, workers: int) -> None:
         self.prepared.append(workers)
 
-    def convert_batch(
+    def encode_batch(
         self, images: Sequence[Loaded], encoding: Encoding
     ) -> Sequence[bytes | Exception]:
         results: list[bytes | Exception] = []
         for image in images:
             assert isinstance(image, File)
             try:
-                results.append(self.convert(Path(image.name), encoding))
+                results.append(self.encode(Path(image.name), encoding))
             except Exception as error:
                 results.append(error)
         return results
 
-    def convert(self, image: Path, encoding: Encoding) -> bytes:
+    def encode(self, image: Path, encoding: Encoding) -> bytes:
         self.converted.append(image.stem)
         if error := self.errors.get(image.stem):
             raise error
@@ -125,7 +125,7 @@ def test_images_are_worked_on_at_the_same_time(tmp_path: Path) -> None:
     meeting = threading.Barrier(3, timeout=60)
 
     class Meeting(Engine):
-        def convert(self, image: Path, encoding: Encoding) -> bytes:
+        def encode(self, image: Path, encoding: Encoding) -> bytes:
             meeting.wait()  # raises BrokenBarrierError where not three come together
             return b"x"
 
@@ -185,11 +185,11 @@ def test_a_batch_is_carried_together_and_its_bad_ones_named(tmp_path: Path) -> N
     class Batches(Engine):
         batch = 4
 
-        def convert_batch(
+        def encode_batch(
             self, images: Sequence[Loaded], encoding: Encoding
         ) -> Sequence[bytes | Exception]:
             sizes.append(len(images))
-            return super().convert_batch(images, encoding)
+            return super().encode_batch(images, encoding)
 
     (tmp_path / "p2.png").write_bytes(b"old")
     engine = Batches(p5=DecodeError("in/p5.jpg", "cut short"))
@@ -204,12 +204,12 @@ def test_an_engine_that_breaks_costs_its_batch_alone(tmp_path: Path) -> None:
     class Breaks(Engine):
         batch = 2
 
-        def convert_batch(
+        def encode_batch(
             self, images: Sequence[Loaded], encoding: Encoding
         ) -> Sequence[bytes | Exception]:
             if isinstance(images[0], File) and images[0].data == b"c":
                 raise ZeroDivisionError("oops")
-            return super().convert_batch(images, encoding)
+            return super().encode_batch(images, encoding)
 
     report = convert(Breaks(), "abcdef", tmp_path)
     assert reasons(report) == dict.fromkeys(["in/c.jpg", "in/d.jpg"], "ZeroDivisionError: oops")
@@ -287,8 +287,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 def test_an_interruption_finishes_what_was_begun(tmp_path: Path, seen: threading.Event) -> None:
     class Interrupted(Engine):
-        def convert(self, image: Path, encoding: Encoding) -> bytes:
-            data = super().convert(image, encoding)
+        def encode(self, image: Path, encoding: Encoding) -> bytes:
+            data = super().encode(image, encoding)
             if image.stem == "p4":
                 press_ctrl_c()
                 assert seen.wait(60)
@@ -307,8 +307,8 @@ def test_a_second_interruption_waits_for_nothing(tmp_path: Path, seen: threading
     go_on = threading.Event()
 
     class Slow(Engine):
-        def convert(self, image: Path, encoding: Encoding) -> bytes:
-            data = super().convert(image, encoding)
+        def encode(self, image: Path, encoding: Encoding) -> bytes:
+            data = super().encode(image, encoding)
             if image.stem == "p4":
                 press_ctrl_c()
                 assert seen.wait(60)
@@ -328,7 +328,7 @@ def test_a_second_interruption_waits_for_nothing(tmp_path: Path, seen: threading
 
 def test_a_file_decoded_beforehand_reaches_the_engine_as_pixels(tmp_path: Path) -> None:
     class Pixels(Engine):
-        def convert_batch(
+        def encode_batch(
             self, images: Sequence[Loaded], encoding: Encoding
         ) -> Sequence[bytes | Exception]:
             return [bytes(image) for image in images]  # type: ignore[arg-type]
@@ -349,7 +349,7 @@ def test_images_in_work_share_their_memory(tmp_path: Path) -> None:
     held: list[int] = []
 
     class Large(Engine):
-        def convert(self, image: Path, encoding: Encoding) -> bytes:
+        def encode(self, image: Path, encoding: Encoding) -> bytes:
             held.append(budget.size - budget._free)
             time.sleep(0.01)
             return b"x"

@@ -31,7 +31,9 @@ from sketchify_rt import (
     Sketchifier,
     SketchifyError,
     models,
+    sketchifier,
 )
+from sketchify_rt import sketchify as one_call
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import reference
 from sketchify_rt.options import ARITHMETICS, PRECISIONS, Precision
@@ -129,10 +131,10 @@ def test_sizes_on_request() -> None:
 def test_convert_encodes(sketchify: Sketchifier) -> None:
     gray = picture()
     for encoding in (Encoding(), Encoding("webp")):
-        data = sketchify.convert(gray, encoding)
+        data = sketchify.encode(gray, encoding)
         lossless = np.asarray(PIL.Image.open(io.BytesIO(data)).convert("L"))
         np.testing.assert_array_equal(lossless, sketchify(gray))
-    assert sketchify.convert(gray, Encoding("jpg"))[:2] == b"\xff\xd8"
+    assert sketchify.encode(gray, Encoding("jpg"))[:2] == b"\xff\xd8"
 
 
 def test_map_keeps_the_order(sketchify: Sketchifier) -> None:
@@ -199,7 +201,7 @@ def test_errors_hold_nothing_that_only_the_garbage_collector_frees(tmp_path: Pat
         with contextlib.suppress(SketchifyError):
             list(sketchify.map([data, picture()]))
         list(sketchify.map([data, none, picture()], on_error="return"))
-        sketchify.convert_batch([data, none, picture()])
+        sketchify.encode_batch([data, none, picture()])
 
     fail()
     gc.disable()
@@ -234,7 +236,7 @@ def test_whatever_fails_fails_in_its_place(sketchify: Sketchifier) -> None:
         next(results)
     found = list(sketchify.map([page, Tensor(), page], on_error="return"))  # type: ignore[list-item]
     assert [type(result) for result in found] == [np.ndarray, InputError, np.ndarray]
-    kinds = [type(result) for result in sketchify.convert_batch([Nameless(), page, Tensor()])]
+    kinds = [type(result) for result in sketchify.encode_batch([Nameless(), page, Tensor()])]
     assert kinds == [ZeroDivisionError, bytes, InputError]
 
 
@@ -356,11 +358,11 @@ def test_options_and_keywords_that_replace_some(tmp_path: Path) -> None:
 def test_a_format_by_its_name_is_an_encoding() -> None:
     gray = picture(60, 80)
     with Sketchifier(mode="dodge") as sketchify:
-        assert sketchify.convert(gray, "webp") == sketchify.convert(gray, Encoding("webp"))
-        assert sketchify.convert_batch([gray], "jpg") == [sketchify.convert(gray, Encoding("jpg"))]
-        assert list(sketchify.map([gray], encoding="png")) == [sketchify.convert(gray)]
+        assert sketchify.encode(gray, "webp") == sketchify.encode(gray, Encoding("webp"))
+        assert sketchify.encode_batch([gray], "jpg") == [sketchify.encode(gray, Encoding("jpg"))]
+        assert list(sketchify.map([gray], encoding="png")) == [sketchify.encode(gray)]
         with pytest.raises(OptionsError, match="format is 'bmp'; it may be one of png, jpg, webp"):
-            sketchify.convert(gray, "bmp")  # type: ignore[arg-type]
+            sketchify.encode(gray, "bmp")  # type: ignore[arg-type]
         with pytest.raises(OptionsError, match=r"encoding must be an Encoding, or .*: got 3"):
             sketchify.map([gray], encoding=3)  # type: ignore[call-overload]
 
@@ -393,10 +395,25 @@ def test_memory_stays_flat() -> None:
     pages = (picture(40 + 8 * (i % 23), 40 + 8 * (i % 17), i % 3) for i in range(340))
     with Sketchifier(threads=2) as sketchify:
         for page in itertools.islice(pages, 140):
-            sketchify.convert(page)
+            sketchify.encode(page)
         before = resident()
         for page in pages:
-            sketchify.convert(page)
+            sketchify.encode(page)
         # On an Intel Xeon with AMX it is 20, and over the next 2,000 pages as good as
         # nothing; without a bound on the runtime's cache 927, on a Zen 4 256.
         assert resident() - before < 48
+
+
+def test_one_call_does_the_job_and_keeps_the_model_open(tmp_path: Path) -> None:
+    gray = picture(60, 80)
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), gray)
+    expected = Sketchifier(mode="dodge", strength=1.5)(gray)
+    np.testing.assert_array_equal(one_call(path, mode="dodge", strength=1.5), expected)
+    with path.open("rb") as file:
+        np.testing.assert_array_equal(one_call(file, mode="dodge", strength=1.5), expected)
+    first = sketchifier._kept(Options(mode="dodge"))
+    one_call(gray, mode="dodge")
+    assert sketchifier._kept(Options(mode="dodge")) is first
+    with pytest.raises(OptionsError, match="did you mean strength"):
+        one_call(gray, strenght=2)

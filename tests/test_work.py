@@ -36,7 +36,7 @@ class Engine:
     def prepare(self, workers: int) -> None:
         pass
 
-    def convert_batch(
+    def encode_batch(
         self, images: Sequence[Loaded], encoding: Encoding
     ) -> Sequence[bytes | Exception]:
         results: list[bytes | Exception] = []

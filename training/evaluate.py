@@ -185,7 +185,7 @@ def sheet_of(evaluation: Evaluation, predict: Predict, pages: Pages) -> Image:
 def _checkpoint(model: str, int8: bool) -> Path | None:
     """The file of a run or checkpoint; None where `model` must be an ONNX file."""
     path = Path(model)
-    folder = path.is_dir() and model not in models.names()
+    folder = path.is_dir() and model not in models.available_models()
     if not folder and path.suffix != ".pt":
         return None
     if int8:

@@ -24,7 +24,7 @@ _HISTORY = ("recipe", "step", "seconds", "initial")  # what is kept of a run
 
 def exported(source: str) -> bool:
     """Whether `source` is the path of an ONNX file or the name of a shipped model, and no run."""
-    return source.endswith(".onnx") or source in models.names()
+    return source.endswith(".onnx") or source in models.available_models()
 
 
 def shape(source: str) -> UNetConfig:

@@ -47,9 +47,9 @@ class Engine(Protocol):
     batch: int
 
     def prepare(self, workers: int) -> None:
-        """Get ready for `workers` threads calling `convert_batch` at the same time."""
+        """Get ready for `workers` threads calling `encode_batch` at the same time."""
 
-    def convert_batch(
+    def encode_batch(
         self, images: Sequence[Loaded], encoding: Encoding, /
     ) -> Sequence[bytes | Exception]:
         """Encoded sketches of up to `batch` images, an error in the place of one that failed."""
@@ -277,7 +277,7 @@ def _convert(
                 results[place] = bare(error)
     good = [place for place, result in enumerate(results) if result is None]
     try:
-        done = engine.convert_batch([images[place] for place in good], encoding)
+        done = engine.encode_batch([images[place] for place in good], encoding)
     except Exception as error:
         done = [error] * len(good)
     for place, result in zip(good, done, strict=True):

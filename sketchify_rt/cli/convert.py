@@ -486,7 +486,7 @@ def _pipe(names: list[str], output: Path, options: Options, encoding: Encoding) 
             if sys.stdout is None or (name == "-" and sys.stdin is None):
                 raise click.UsageError("standard input or output is closed")
             source = inputs.read(sys.stdin.buffer, "standard input") if name == "-" else name
-            data = engine.convert(source, encoding)
+            data = engine.encode(source, encoding)
         except SketchifyError as error:
             raise click.ClickException(str(error)) from error
     sys.stdout.buffer.write(data)

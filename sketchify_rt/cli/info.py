@@ -55,7 +55,7 @@ def _gather() -> dict[str, Any]:
         "isa": _isa(),
         "threads": Options().thread_count,
         "backends": [dataclasses.asdict(info) for info in backend.available()],
-        "models": [_model(name) for name in models.names()],
+        "models": [_model(name) for name in models.available_models()],
     }
 
 

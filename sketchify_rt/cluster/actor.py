@@ -71,5 +71,5 @@ class SketchActor:
     def convert(
         self, images: Sequence[Loaded], encoding: Encoding | None = None
     ) -> list[bytes | Exception]:
-        """See `Sketchifier.convert_batch`. From `lanes` threads at once."""
-        return self.sketchify.convert_batch(images, encoding or self.encoding)
+        """See `Sketchifier.encode_batch`. From `lanes` threads at once."""
+        return self.sketchify.encode_batch(images, encoding or self.encoding)

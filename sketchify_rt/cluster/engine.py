@@ -79,10 +79,10 @@ class RayEngine:
     def prepare(self, workers: int) -> None:
         """Nothing is left to do."""
 
-    def convert_batch(
+    def encode_batch(
         self, images: Sequence[Loaded], encoding: Encoding
     ) -> Sequence[bytes | Exception]:
-        """See `Sketchifier.convert_batch`.
+        """See `Sketchifier.encode_batch`.
 
         An image that ended each of its actors has a BackendUnavailable in its place.
         """

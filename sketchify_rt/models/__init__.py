@@ -95,7 +95,7 @@ class Model:
         return data
 
 
-def names() -> tuple[str, ...]:
+def available_models() -> tuple[str, ...]:
     """Names of the shipped models."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))
 
@@ -107,10 +107,10 @@ def load(name: str) -> Model:
     """
     if name.endswith(".onnx"):
         path = Path(name)
-    elif name in names():
+    elif name in available_models():
         path = _FOLDER / f"{name}.onnx"
     else:
-        shipped = ", ".join(names())
+        shipped = ", ".join(available_models())
         raise ModelError(
             f"no model {name!r}; shipped are: {shipped}; or give a path of an .onnx file"
         )
