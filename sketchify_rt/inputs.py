@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sketchify_rt.errors import DecodeError, InputError, OptionsError, SketchifyError
 from sketchify_rt.image import Gray, to_luma
-from sketchify_rt.options import MAX_PIXELS, Binary, Encoding, Hint, Painted, check_hint
+from sketchify_rt.options import MAX_PIXELS, PENCILS, Binary, Encoding, Hint, Painted, check_hint
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -143,13 +143,16 @@ def hint(source: Hint | str | os.PathLike[str] | PIL.Image.Image | Gray) -> Any:
             )
         height, width = source.shape
         return Painted(height, width, source.tobytes())
+    if isinstance(source, str) and source in PENCILS:
+        return PENCILS[source]
     if source in ("auto", "none") or not (isinstance(source, (str, os.PathLike)) or is_pil(source)):
         return source
     try:
         return painted(source)
     except SketchifyError as error:
         raise OptionsError(
-            f"hint must be auto, none, 0 to 1, or a picture that can be read: {error}"
+            f"hint must be auto, none, 0 to 1, a pencil ({', '.join(PENCILS)}), or a picture that "
+            f"can be read: {error}"
         ) from error
 
 

@@ -86,11 +86,12 @@ class Options:
         tells these apart; for a model without a hint it is "threshold".
     hint: how dark the U-Net paints strokes, unless the model takes no hint. "auto" follows the
         tones of each image, and is a pencil of 4B for black and white pages. "none" leaves it to
-        the U-Net. A number is one darkness for the whole image, from 0, white, to 1, ink; `PENCILS`
-        names some. A painted one is stretched over each image as it is sketched, cut by `square`
-        like a picture of its own. `Sketchifier` makes it of the path of a picture or a PIL image,
-        dark where strokes should be dark, transparent where the image decides, or of an array,
-        uint8 (H, W), 255 the darkest, 0 where the image decides. Needs mode "sketch".
+        the U-Net. A number is one darkness for the whole image, from 0, white, to 1, ink. A painted
+        one is stretched over each image as it is sketched, cut by `square` like a picture of its
+        own. `Sketchifier` also takes the name of a pencil, "4H" to "8B", see `PENCILS`; the path of
+        a picture or a PIL image, dark where strokes should be dark, transparent where the image
+        decides; or an array, uint8 (H, W), 255 the darkest, 0 where the image decides. Needs mode
+        "sketch".
     max_side: reduce images whose longer side is over this many pixels, at least 1; None never.
     square: cut the middle square of a landscape, the top square of a portrait, and resize it to
         this side in pixels, 1..MAX_SQUARE (the 2017 recipe has 256); None keeps the image whole.

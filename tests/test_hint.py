@@ -309,7 +309,7 @@ def test_the_command_makes_anew_what_had_another_hint(convert: Callable[..., Any
         ("--hint 1.5", "hint must be auto, none, or 0 to 1: got 1.5"),
         (
             "--hint dark.png",
-            "hint must be auto, none, 0 to 1, or a picture that can be read: d",
+            "hint must be auto, none, 0 to 1, a pencil (4H, 2H, HB, 2B, 4B, 6B, 8B), or a pic",
         ),
         ("--hint page.png extra.png", "--hint FILE goes with one INPUT, a file: convert them one"),
         ("--hint page.png --model plain.onnx", "takes no hint: got a picture of 405 x 531"),
@@ -418,3 +418,9 @@ def test_a_sheet_tells_its_hint(convert: Callable[..., Any]) -> None:
         result = convert(*words, "--overwrite", verb="compare", output="sheet.html")
         assert result.exit_code == 0, result.output
         assert told in Path("sheet.html").read_text()
+
+
+def test_a_pencil_has_a_name_in_python() -> None:
+    assert Sketchifier(hint="4B").options.hint == PENCILS["4B"] == 0.6
+    with pytest.raises(OptionsError, match=r"a pencil \(4H, 2H, HB, .*\), or a picture that can be"):
+        Sketchifier(hint="9B")
