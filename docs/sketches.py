@@ -14,7 +14,6 @@ from PIL import Image
 
 from docs.figure import figure, original
 from sketchify_rt import Sketchifier
-from sketchify_rt.options import PENCILS
 
 _SIZE = (360, 300)  # of a crop, in pixels
 _WIDTH = 1200
@@ -33,7 +32,7 @@ def painted(place: str) -> Image.Image:
 
 def ink(place: str) -> Image.Image:
     """A row: the picture, and what pencils make of it."""
-    pencils = {f"--pencil {name}": Sketchifier(hint=PENCILS[name]) for name in ("4H", "HB", "4B")}
+    pencils = {f"--pencil {name}": Sketchifier(hint=name) for name in ("4H", "HB", "4B")}
     return _row(place, {"black and white already": original, **pencils})
 
 
