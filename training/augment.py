@@ -125,6 +125,21 @@ def _area(black: Gray) -> NDArray[np.float32]:
     return np.asarray(cv2.GaussianBlur(cv2.dilate(inside, window), (0, 0), 2), np.float32)
 
 
+def hatched(gray: Gray, rng: Rng) -> Gray:
+    """The picture with a rectangle of regular hatching in ink, lines of 1 to 13 pixels.
+
+    Few pages have any; a model that knows none fills the gaps where it is told that all is ink.
+    """
+    height, width = gray.shape
+    pitch, angle = rng.uniform(5, 20), rng.uniform(0, np.pi)
+    y, x = np.ogrid[:height, :width]
+    lines = (x * np.cos(angle) + y * np.sin(angle)) / pitch % 1 < rng.uniform(0.2, 0.65)
+    top, left = (int(rng.integers(side // 2)) for side in (height, width))
+    bottom, right = top + int(rng.integers(height // 3, height)), left + width // 2
+    inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
+    return np.where(inside, np.where(lines, np.uint8(0), np.uint8(255)), gray)
+
+
 def pencil(gray: Gray, rng: Rng) -> Gray:
     """The picture as a pencil drawing: its own dodge, more or less dark."""
     return native.dodge(gray, strength=float(rng.uniform(1, 3)))

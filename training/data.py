@@ -118,10 +118,7 @@ class Batches(Dataset[Any]):
         if augmented and rng.random() < 0.1:
             gray = scene(rng, self._recipe.crop)
         elif augmented and self._recipe.pages and rng.random() < self._recipe.pages:
-            page = self._images[rng.choice(len(self._images), p=self._weights)]
-            gray, darkness = augment.crop(page, self._recipe.crop, rng), rng.uniform(0.1, 1)
-            binary, drawing = augment.page(gray, darkness, rng)
-            return _Crop(binary, binary, drawing, darkness)
+            return self._black_and_white(rng)
         else:
             page = self._images[rng.choice(len(self._images), p=self._weights)]
             gray = augment.crop(page, self._recipe.crop, rng)
@@ -133,6 +130,19 @@ class Batches(Dataset[Any]):
         damaged = _each_of(_DAMAGES, gray, rng)  # to be mended: the target has none of it
         binarize = augment.binarize if rng.random() < 0.1 else _engine
         return _Crop(binarize(damaged, rng), damaged, native.dodge(gray))
+
+    def _black_and_white(self, rng: np.random.Generator) -> _Crop:
+        """A page drawn by a pencil. One in five is ink, the darkness that others hardly reach."""
+        if rng.random() < 0.3:
+            gray = scene(rng, self._recipe.crop)
+        else:
+            page = self._images[rng.choice(len(self._images), p=self._weights)]
+            gray = augment.crop(page, self._recipe.crop, rng)
+        if rng.random() < 0.3:
+            gray = augment.hatched(gray, rng)
+        darkness = min(1.0, rng.uniform(0.1, 1.25))
+        binary, drawing = augment.page(gray, darkness, rng)
+        return _Crop(binary, binary, drawing, darkness)
 
 
 def _pair(gray: Gray) -> _Crop:
