@@ -42,7 +42,7 @@ HEAVY = {
         "cli/convert.py",
         "cluster/actor.py",
     },
-    "PIL": {"codec", "compare/png.py", "engine.py", "inputs.py"},
+    "PIL": {"codec", "compare/png.py", "engine.py", "image.py", "inputs.py"},
     "isal": {"codec/containers.py", "batch/archives/reader.py", "batch/archives/writer.py"},
     "openvino": {"runtime/openvino.py"},
     "torch": {

@@ -88,7 +88,7 @@ class Backend(Protocol):
         """Luma of image files; an error in the place of each that cannot be read."""
 
     def resize(self, image: Image, height: int, width: int) -> Image:
-        """Averages areas when shrinking, interpolates linearly when enlarging."""
+        """The image at another size; equals `kernels.reference.resize` within 1 level."""
 
     def binarize(self, images: Images, threads: int) -> Images:
         """The black contours of each image."""
