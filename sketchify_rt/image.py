@@ -149,9 +149,8 @@ def _resize_axis(gray: Gray, target: int, axis: int) -> Gray:
         here = (slice(None), band) if axis == 0 else (band, slice(None))
         rows, columns = gray[here].shape
         padded = cv2.copyMakeBorder(gray[here], down, down, right, right, cv2.BORDER_REPLICATE)
-        resized[here] = Image.fromarray(padded).resize(
-            resized[here].shape[::-1],
-            Image.Resampling.BILINEAR,
-            (right, down, right + columns, down + rows),
-        )
+        size = resized[here].shape[::-1]
+        box = (right, down, right + columns, down + rows)
+        part = Image.fromarray(padded).resize(size, Image.Resampling.BILINEAR, box)
+        resized[here] = np.asarray(part)
     return resized

@@ -350,10 +350,10 @@ def test_what_is_painted_keeps_its_level_where_cells_are_larger_or_smaller() -> 
         painted = inputs.hint(np.array(levels, np.uint8))
         return hints.plane(painted, shape, square).tolist()
 
-    # A cell of which half is painted has the mean of that half, of less, the page's; `resize` looks
-    # half a cell beyond, with weights of 1 3 3 1 of four.
+    # A cell of which half is painted has the mean of that half, to a level; of less, the page's.
+    # `resize` looks half a cell beyond: weights 1 3 3 1 in the first row here.
     assert plane([[200, 0, 10, 30]], 8, 16) == [[162, 22]]
-    assert plane([[200, 0, 0, 0], [0, 0, 90, 90], [0, 0, 90, 90]], 8, 16) == [[0, 90]]
+    assert plane([[200, 0, 0, 0], [0, 0, 90, 90], [0, 0, 90, 90]], 8, 16) == [[0, 91]]
     assert plane([[7, 0]], 16, 32) == [[7, 7, 0, 0]] * 2
     assert plane([[7, 9]], 15, 9) == [[7, 9]] * 2
     assert plane([[255, 255]], 1, 1) == [[255]]
