@@ -346,9 +346,9 @@ class Sketchifier:
             for place, image in enumerate(loaded)
             if isinstance(image, (inputs.Picture, np.ndarray))
         }
-        data = [loaded[place].data for place in files]
-        names = [loaded[place].name for place in files]
-        decoded = self.backend.decode(data, names, self.options.max_pixels, threads)
+        decoded = self.backend.decode(
+            [loaded[place] for place in files], self.options.max_pixels, threads
+        )
         uploaded = self.backend.upload(list(grays.values()))
         for place, result in zip([*files, *grays], [*decoded, *uploaded], strict=True):
             results[place] = result
@@ -405,7 +405,7 @@ class Sketchifier:
 
         found = extras.Extras()
         if isinstance(loaded, inputs.File):
-            found = extras.read(loaded.data, loaded.name, encoding)
+            found = extras.read(loaded, encoding)
         elif isinstance(loaded, inputs.Picture) and loaded.extras is not None:
             found = loaded.extras.wanted(encoding)
         elif encoding.alpha == "keep" and (alpha := inputs.alpha_of(loaded)) is not None:

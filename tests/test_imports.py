@@ -43,7 +43,7 @@ HEAVY = {
         "cluster/actor.py",
     },
     "PIL": {"codec", "compare/png.py", "engine.py", "image.py", "inputs.py"},
-    "isal": {"codec/containers.py", "batch/archives/reader.py", "batch/archives/writer.py"},
+    "isal": {"codec/header.py", "batch/archives/reader.py", "batch/archives/writer.py"},
     "openvino": {"runtime/openvino.py"},
     "torch": {
         "backend/cuda.py",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from sketchify_rt.codec.header import File
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError
 from sketchify_rt.image import Gray
 from sketchify_rt.models import Model
@@ -83,7 +84,7 @@ class Backend(Protocol):
         """
 
     def decode(
-        self, files: Sequence[bytes], names: Sequence[str], max_pixels: int, threads: int
+        self, files: Sequence[File], max_pixels: int, threads: int
     ) -> Sequence[Image | DecodeError]:
         """Luma of image files; an error in the place of each that cannot be read."""
 
