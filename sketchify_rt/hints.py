@@ -30,7 +30,8 @@ def plane(
     levels = np.frombuffer(hint.levels, np.uint8).reshape(hint.height, hint.width)
     down, across, _, _ = fit(levels.shape, None, square)
     levels = levels[down, across]
-    # A cell that is painted by half or more has the mean of what is painted.
+    # A cell that is painted by half or more has the mean of what is painted, both as weighted by
+    # `resize`, which looks half a cell beyond.
     share = resize(np.where(levels, np.uint8(255), np.uint8(0)), rows, columns).astype(np.int32)
     sums = resize(levels, rows, columns).astype(np.int32)
     means = (510 * sums + share) // np.maximum(2 * share, 1)

@@ -6,6 +6,7 @@ been composited on white. A JPEG stores luma, and that plane is taken as it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,12 +22,13 @@ CELL = 8  # pixels: side of a cell of the hint, see `kernels.reference.hint`
 # Rows are converted in bands of about this many pixels: temporaries stay in the L2 cache, and a
 # 100-megapixel image needs no second copy of itself.
 _BAND_PIXELS = 2**16
+_RESIZE_PIXELS = 2**20  # of a band to resize: Pillow computes its weights for each anew
 
 
-def bands(shape: tuple[int, ...]) -> Iterator[slice]:
+def bands(shape: tuple[int, ...], pixels: int = _BAND_PIXELS) -> Iterator[slice]:
     """Row slices, each of at least one row, that cover an image of (H, W, ...) from the top."""
     height, width = shape[:2]
-    rows = max(1, _BAND_PIXELS // width)
+    rows = max(1, pixels // width)
     for top in range(0, height, rows):
         yield slice(top, min(top + rows, height))
 
@@ -111,12 +113,44 @@ def fit(
 
 
 def resize(gray: Gray, height: int, width: int) -> Gray:
-    """Averages areas when shrinking (cv2.INTER_AREA), interpolates linearly when enlarging."""
+    """An image at another size, antialiased; equals `kernels.reference.resize` within 1 level.
+
+    Pillow's bilinear filter, which is that of DALI but for the border: DALI repeats the last pixel,
+    Pillow ignores what lies beyond. So the border is added here.
+
+    Args:
+        gray: uint8 (H, W), any strides.
+        height: Rows of the result, at least 1.
+        width: Its columns, at least 1.
+
+    Returns:
+        uint8 (height, width), C-contiguous; `gray` itself where it has that size already.
+    """
     if gray.shape == (height, width):
         return np.ascontiguousarray(gray)
+    # One axis after the other, since the order in which Pillow takes both depends on its version.
+    return _resize_axis(_resize_axis(gray, width, 1), height, 0)
 
+
+def _resize_axis(gray: Gray, target: int, axis: int) -> Gray:
+    """The image with `target` rows (axis 0) or columns (axis 1)."""
     import cv2
+    from PIL import Image
 
-    shrinks = height <= gray.shape[0] and width <= gray.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(gray, (width, height), interpolation=method).astype(np.uint8, copy=False)
+    source = gray.shape[axis]
+    if source == target:
+        return gray
+    # The outermost target pixels reach half a target pixel beyond the border.
+    margin = math.ceil(source / target / 2) if target < source else 0
+    down, right = (margin, 0) if axis == 0 else (0, margin)
+    across = gray.shape[1 - axis]
+    resized = np.empty((target, across) if axis == 0 else (across, target), np.uint8)
+    for band in bands((across, source), _RESIZE_PIXELS):
+        here = (slice(None), band) if axis == 0 else (band, slice(None))
+        rows, columns = gray[here].shape
+        padded = cv2.copyMakeBorder(gray[here], down, down, right, right, cv2.BORDER_REPLICATE)
+        size = resized[here].shape[::-1]
+        box = (right, down, right + columns, down + rows)
+        part = Image.fromarray(padded).resize(size, Image.Resampling.BILINEAR, box)
+        resized[here] = np.asarray(part)
+    return resized

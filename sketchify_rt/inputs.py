@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from sketchify_rt.codec import header
+from sketchify_rt.codec.header import File as File
 from sketchify_rt.errors import DecodeError, InputError, OptionsError, SketchifyError
 from sketchify_rt.image import Gray, to_luma
 from sketchify_rt.options import MAX_PIXELS, PENCILS, Binary, Encoding, Hint, Painted, check_hint
@@ -35,18 +37,6 @@ class SupportsRead(Protocol):
 
     def read(self, size: int = ..., /) -> bytes:
         """At most `size` bytes."""
-
-
-@dataclass(frozen=True)
-class File:
-    """The bytes of an image file.
-
-    name: for messages; hint: of this image alone, see `hinted`, None for that of the `Sketchifier`.
-    """
-
-    name: str
-    data: bytes
-    hint: Hint | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,8 +190,8 @@ def _with_alpha(source: ImageInput) -> tuple[Gray, Gray | None]:
     keep = Encoding(alpha="keep")
     picture = load(source, keep)
     if isinstance(picture, File):
-        luma = codec.decode(picture.data, picture.name, MAX_PIXELS)
-        return luma, extras.read(picture.data, picture.name, keep).alpha
+        luma = codec.decode(picture.data, picture.name, MAX_PIXELS, picture.header)
+        return luma, extras.read(picture, keep).alpha
     assert isinstance(picture, Picture)  # noqa: S101 (of a PIL image it is)
     return picture.luma, picture.extras.alpha if picture.extras else None
 
@@ -248,9 +238,7 @@ def within(images: Sequence[Loaded | SketchifyError], most: int | None) -> Itera
 def pixels(image: Loaded | SketchifyError) -> int:
     """Number of pixels, of a file by its header; 0 for an error."""
     if isinstance(image, File):
-        from sketchify_rt.codec import containers
-
-        return containers.pixels(image.data)
+        return image.header.pixels
     if isinstance(image, Picture):
         return image.luma.size
     return image.size if isinstance(image, np.ndarray) else 0
@@ -266,8 +254,6 @@ _OTHERS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK:
 
 def _read(path: str) -> File:
     """The file, or no more than its beginning where that is no picture's: decoding tells of it."""
-    from sketchify_rt.codec import containers
-
     if not path:
         raise InputError("an empty path names no file")
     try:
@@ -280,7 +266,7 @@ def _read(path: str) -> File:
                 raise _too_large(path, f"{status.st_size / 2**30:.1f}")
             size = status.st_size
             if size > _HEAD:
-                known = containers.identify(file.read(_HEAD)) in containers.READABLE
+                known = header.identify(file.read(_HEAD)) in header.READABLE
                 size = size if known else _HEAD
                 file.seek(0)
             return File(path, file.read(size))
@@ -298,12 +284,10 @@ def read(stream: BinaryIO, name: str) -> File:
     Raises InputError for more than MAX_FILE bytes, of which one more is read, and for what cannot
     be read.
     """
-    from sketchify_rt.codec import containers
-
     data = io.BytesIO()
     try:
         data.write(head := stream.read(_HEAD))
-        if containers.identify(head) in containers.READABLE:
+        if header.identify(head) in header.READABLE:
             while chunk := stream.read(min(_CHUNK, MAX_FILE + 1 - data.tell())):
                 data.write(chunk)
     except OSError as error:

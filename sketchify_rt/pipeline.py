@@ -80,10 +80,7 @@ class Pipeline:
             if not isinstance(found, (inputs.File, Exception))
         ]
         decoded = self.backend.decode(
-            [loaded[place].data for place in files],
-            [loaded[place].name for place in files],
-            self.options.max_pixels,
-            self.threads,
+            [loaded[place] for place in files], self.options.max_pixels, self.threads
         )
         placed = self.backend.place([_pixels(loaded[place]) for place in others])
         for place, result in zip([*files, *others], [*decoded, *placed], strict=True):
@@ -164,7 +161,7 @@ class Pipeline:
 
         found = extras.Extras()
         if isinstance(source, inputs.File):
-            found = extras.read(source.data, source.name, encoding)
+            found = extras.read(source, encoding)
         elif isinstance(source, inputs.Picture) and source.extras is not None:
             found = source.extras.wanted(encoding)
         elif encoding.alpha == "keep" and (alpha := inputs.alpha_of(source)) is not None:

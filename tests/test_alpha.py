@@ -37,6 +37,10 @@ ALPHA = NOISE[..., 3]
 HOLDING: tuple[Format, ...] = ("png", "webp")
 
 
+def read(data: bytes) -> np.ndarray | None:
+    return alpha.read(File("page", data))
+
+
 def with_alpha(form: str, **options: Any) -> bytes:
     if form in ("WEBP", "AVIF"):
         options |= {"lossless": True, "exact": True} if form == "WEBP" else {"quality": 100}
@@ -65,13 +69,13 @@ def sketchify() -> Sketchifier:
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
 def test_rgba(form: str) -> None:
-    np.testing.assert_array_equal(alpha.read(with_alpha(form)), ALPHA)
+    np.testing.assert_array_equal(read(with_alpha(form)), ALPHA)
 
 
 def test_avif() -> None:
     plane = cv2.resize(np.arange(12, dtype=np.uint8).reshape(3, 4) * 20, (40, 30))
     smooth = np.dstack((RGB, plane))
-    found = alpha.read(saved(smooth, "AVIF", quality=100))
+    found = read(saved(smooth, "AVIF", quality=100))
     assert found is not None
     assert np.abs(found.astype(int) - plane).max() <= 2
 
@@ -79,11 +83,11 @@ def test_avif() -> None:
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 def test_gray_and_alpha(form: str) -> None:
     both = Image.merge("LA", [Image.fromarray(NOISE[..., channel]) for channel in (0, 3)])
-    np.testing.assert_array_equal(alpha.read(saved(both, form)), ALPHA)
+    np.testing.assert_array_equal(read(saved(both, form)), ALPHA)
 
 
 def test_lossy_webp_keeps_alpha_without_loss() -> None:
-    np.testing.assert_array_equal(alpha.read(saved(NOISE, "WEBP", quality=50)), ALPHA)
+    np.testing.assert_array_equal(read(saved(NOISE, "WEBP", quality=50)), ALPHA)
 
 
 @pytest.mark.parametrize("form", ["PNG", "GIF"])
@@ -91,7 +95,7 @@ def test_a_transparent_palette_entry(form: str) -> None:
     image = Image.fromarray(RGB).quantize(16)
     index = np.asarray(image)[7, 9]
     data = saved(image, form, transparency=int(index))
-    np.testing.assert_array_equal(alpha.read(data), np.where(np.asarray(image) == index, 0, 255))
+    np.testing.assert_array_equal(read(data), np.where(np.asarray(image) == index, 0, 255))
 
 
 def test_a_palette_with_alpha() -> None:
@@ -99,14 +103,14 @@ def test_a_palette_with_alpha() -> None:
     alphas = bytes(range(0, 256, 17))
     data = saved(image, "PNG", transparency=alphas)
     expected = np.frombuffer(alphas, np.uint8)[np.asarray(image)]
-    np.testing.assert_array_equal(alpha.read(data), expected)
+    np.testing.assert_array_equal(read(data), expected)
 
 
 def test_a_transparent_colour() -> None:
     colour = tuple(int(value) for value in RGB[3, 4])
     data = saved(RGB, "PNG", transparency=colour)
     expected = np.where((RGB[3, 4] == RGB).all(axis=2), 0, 255)
-    np.testing.assert_array_equal(alpha.read(data), expected)
+    np.testing.assert_array_equal(read(data), expected)
 
 
 @pytest.mark.parametrize(("bits", "values"), [(1, 2), (2, 4), (4, 16), (8, 256)])
@@ -116,14 +120,14 @@ def test_a_transparent_gray(bits: int, values: int) -> None:
     key = png_chunk(b"tRNS", struct.pack(">H", 1))
     data = bytearray(png_file(packed.reshape(1, -1, 1), bits, 0, key))
     data[16:33] = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0))[8:]
-    np.testing.assert_array_equal(alpha.read(bytes(data)), np.where(samples == 1, 0, 255))
+    np.testing.assert_array_equal(read(bytes(data)), np.where(samples == 1, 0, 255))
 
 
 @pytest.mark.parametrize("colour", [4, 6])
 def test_png_of_16_bits(colour: int) -> None:
     samples = samples_of_16_bits(9, 11, colour - 2)
     samples[..., -1].flat[:6] = 0, 128, 129, 65406, 65407, 65535
-    found = alpha.read(png_file(samples, 16, colour))
+    found = read(png_file(samples, 16, colour))
     np.testing.assert_array_equal(found, to_8_bits(samples[..., -1]))
 
 
@@ -133,18 +137,18 @@ def test_transparent_values_of_16_bits() -> None:
     key = png_chunk(b"tRNS", samples[4, 5].astype(">u2").tobytes())
     expected = np.full((9, 11), 255)
     expected[[2, 4], [3, 5]] = 0
-    np.testing.assert_array_equal(alpha.read(png_file(samples, 16, 2, key)), expected)
+    np.testing.assert_array_equal(read(png_file(samples, 16, 2, key)), expected)
     gray = samples[..., :1]
     key = png_chunk(b"tRNS", gray[4, 5].astype(">u2").tobytes())
     expected = np.where(gray[..., 0] == gray[4, 5], 0, 255)
-    np.testing.assert_array_equal(alpha.read(png_file(gray, 16, 0, key)), expected)
+    np.testing.assert_array_equal(read(png_file(gray, 16, 0, key)), expected)
 
 
 @pytest.mark.parametrize("extra", [1, 2])  # premultiplied and straight
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_tiff_of_16_bits(order: str, extra: int) -> None:
     samples = samples_of_16_bits(9, 11, 4)
-    found = alpha.read(tiff_file(samples, 2, order=order, extra=extra))
+    found = read(tiff_file(samples, 2, order=order, extra=extra))
     np.testing.assert_array_equal(found, to_8_bits(samples[..., 3]))
 
 
@@ -160,7 +164,7 @@ def test_no_alpha_is_told_by_the_header(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", never)
     monkeypatch.setattr(cv2, "imdecode", never)
     for data in files:
-        assert alpha.read(data) is None
+        assert read(data) is None
 
 
 # Orientation
@@ -181,7 +185,7 @@ def test_alpha_turns_with_the_picture(form: str, orientation: int) -> None:
     else:
         options = {"lossless": True, "exact": True} if form == "WEBP" else {}
         data = saved(both, form, exif=exif, **options)
-    found = alpha.read(data)
+    found = read(data)
     assert found is not None
     np.testing.assert_array_equal(found, image.orient(ALPHA, orientation))
     np.testing.assert_array_equal(on_white(found, found), cpu.decode(data, "it", 10**6))

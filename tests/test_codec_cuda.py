@@ -17,8 +17,9 @@ from conftest import needs
 from pictures import FILES, NOISE, RGB, RNG, bomb, luma_of, png_file, saved, with_orientation
 from PIL import Image
 
-from sketchify_rt.codec import containers, cpu, cuda, dali
+from sketchify_rt.codec import cpu, cuda, dali
 from sketchify_rt.codec.cuda import Codec
+from sketchify_rt.codec.header import File, probe
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError
 from sketchify_rt.options import Encoding
 
@@ -118,7 +119,7 @@ def test_how_close_luma_has_to_be(levels: int, share: float, close: bool) -> Non
 def check(codec: Codec, names: Sequence[str], device: torch.device = CPU) -> None:
     """The codec's answers are those of cpu.py, where a GPU decodes by `close_luma`."""
     needs("isal")
-    results = codec.decode([NAMED[name] for name in names], names, MAX_PIXELS)
+    results = codec.decode([File(name, NAMED[name]) for name in names], MAX_PIXELS)
     assert len(results) == len(names)
     for name, result in zip(names, results, strict=True):
         expected = on_cpu(name)
@@ -143,9 +144,9 @@ def test_every_kind_in_one_batch(codec: Codec) -> None:
 
 
 def test_only_what_dali_reads_alike_is_left_to_it() -> None:
-    assert all(containers.jpeg_header(data).plain for data in PLAIN.values())
+    assert all(probe(data).plain for data in PLAIN.values())
     for data in (JPEG_OF_RGB, FILES["CMYK JPEG"]):
-        assert not containers.jpeg_header(data).plain
+        assert not probe(data).plain
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -213,24 +214,24 @@ def test_many_threads_at_once(codec: Codec) -> None:
 
 def test_limit_is_inclusive(codec: Codec) -> None:
     for name in ("baseline", "PNG"):
-        (luma,) = codec.decode([NAMED[name]], [name], 1200)
+        (luma,) = codec.decode([File(name, NAMED[name])], 1200)
         assert isinstance(luma, torch.Tensor)
-        (error,) = codec.decode([NAMED[name]], [name], 1199)
+        (error,) = codec.decode([File(name, NAMED[name])], 1199)
         assert isinstance(error, DecodeError)
         assert "40 x 30 = 1200 pixels, over the limit of 1199" in str(error)
 
 
 def test_nothing(codec: Codec) -> None:
-    assert codec.decode([], [], MAX_PIXELS) == []
+    assert codec.decode([], MAX_PIXELS) == []
     for form in ("png", "jpg", "webp"):
         assert codec.encode([], Encoding(form)) == []
 
 
 def test_images_stay_when_the_codec_goes() -> None:
     codec = Codec(CPU, 1)
-    luma = codec.decode([PLAIN["4:4:4"]] * 3, ["page"] * 3, MAX_PIXELS)
+    luma = codec.decode([File("page", PLAIN["4:4:4"])] * 3, MAX_PIXELS)
     kept = [image.clone() for image in luma]
-    codec.decode([PLAIN["tall"]] * 3, ["page"] * 3, MAX_PIXELS)
+    codec.decode([File("page", PLAIN["tall"])] * 3, MAX_PIXELS)
     del codec
     assert all(torch.equal(image, copy) for image, copy in zip(luma, kept, strict=True))
 
@@ -247,7 +248,7 @@ def test_dali_that_does_not_work_is_not_the_files_fault(
 ) -> None:
     monkeypatch.setattr(dali, "_TINY", b"\xff\xd8")
     with pytest.raises(BackendUnavailable, match="cpu: DALI decodes no JPEG"):
-        Codec(CPU, 1).decode([PLAIN["gray"]], ["page"], MAX_PIXELS)
+        Codec(CPU, 1).decode([File("page", PLAIN["gray"])], MAX_PIXELS)
     with pytest.raises(BackendUnavailable, match="cpu: DALI decodes no JPEG"):
         decoder([BAD["JPEG with a broken table"]] * 3, [1] * 3)
 
@@ -268,8 +269,9 @@ def test_dali_is_imported_when_first_needed() -> None:
 import sys
 import torch
 from sketchify_rt.codec.cuda import Codec
+from sketchify_rt.codec.header import File
 codec = Codec(torch.device("cpu"), 1)
-codec.decode([b"P5 1 1 255 x"], ["page"], 9)
+codec.decode([File("page", b"P5 1 1 255 x")], 9)
 print(*({"nvidia.dali", "nvidia.nvimgcodec"} & set(sys.modules)))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -323,7 +325,7 @@ def close_to_pages(files: Sequence[object], quality: int) -> None:
         assert isinstance(data, bytes)
         with_opencv = cpu.encode(page, Encoding("jpg", quality))
         luma, expected = (cpu.decode(file, "page", MAX_PIXELS) for file in (data, with_opencv))
-        assert containers.jpeg_header(data).channels == 1
+        assert probe(data).channels == 1
         assert luma.shape == page.shape
         assert np.abs(luma.astype(int) - expected).max() <= 3
 
@@ -374,9 +376,9 @@ def test_gpu_pixels_do_not_depend_on_the_other_files_of_a_batch(card: Codec) -> 
     needs("nvidia.dali")
     # The hardware engine takes baseline files only; CUDA cores decode the progressive one.
     names = [name for name in PLAIN if name != "one pixel"] * 3
-    together = card.decode([PLAIN[name] for name in names], names, MAX_PIXELS)
+    together = card.decode([File(name, PLAIN[name]) for name in names], MAX_PIXELS)
     for name, plane in zip(names, together, strict=True):
-        (alone,) = card.decode([PLAIN[name]], [name], MAX_PIXELS)
+        (alone,) = card.decode([File(name, PLAIN[name])], MAX_PIXELS)
         assert isinstance(alone, torch.Tensor) and isinstance(plane, torch.Tensor)
         assert torch.equal(plane, alone), name
 

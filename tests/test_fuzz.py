@@ -16,7 +16,7 @@ from conftest import skip
 from fuzz.targets import CORPUS, TARGETS
 from fuzz.targets import kernels as kernels_target
 
-from sketchify_rt.codec import containers, cpu
+from sketchify_rt.codec import cpu, header
 from sketchify_rt.kernels import native
 
 HERE = Path(__file__).parent / "fuzz" / "corpus"
@@ -34,8 +34,8 @@ def test_a_file_that_is_kept(path: Path) -> None:
 
 
 def test_the_cases_reach_every_decoder() -> None:
-    names = {containers.identify(path.read_bytes()) for path in FILES}
-    assert set(containers.READABLE) <= names
+    names = {header.identify(path.read_bytes()) for path in FILES}
+    assert set(header.READABLE) <= names
 
 
 @pytest.mark.parametrize("target", ["codec", "containers"])
@@ -44,7 +44,7 @@ def test_a_target_tells_what_is_wrong(target: str, monkeypatch: pytest.MonkeyPat
         raise KeyError("not an error of this package")
 
     monkeypatch.setattr(cpu, "decode", broken)
-    monkeypatch.setattr(containers, "pixels", broken)
+    monkeypatch.setattr(header, "probe", broken)
     with pytest.raises(KeyError):
         TARGETS[target](b"")
 

@@ -1,13 +1,32 @@
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
+from conftest import needs
 
 from sketchify_rt.errors import InputError
 from sketchify_rt.image import bands, fit, orient, resize, to_luma
+from sketchify_rt.kernels import reference
 
 RNG = np.random.default_rng(7)
+
+# To resize from and to: odd, thin, tiny, with one axis enlarged, and too long for one product.
+SIZES = [
+    ((40, 60), (20, 30)),
+    ((41, 67), (13, 64)),
+    ((100, 7), (99, 1)),
+    ((5000, 1), (10, 1)),
+    ((20, 30), (77, 61)),
+    ((20, 30), (10, 45)),
+    ((1, 1), (5, 5)),
+    ((1, 2), (1, 1)),
+    ((2, 3), (1, 2)),
+    ((9, 9), (1, 9)),
+    ((3, 500), (1, 200)),
+    ((300, 500), (256, 256)),
+    ((9000, 30), (4000, 30)),
+    ((1, 30_000), (1, 2000)),
+]
 
 
 def luma_of(rgb: np.ndarray) -> np.ndarray:
@@ -96,14 +115,47 @@ def test_fit_takes_the_middle_square_of_a_landscape_and_the_top_of_a_portrait() 
     assert fit((11, 6), None, 12) == (slice(6), slice(0, 6), 12, 12)
 
 
-def test_resize_averages_areas_and_interpolates_linearly() -> None:
-    gray = RNG.integers(0, 256, (40, 60), np.uint8)
-    small = resize(gray, 20, 30)
-    mean = gray.reshape(20, 2, 30, 2).mean(axis=(1, 3))
-    assert small.shape == (20, 30)
-    assert np.abs(small - mean).max() <= 0.5
-    np.testing.assert_array_equal(resize(gray, 77, 61), cv2.resize(gray, (61, 77)))
+@pytest.mark.parametrize(("source", "target"), SIZES)
+def test_resize_is_the_references_within_one(
+    source: tuple[int, int], target: tuple[int, int]
+) -> None:
+    gray = RNG.integers(0, 256, source, np.uint8)
+    resized = resize(gray, *target)
+    assert resized.dtype == np.uint8 and resized.shape == target
+    assert resized.flags.c_contiguous and resized.flags.writeable
+    difference = resized.astype(int) - reference.resize(gray, *target)
+    assert np.abs(difference).max() <= 1
+    assert (difference == 0).mean() > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("source", "target"), SIZES)
+def test_resize_is_dalis_within_one(source: tuple[int, int], target: tuple[int, int]) -> None:
+    needs("nvidia.dali")
+    import nvidia.dali.experimental.dynamic as dali
+
+    gray = RNG.integers(0, 256, source, np.uint8)
+    there = dali.resize(dali.as_tensor(gray[..., None], layout="HWC"), size=target, antialias=True)
+    expected = np.asarray(there.evaluate())[..., 0].astype(int)
+    for resized in resize(gray, *target), reference.resize(gray, *target):
+        assert np.abs(resized - expected).max() <= 1
+
+
+def test_the_reference_is_a_triangle_with_the_edge_repeated() -> None:
+    row = np.array([[0, 80, 160, 0, 0, 240]], np.uint8)
+    assert reference.resize(row, 1, 3).tolist() == [[50, 70, 120]]  # weights 1 3 3 1, over 8
+    assert reference.resize(row.T, 2, 1).tolist() == [[62], [98]]  # 1 2 3 2 1, over 9
+    assert reference.resize(row[:, :2], 1, 4).tolist() == [[0, 20, 60, 80]]
+
+
+def test_resize_keeps_what_is_even_and_cuts_bands_without_seams() -> None:
     assert (resize(np.full((5000, 1), 77, np.uint8), 10, 1) == 77).all()
+    gray = RNG.integers(0, 256, (1500, 1100), np.uint8)  # two bands
+    assert len(list(bands(gray.shape, 2**20))) == 2
+    parts = [resize(gray[:, left : left + 550], 1500, 275) for left in (0, 550)]
+    whole = resize(gray, 1500, 550)
+    np.testing.assert_array_equal(whole[:, 1:274], parts[0][:, 1:274])
+    np.testing.assert_array_equal(whole[:, 276:-1], parts[1][:, 1:-1])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 200_000), (200_000, 1), (777, 333, 3)])

@@ -44,8 +44,8 @@ HEAVY = {
         "cli/convert.py",
         "cluster/actor.py",
     },
-    "PIL": {"codec", "compare/png.py", "inputs.py", "sketchifier.py"},
-    "isal": {"codec/containers.py", "batch/archives/reader.py", "batch/archives/writer.py"},
+    "PIL": {"codec", "compare/png.py", "image.py", "inputs.py", "sketchifier.py"},
+    "isal": {"codec/header.py", "batch/archives/reader.py", "batch/archives/writer.py"},
     "openvino": {"runtime/openvino.py"},
     "torch": {
         "backend/cuda.py",

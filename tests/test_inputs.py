@@ -11,7 +11,9 @@ import PIL.Image
 import pytest
 import torch
 
-from sketchify_rt import inputs
+from sketchify_rt import Sketchifier, inputs
+from sketchify_rt.batch import budget
+from sketchify_rt.codec import header
 from sketchify_rt.errors import DecodeError, InputError
 from sketchify_rt.inputs import (
     MAX_FILE,
@@ -191,3 +193,39 @@ def test_open_files_are_read(tmp_path: Path) -> None:
         load(file)
     with path.open() as text, pytest.raises(InputError, match='bytes, mode "rb"; got str'):
         load(text)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("encoding", [None, Encoding(), Encoding(metadata=True, alpha="keep")])
+def test_a_header_is_parsed_once(
+    monkeypatch: pytest.MonkeyPatch, kind: str, encoding: Encoding | None
+) -> None:
+    calls: list[bytes] = []
+    probe = header.probe
+    monkeypatch.setattr(header, "probe", lambda data: calls.append(data) or probe(data))
+    page = file(kind, 20, 30)
+    keep = encoding or Encoding()
+    assert budget.needed(page, keep) > 600
+    assert list(within([page], 1)) == [slice(0, 1)]
+    sketchify = Sketchifier(mode="dodge", device="cpu")
+    result = sketchify.encode(page, encoding) if encoding else sketchify(page)
+    assert len(result) and len(calls) == 1
+    assert sketchify(page.data).shape == (20, 30)
+    assert len(calls) == 2
+
+
+def test_a_jpeg_is_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[bytes] = []
+    walk = header.jpeg_segments
+    monkeypatch.setattr(header, "jpeg_segments", lambda data: calls.append(data) or walk(data))
+    Sketchifier(mode="dodge", device="cpu")(file("jpg", 20, 30).data)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"text", b"\xff\xd8\xff", b"GIF89a", b"II*\0", b"P5 x", b"BM"]
+)
+def test_a_damaged_header_is_told_and_counts_no_pixels(data: bytes) -> None:
+    found = header.probe(data)
+    assert found.pixels == 0
+    assert bool(found.problem) == (found.format is not None)

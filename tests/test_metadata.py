@@ -17,7 +17,8 @@ from PIL.ExifTags import IFD, Base
 
 from sketchify_rt import Encoding, Sketchifier
 from sketchify_rt.codec import cpu, exif, icc, metadata
-from sketchify_rt.codec.metadata import NONE, Metadata, attach, read
+from sketchify_rt.codec.header import File
+from sketchify_rt.codec.metadata import NONE, Metadata, attach
 from sketchify_rt.options import FORMATS, Format
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -25,6 +26,10 @@ GRAY_PROFILE = icc.gray(SRGB) or b""
 ARTIST = "宮崎 © Ünïcode".encode()  # as writers do, whatever the standard says of ASCII
 SOURCES = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
 SKETCH = picture(33, 50)
+
+
+def read(data: bytes) -> Metadata:
+    return metadata.read(File("page", data))
 
 
 def block(orientation: int = 1, order: str = "<", **changes: Any) -> bytes:

@@ -34,7 +34,7 @@ from sketchify_rt import (
     sketchifier,
 )
 from sketchify_rt import sketchify as one_call
-from sketchify_rt.image import Gray
+from sketchify_rt.image import Gray, resize
 from sketchify_rt.kernels import reference
 from sketchify_rt.options import ARITHMETICS, PRECISIONS, Precision
 
@@ -124,8 +124,8 @@ def test_sizes_on_request() -> None:
     assert Sketchifier(mode="dodge", max_side=500)(gray).shape == (120, 200)
     square = Sketchifier(mode="binary", square=64)(gray)
     assert square.shape == (64, 64)
-    middle = cv2.resize(gray[:, 40:160], (64, 64), interpolation=cv2.INTER_AREA)
-    np.testing.assert_array_equal(square, reference.binarize(np.asarray(middle)))
+    middle = resize(gray[:, 40:160], 64, 64)
+    np.testing.assert_array_equal(square, reference.binarize(middle))
 
 
 def test_convert_encodes(sketchify: Sketchifier) -> None:

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from test_bilevel import drawing, pictures_with_tones, scanned
+from test_image import SIZES
 
 from sketchify_rt import bilevel, image, tensors
 from sketchify_rt.errors import InputError
@@ -68,32 +68,25 @@ def test_what_is_no_image_is_refused(wrong: torch.Tensor) -> None:
         tensors.to_luma(wrong)
 
 
-@pytest.mark.parametrize(
-    ("source", "target"),
-    [
-        ((40, 60), (20, 30)),
-        ((41, 67), (13, 64)),
-        ((100, 7), (99, 1)),
-        ((5000, 1), (10, 1)),
-        ((20, 30), (77, 61)),
-        ((20, 30), (10, 45)),
-        ((1, 1), (5, 5)),
-        ((300, 500), (256, 256)),
-        ((9000, 30), (4000, 30)),
-        ((1, 300_000), (1, 2000)),
-    ],
-)
-def test_resize_is_opencvs_within_one(
+@pytest.mark.parametrize(("source", "target"), [*SIZES, ((1, 300_000), (1, 2000))])
+def test_resize_is_the_references_within_one(
     device: torch.device, source: tuple[int, int], target: tuple[int, int]
 ) -> None:
-    gray = cv2.GaussianBlur(noise(*source), (0, 0), 1.5).reshape(source)
-    small = tensors.resize(torch.from_numpy(gray).to(device), *target)
-    assert small.dtype == torch.uint8
-    assert starts_of_rows(small) == [0]
-    difference = small.cpu().numpy().astype(int) - image.resize(np.asarray(gray), *target)
-    assert np.abs(difference).max() <= 1
-    # OpenCV enlarges with weights of 11 bits, and drops the rest of its products.
-    assert (difference == 0).mean() > 0.85
+    gray = noise(*source)
+    resized = tensors.resize(torch.from_numpy(gray).to(device), *target)
+    assert resized.dtype == torch.uint8 and resized.shape == target
+    assert starts_of_rows(resized) == [0]
+    for expected in reference.resize(gray, *target), image.resize(gray, *target):
+        difference = resized.cpu().numpy().astype(int) - expected
+        assert np.abs(difference).max() <= 1
+        assert (difference == 0).mean() > 0.9
+
+
+def test_reduced_pages_are_binarized_as_on_the_cpu(device: torch.device) -> None:
+    page = drawing()
+    small = image.resize(page, 296, 222)
+    there = tensors.resize(torch.from_numpy(page).to(device), 296, 222).cpu().numpy()
+    assert (reference.binarize(small) != reference.binarize(there)).mean() < 2e-4
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pictures import picture
 
-from sketchify_rt.image import Gray
+from sketchify_rt.image import Gray, resize
 from sketchify_rt.kernels import reference
 from training import augment, data
 from training.data import Batch, Batches, as_tensor, loader
@@ -215,10 +215,7 @@ def test_the_loader_keeps_the_order(workers: int) -> None:
 def test_squares_are_each_page_once_an_epoch_cut_as_in_2017() -> None:
     recipe = dataclasses.replace(RECIPE, data="squares", batch=2, crop=64)
     portrait, landscape = PAGES.images[0][:260], PAGES.images[1][:, 72 : 72 + 256]
-    wanted = {
-        reference.dodge(cv2.resize(square, (64, 64), interpolation=cv2.INTER_AREA)).tobytes()
-        for square in (portrait, landscape)
-    }
+    wanted = {reference.dodge(resize(square, 64, 64)).tobytes() for square in (portrait, landscape)}
     for step in range(3):
         assert {target.tobytes() for target in Batches(PAGES, recipe)[step].target} == wanted
 

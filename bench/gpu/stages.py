@@ -8,6 +8,7 @@ from typing import Any
 from bench.gpu.setup import Setup
 from bench.gpu.timing import synchronize
 from sketchify_rt import Encoding, Sketchifier, stream
+from sketchify_rt.codec.header import File
 from sketchify_rt.options import MAX_PIXELS, Mode
 
 
@@ -71,8 +72,8 @@ class Stages:
         return max(1, self._sketchify.options.thread_count // self._backend.workers)
 
     def _decoded(self, files: list[bytes]) -> Sequence[Any]:
-        names = ["page"] * len(files)
-        return self._backend.decode(files, names, MAX_PIXELS, self._threads)
+        pages = [File("page", data) for data in files]
+        return self._backend.decode(pages, MAX_PIXELS, self._threads)
 
     def _converted(self, grays: list[Any]) -> Sequence[Any]:
         return self._pipeline.draw(grays, grays)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from sketchify_rt.codec.header import File
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError
 from sketchify_rt.models import Model
 from sketchify_rt.options import Encoding, Options, Precision
@@ -57,12 +58,12 @@ class Backend(Protocol):
         """Results for the caller: tensors of this device, or else arrays of the host."""
 
     def decode(
-        self, files: Sequence[bytes], names: Sequence[str], max_pixels: int, threads: int
+        self, files: Sequence[File], max_pixels: int, threads: int
     ) -> Sequence[Image | DecodeError]:
         """Luma of image files; an error in the place of each that cannot be read."""
 
     def resize(self, image: Image, height: int, width: int) -> Image:
-        """Averages areas when shrinking, interpolates linearly when enlarging."""
+        """The image at another size; equals `kernels.reference.resize` within 1 level."""
 
     def binarize(self, images: Images, threads: int) -> Images:
         """The black contours of each image."""

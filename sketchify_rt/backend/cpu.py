@@ -11,6 +11,7 @@ import numpy as np
 
 from sketchify_rt import bilevel, tiling
 from sketchify_rt.codec import cpu as codec
+from sketchify_rt.codec.header import File
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError, bare
 from sketchify_rt.image import Gray, resize
 from sketchify_rt.kernels import native
@@ -68,13 +69,13 @@ class CpuBackend:
         return images
 
     def decode(
-        self, files: Sequence[bytes], names: Sequence[str], max_pixels: int, threads: int
+        self, files: Sequence[File], max_pixels: int, threads: int
     ) -> list[Gray | DecodeError]:
         """One after the other."""
         results: list[Gray | DecodeError] = []
-        for data, name in zip(files, names, strict=True):
+        for file in files:
             try:
-                results.append(codec.decode(data, name, max_pixels))
+                results.append(codec.decode(file.data, file.name, max_pixels, file.header))
             except DecodeError as error:
                 results.append(bare(error))
         return results

@@ -21,6 +21,7 @@ from torch import Tensor
 from sketchify_rt import bilevel, tensors, tiling
 from sketchify_rt.backend import INSTALL
 from sketchify_rt.codec.cuda import Codec, missing
+from sketchify_rt.codec.header import File
 from sketchify_rt.errors import (
     BackendUnavailable,
     DecodeError,
@@ -236,10 +237,10 @@ class CudaBackend:
         return [gray.copy() for gray in tensors.download(images)]
 
     def decode(
-        self, files: Sequence[bytes], names: Sequence[str], max_pixels: int, threads: int
+        self, files: Sequence[File], max_pixels: int, threads: int
     ) -> Sequence[Tensor | DecodeError]:
         """DALI; see `codec.cuda`."""
-        return self._codec.decode(files, names, max_pixels) if files else []
+        return self._codec.decode(files, max_pixels) if files else []
 
     def binarize(self, images: Sequence[Tensor], threads: int) -> list[Tensor]:
         """One launch."""

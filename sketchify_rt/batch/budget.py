@@ -15,6 +15,7 @@ from sketchify_rt.errors import OverMemory
 from sketchify_rt.options import Encoding, Painted
 
 if TYPE_CHECKING:
+    from sketchify_rt.codec.header import Header
     from sketchify_rt.inputs import Loaded
 
 MIB = 2**20
@@ -88,10 +89,9 @@ def needed(image: Loaded, encoding: Encoding, max_pixels: int | None = None) -> 
     more than `max_pixels`.
     """
     from sketchify_rt import inputs  # with NumPy, which --help does without
-    from sketchify_rt.codec import sizes
 
     if isinstance(image, inputs.File):
-        size, (pixels, kind) = len(image.data), sizes.measure(image.data)
+        size, pixels, kind = len(image.data), image.header.pixels, _kind(image.header)
         if max_pixels is not None and pixels > max_pixels:
             pixels = 0
     else:
@@ -101,6 +101,18 @@ def needed(image: Loaded, encoding: Encoding, max_pixels: int | None = None) -> 
     if isinstance(hint, Painted):
         size += 2 * len(hint.levels)  # and where it is painted, as it is reduced to cells
     return size + per_pixel(kind, encoding) * pixels
+
+
+def _kind(header: Header) -> str:
+    """A key of PER_PIXEL."""
+    special = {
+        "JPEG": " of CMYK" if header.channels == 4 else "",
+        "PNG": (deep := " of 16 bits" if header.bits == 16 and header.channels > 1 else ""),
+        "TIFF": deep,
+        "PNM": " as text" if header.text else "",
+    }
+    form = header.format or ""
+    return form + special.get(form, "") if header.pixels else "luma"
 
 
 def per_pixel(kind: str, encoding: Encoding) -> int:

@@ -73,8 +73,9 @@ class FileJob:
         if self.encoding.plain:
             return luma, None
         from sketchify_rt.codec import extras
+        from sketchify_rt.codec.header import File
 
-        return luma, extras.read(data, self.name, self.encoding)
+        return luma, extras.read(File(self.name, data), self.encoding)
 
 
 Answer: TypeAlias = "tuple[tuple[int, int] | None, Any] | SketchifyError"

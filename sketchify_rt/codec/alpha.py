@@ -10,76 +10,59 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.AvifImagePlugin import AvifImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from sketchify_rt.codec import containers, cpu, png
-from sketchify_rt.codec.metadata import png_chunk, webp_has_alpha
+from sketchify_rt.codec import cpu, header, png
+from sketchify_rt.codec.header import File
 from sketchify_rt.errors import EncodeError
 from sketchify_rt.image import Gray, bands, orient
 from sketchify_rt.options import Encoding
 
-_PILLOW: dict[str, type[ImageFile]] = {
-    "BMP": BmpImageFile,
-    "GIF": GifImageFile,
-    "AVIF": AvifImageFile,
-}
-_BITS_PER_SAMPLE, _ORIENTATION = 258, 274  # tags
 _LOSSLESS_WEBP = 101  # what OpenCV takes for it
 
 
-def read(data: bytes) -> Gray | None:
+def read(file: File) -> Gray | None:
     """Alpha of a file that `cpu.decode` has read, (H, W) uint8, upright; 255 is opaque.
 
     None where the file has none, which its header tells. 16 bits a sample become v / 257, rounded,
     and a transparent colour is 0. Raises whatever a decoder does.
     """
-    match containers.identify(data):
+    data, found = file.data, file.header
+    match found.format:
         case "PNG":
-            return _read_png(data)
+            return _read_png(data, found.bits)
         case "TIFF":
-            return _read_tiff(data)
-        case "WebP":
-            return _read_webp(data)
-        case str(name) if name in _PILLOW:
-            with _PILLOW[name](io.BytesIO(data)) as image:
+            return _read_tiff(data, found.bits)
+        case "WebP" if found.alpha:
+            return orient(_read_opencv(data), found.orientation)
+        case "BMP" | "GIF" | "AVIF":
+            with header.open_pillow(found.format, data) as image:
                 return from_pil(image)
     return None
 
 
-def _read_png(data: bytes) -> Gray | None:
-    with PngImageFile(io.BytesIO(containers.without_profile(data))) as image:
-        bits = data[24]  # a sample
+def _read_png(data: bytes, bits: int) -> Gray | None:
+    with PngImageFile(io.BytesIO(header.without_profile(data))) as image:
         if not image.has_transparency_data:
             return None
         if bits == 16 and not image.mode.startswith("I;16"):
-            return orient(_read_opencv(data), _orientation(image))
+            return orient(_read_opencv(data), cpu.orientation(image))
         if image.mode == "L" and bits < 8 and "transparency" in image.info:
             image.info["transparency"] *= 255 // (2**bits - 1)  # as Pillow scales the samples
         return from_pil(image)
 
 
-def _read_tiff(data: bytes) -> Gray | None:
+def _read_tiff(data: bytes, bits: int) -> Gray | None:
     with TiffImageFile(io.BytesIO(data)) as image:
-        if image.mode == "RGBA" and image.tag_v2.get(_BITS_PER_SAMPLE, (8,))[0] == 16:
+        if image.mode == "RGBA" and bits == 16:
             return _read_opencv(data)  # upright
         return from_pil(image)
 
 
-def _read_webp(data: bytes) -> Gray | None:
-    if not webp_has_alpha(data):
-        return None
-    return orient(_read_opencv(data), containers.webp_header(data).orientation)
-
-
 def _read_opencv(data: bytes) -> Gray:
     """Of a file with alpha or of 16 bits."""
-    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    pixels = cpu.read_opencv(data, cv2.IMREAD_UNCHANGED)
     alpha: NDArray[Any] = cv2.extractChannel(pixels, 3)
     if alpha.dtype == np.uint16:
         for rows in bands(alpha.shape):
@@ -95,7 +78,7 @@ def from_pil(image: Image.Image) -> Gray | None:
     alpha = np.empty((image.height, image.width), np.uint8)
     for rows in bands(alpha.shape):
         alpha[rows] = _of_pil(image.crop((0, rows.start, image.width, rows.stop)))
-    return orient(alpha, _orientation(image))
+    return orient(alpha, cpu.orientation(image))
 
 
 def _of_pil(image: Image.Image) -> Gray:
@@ -106,13 +89,6 @@ def _of_pil(image: Image.Image) -> Gray:
     if image.mode not in ("LA", "RGBA"):
         image = image.convert("RGBA")
     return np.asarray(image.getchannel("A"))
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # as the picture was read
-        return 1
 
 
 def encode(image: Gray, alpha: Gray, encoding: Encoding) -> bytes:
@@ -141,5 +117,5 @@ def _png(image: Gray, alpha: Gray) -> bytes:
     # Its rows are those of a gray picture of twice the width; only the header is another.
     height, width = image.shape
     gray = png.write(np.dstack((image, alpha)).reshape(height, 2 * width))
-    header = struct.pack(">IIBBBBB", width, height, 8, 4, 0, 0, 0)
-    return gray[:8] + png_chunk(b"IHDR", header) + gray[33:]
+    start = struct.pack(">IIBBBBB", width, height, 8, 4, 0, 0, 0)
+    return gray[:8] + png.chunk(b"IHDR", start) + gray[33:]

@@ -18,26 +18,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.AvifImagePlugin import AvifImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from sketchify_rt.codec import containers, png, pnm
+from sketchify_rt.codec import header, png, pnm
+from sketchify_rt.codec.header import Header
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError
 from sketchify_rt.image import Gray, bands, orient, to_luma
 from sketchify_rt.options import Encoding
 
-# The classes and not Image.open, whose own pixel limit is a setting of the process and would come
-# before ours.
-_PILLOW: dict[str, type[ImageFile]] = {
-    "BMP": BmpImageFile,
-    "GIF": GifImageFile,
-    "AVIF": AvifImageFile,
-}
 _EXIF_ORIENTATION = 274
 # TIFF tags and values
 _BITS_PER_SAMPLE = 258
@@ -52,21 +42,33 @@ _LOSSLESS_WEBP = 101  # what OpenCV takes for it
 _Check = Callable[[int, int], None]  # of width and height, before any pixel is decoded
 
 
-def decode(data: bytes, source: str, max_pixels: int) -> Gray:
-    """Luma of an image file, (H, W) uint8, upright, whichever orientation it is stored in.
+def decode(data: bytes, source: str, max_pixels: int, found: Header | None = None) -> Gray:
+    """Luma of an image file, upright, whichever orientation it is stored in.
 
-    data: JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or PNM, told by content; of several frames or pages
-    the first. Transparency is composited on white, 16 bits a sample become v / 257, rounded, and
-    colour profiles are not applied. source: file name for messages. max_pixels: an image of more is
-    refused before it is decoded. Raises DecodeError with the reason, whatever the bytes; but damage
-    within the picture data of a JPEG or lossy WebP, which have no checksum, can stay unnoticed.
+    Transparency is composited on white, 16 bits a sample become v / 257, rounded, and colour
+    profiles are not applied. Damage within the picture data of a JPEG or lossy WebP, which have no
+    checksum, can stay unnoticed.
+
+    Args:
+        data: JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or PNM, told by content; of several frames or
+            pages the first is read.
+        source: File name for messages.
+        max_pixels: An image of more is refused before it is decoded.
+        found: Its header; None to probe it here.
+
+    Returns:
+        uint8 (H, W).
+
+    Raises:
+        DecodeError: with the reason, whatever the bytes.
     """
     if not data:
         raise DecodeError(source, "is empty")
-    name = containers.identify(data)
-    if name not in containers.READABLE:
+    found = found or header.probe(data)
+    name = found.format
+    if name not in header.READABLE:
         seems = f"seems to be {name}, which " if name else ""
-        readable = ", ".join(containers.READABLE)
+        readable = ", ".join(header.READABLE)
         raise DecodeError(source, f"{seems}is not an image this program reads ({readable})")
 
     def check(width: int, height: int) -> None:
@@ -80,7 +82,9 @@ def decode(data: bytes, source: str, max_pixels: int) -> Gray:
             )
 
     try:
-        return _READERS[name](data, name, check)
+        if found.problem:
+            raise ValueError(found.problem)
+        return _READERS[name](data, found, check)
     except (DecodeError, BackendUnavailable):  # the latter: a package is missing
         raise
     except MemoryError as error:
@@ -90,35 +94,34 @@ def decode(data: bytes, source: str, max_pixels: int) -> Gray:
         raise DecodeError(source, f"cannot be read as {name}: {why}") from error
 
 
-def _read_jpeg(data: bytes, name: str, check: _Check) -> Gray:
-    header = containers.jpeg_header(data)
-    check(header.width, header.height)
-    if header.channels == 4:
+def _read_jpeg(data: bytes, found: Header, check: _Check) -> Gray:
+    check(found.width, found.height)
+    if found.channels == 4:
         return from_pil(JpegImageFile(io.BytesIO(data)))
     # 4.2 ms for 992 x 1401 against 4.8 in Pillow, with the same result
-    return orient(_read_opencv(data, cv2.IMREAD_GRAYSCALE), header.orientation)
+    return orient(read_opencv(data, cv2.IMREAD_GRAYSCALE), found.orientation)
 
 
-def _read_pillow(data: bytes, name: str, check: _Check) -> Gray:
-    with _PILLOW[name](io.BytesIO(data)) as image:
+def _read_pillow(data: bytes, found: Header, check: _Check) -> Gray:
+    with header.open_pillow(str(found.format), data) as image:
         check(*image.size)
         return from_pil(image)
 
 
-def _read_png(data: bytes, name: str, check: _Check) -> Gray:
-    containers.check_png(data)
-    with PngImageFile(io.BytesIO(containers.without_profile(data))) as image:
+def _read_png(data: bytes, found: Header, check: _Check) -> Gray:
+    header.check_png(data)
+    with PngImageFile(io.BytesIO(header.without_profile(data))) as image:
         check(*image.size)
-        bits = data[24]  # a sample
+        bits = found.bits
         if bits == 16 and not image.mode.startswith("I;16"):
-            return _read_deep_colour(data, _orientation(image))
+            return _read_deep_colour(data, orientation(image))
         if image.mode == "L" and "transparency" in image.info:
             # Pillow scales samples of 2 and 4 bits, but not the value that is transparent
             image.info["transparency"] *= 255 // (2**bits - 1) if bits < 8 else 1
         return from_pil(image)
 
 
-def _read_tiff(data: bytes, name: str, check: _Check) -> Gray:
+def _read_tiff(data: bytes, found: Header, check: _Check) -> Gray:
     with TiffImageFile(io.BytesIO(data)) as image:
         check(*image.size)
         tags = image.tag_v2
@@ -137,25 +140,24 @@ def _read_tiff(data: bytes, name: str, check: _Check) -> Gray:
         return luma
 
 
-def _read_webp(data: bytes, name: str, check: _Check) -> Gray:
-    header = containers.webp_header(data)
-    check(header.width, header.height)
+def _read_webp(data: bytes, found: Header, check: _Check) -> Gray:
+    check(found.width, found.height)
     # Pillow needs 1,540 MB for 100 megapixels, OpenCV 570
-    return orient(_luma_of_bgr(_read_opencv(data, cv2.IMREAD_UNCHANGED)), header.orientation)
+    return orient(_luma_of_bgr(read_opencv(data, cv2.IMREAD_UNCHANGED)), found.orientation)
 
 
-def _read_pnm(data: bytes, name: str, check: _Check) -> Gray:
-    header = pnm.read_header(data)
-    check(header.width, header.height)
-    samples = pnm.read_samples(data, header)
-    table = _to_8_bits(header.maxval)
+def _read_pnm(data: bytes, found: Header, check: _Check) -> Gray:
+    check(found.width, found.height)
+    stored = pnm.read_header(data)
+    samples = pnm.read_samples(data, stored)
+    table = _to_8_bits(stored.maxval)
     luma = np.empty(samples.shape[:2], np.uint8)
     for rows in bands(luma.shape):
-        luma[rows] = to_luma(table[np.minimum(samples[rows], header.maxval)])
+        luma[rows] = to_luma(table[np.minimum(samples[rows], stored.maxval)])
     return luma
 
 
-_READERS: dict[str, Callable[[bytes, str, _Check], Gray]] = {
+_READERS: dict[str, Callable[[bytes, Header, _Check], Gray]] = {
     "JPEG": _read_jpeg,
     "PNG": _read_png,
     "WebP": _read_webp,
@@ -167,7 +169,8 @@ _READERS: dict[str, Callable[[bytes, str, _Check], Gray]] = {
 }
 
 
-def _read_opencv(data: bytes, flags: int) -> NDArray[Any]:
+def read_opencv(data: bytes, flags: int) -> NDArray[Any]:
+    """Pixels as they are stored, BGR. Raises ValueError."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise ValueError("corrupt data")
@@ -177,7 +180,7 @@ def _read_opencv(data: bytes, flags: int) -> NDArray[Any]:
 def _read_deep_colour(data: bytes, orientation: int) -> Gray:
     """RGB and RGBA of 16 bits, of which Pillow would drop the low byte."""
     with _silent_opencv():
-        pixels = _read_opencv(data, cv2.IMREAD_UNCHANGED)
+        pixels = read_opencv(data, cv2.IMREAD_UNCHANGED)
     return orient(_luma_of_bgr(pixels), orientation)
 
 
@@ -204,7 +207,8 @@ def _silent_opencv() -> Iterator[None]:
             cv2.utils.logging.setLogLevel(before)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """Of the EXIF that a Pillow image carries, 1 where it is broken."""
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # a broken EXIF block is no reason to refuse the picture
@@ -226,7 +230,7 @@ def from_pil(image: Image.Image) -> Gray:
     luma = np.empty((image.height, image.width), np.uint8)
     for rows in bands(luma.shape):
         luma[rows] = _luma_of_pil(image.crop((0, rows.start, image.width, rows.stop)))
-    return orient(luma, _orientation(image))
+    return orient(luma, orientation(image))
 
 
 def _luma_of_pil(image: Image.Image) -> Gray:

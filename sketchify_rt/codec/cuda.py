@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 from sketchify_rt import tensors
-from sketchify_rt.codec import containers, cpu
+from sketchify_rt.codec import cpu
 from sketchify_rt.codec.dali import JpegDecoder
+from sketchify_rt.codec.header import File
 from sketchify_rt.codec.nvimagecodec import JpegEncoder
 from sketchify_rt.errors import DecodeError, EncodeError, bare
 from sketchify_rt.image import Gray
@@ -68,33 +69,33 @@ class Codec:
         self._opened: dict[type, Any] = {}
         self._lock = threading.Lock()
 
-    def decode(
-        self, files: Sequence[bytes], names: Sequence[str], max_pixels: int
-    ) -> list[Tensor | DecodeError]:
+    def decode(self, files: Sequence[File], max_pixels: int) -> list[Tensor | DecodeError]:
         """Luma of image files in order, upright, as `cpu.decode` defines it, errors included.
 
         A GPU rounds the luma of JPEG files differently; see `JpegDecoder`.
 
-        names: of the files, for messages. Gives uint8 (H, W) on the device, some of them views of
+        Gives uint8 (H, W) on the device, some of them views of
         one buffer, or a DecodeError in the place of a file that cannot be read. Raises
         BackendUnavailable where DALI is installed and does not work, and MemoryError or
         torch.OutOfMemoryError where there is too little on the device.
         """
-        headers = [self._header(data, max_pixels) for data in files]
         host: dict[int, Future[Gray]] = {}
 
-        def read_on_host(index: int) -> None:
-            host[index] = self._pool.submit(cpu.decode, files[index], names[index], max_pixels)
+        def read(file: File) -> Gray:
+            return cpu.decode(file.data, file.name, max_pixels, file.header)
 
-        on_device = {index: header for index, header in enumerate(headers) if header}
+        def read_on_host(index: int) -> None:
+            host[index] = self._pool.submit(read, files[index])
+
+        on_device = [index for index, file in enumerate(files) if self._takes(file, max_pixels)]
         for index in range(len(files)):
             if index not in on_device:
                 read_on_host(index)
         results: dict[int, Tensor | DecodeError] = {}
         if on_device:
             planes = self._open(JpegDecoder)(
-                [files[index] for index in on_device],
-                [header.orientation for header in on_device.values()],
+                [files[index].data for index in on_device],
+                [files[index].header.orientation for index in on_device],
             )
             for index, plane in zip(on_device, planes, strict=True):
                 if plane is None:
@@ -111,16 +112,9 @@ class Codec:
         results.update(zip(luma, uploaded, strict=True))
         return [results[index] for index in range(len(files))]
 
-    def _header(self, data: bytes, max_pixels: int) -> containers.Header | None:
-        """Of a file for DALI; None if the host is to read it, or to say what is wrong with it."""
-        if not self._has_dali or containers.identify(data) != "JPEG":
-            return None
-        try:
-            header = containers.jpeg_header(data)
-        except ValueError:
-            return None
-        fits = 0 < header.width * header.height <= max_pixels
-        return header if header.plain and fits else None
+    def _takes(self, file: File, max_pixels: int) -> bool:
+        """Whether DALI is to read it; else the host does, or says what is wrong with it."""
+        return self._has_dali and file.header.plain and 0 < file.header.pixels <= max_pixels
 
     def encode(self, images: Sequence[Tensor], encoding: Encoding) -> list[bytes | EncodeError]:
         """Files of images in order, as `cpu.encode` writes them, or an EncodeError in the place.

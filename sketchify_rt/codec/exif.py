@@ -139,7 +139,7 @@ class Exif:
         return Field(_RATIONAL, self._long(near.numerator) + self._long(near.denominator))
 
 
-def read(block: bytes) -> Exif | None:
+def read(block: bytes, kept: Set[int] = _KEPT) -> Exif | None:
     """What is kept of a block, with or without the mark of JPEG, or of a TIFF file.
 
     Left out is what is broken or outside the block, and the thumbnail, which shows the original.
@@ -149,8 +149,14 @@ def read(block: bytes) -> Exif | None:
     order = _ORDERS.get(tiff[:4])
     if order is None or len(tiff) < 8:
         return None
-    fields = _Reader(tiff, order).directory(4, _TREE, _KEPT)
+    fields = _Reader(tiff, order).directory(4, _TREE, kept)
     return Exif(order, fields) if fields else None
+
+
+def orientation(block: bytes) -> int:
+    """1..8, of a block as `read` takes it; 1 where it is not told, or the block is broken."""
+    found = read(block, {_ORIENTATION})
+    return found.orientation if found else 1
 
 
 class _Reader:

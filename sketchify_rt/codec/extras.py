@@ -8,6 +8,7 @@ import PIL.Image
 
 from sketchify_rt import image
 from sketchify_rt.codec import alpha, metadata
+from sketchify_rt.codec.header import File
 from sketchify_rt.codec.metadata import Metadata
 from sketchify_rt.errors import DecodeError, EncodeError, InputError
 from sketchify_rt.image import Gray
@@ -57,19 +58,19 @@ class Extras:
         return metadata.attach(file, encoding.format, self.metadata, *shape)
 
 
-def read(data: bytes, source: str, encoding: Encoding) -> Extras:
+def read(file: File, encoding: Encoding) -> Extras:
     """What the encoding asks for of a file that `cpu.decode` reads.
 
-    source: file name for messages. Raises DecodeError where alpha cannot be read; metadata that is
+    Raises DecodeError where alpha cannot be read; metadata that is
     broken is left out.
     """
-    found = metadata.read(data) if encoding.metadata else metadata.NONE
+    found = metadata.read(file) if encoding.metadata else metadata.NONE
     if encoding.alpha != "keep":
         return Extras(found)
     try:
-        return Extras(found, _unless_opaque(alpha.read(data)))
+        return Extras(found, _unless_opaque(alpha.read(file)))
     except Exception as error:  # broken data makes decoders raise anything
-        raise DecodeError(source, f"its alpha cannot be read: {error}") from error
+        raise DecodeError(file.name, f"its alpha cannot be read: {error}") from error
 
 
 def from_pil(source: PIL.Image.Image, encoding: Encoding) -> Extras:

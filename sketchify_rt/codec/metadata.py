@@ -7,16 +7,16 @@ three on its own, and of EXIF each field.
 
 from __future__ import annotations
 
-import io
+import contextlib
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import PIL.Image
-from PIL.AvifImagePlugin import AvifImageFile
 
-from sketchify_rt.codec import containers, exif, icc
+from sketchify_rt.codec import exif, header, icc, png
+from sketchify_rt.codec.header import File
 from sketchify_rt.options import Format
 
 _MOST_PROFILE = 2**24  # bytes; those of printers have some 2 MiB
@@ -53,13 +53,13 @@ class Metadata:
 NONE = Metadata()
 
 
-def read(data: bytes) -> Metadata:
+def read(file: File) -> Metadata:
     """Metadata of a JPEG, PNG, WebP, TIFF or AVIF, without decoding pixels; whatever the bytes.
 
     The resolution is that of the container, else that of EXIF.
     """
-    reader = _READERS.get(containers.identify(data) or "")
-    block, profile, dpi = reader(data) if reader else (b"", None, None)
+    reader = _READERS.get(file.header.format or "")
+    block, profile, dpi = reader(file.data) if reader else (b"", None, None)
     return _metadata(block, profile, dpi)
 
 
@@ -99,7 +99,7 @@ def _read_jpeg(data: bytes) -> _Found:
     block, dpi = b"", None
     parts: dict[int, bytes] = {}
     count = 0
-    for marker, body in _segments(data):
+    for marker, _, body in _sound_segments(data):
         if marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 12:
             unit, across, down = struct.unpack_from(">BHH", body, 7)
             per_inch = {_JFIF_INCH: 1.0, _JFIF_CENTIMETRE: 100 * _INCH}.get(unit)
@@ -112,39 +112,23 @@ def _read_jpeg(data: bytes) -> _Found:
     return block, b"".join(parts[at] for at in sorted(parts)) if whole else None, dpi
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Markers and bodies up to the first scan."""
-    at = 2
-    while at + 4 <= len(data):
-        mark, marker, length = struct.unpack_from(">BBH", data, at)
-        if mark != 0xFF or marker == 0xDA:
-            return
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        yield marker, data[at + 4 : at + 2 + length]
-        at += 2 + length
+def _sound_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    with contextlib.suppress(ValueError):
+        yield from header.jpeg_segments(data)
 
 
 def _read_png(data: bytes) -> _Found:
     block, profile, dpi = b"", None, None
-    for kind, body in _png_chunks(data):
+    for kind, start, stop in header.png_chunks(data):
+        body = slice(start + 8, stop - 4)
         if kind == b"eXIf":
-            block = body
+            block = data[body]
         elif kind == b"iCCP":
-            profile = _inflated(body.partition(b"\0")[2][1:])
-        elif kind == b"pHYs" and len(body) == 9:
-            across, down, unit = struct.unpack(">IIB", body)
+            profile = _inflated(data[body].partition(b"\0")[2][1:])
+        elif kind == b"pHYs" and len(data[body]) == 9:
+            across, down, unit = struct.unpack(">IIB", data[body])
             dpi = (across * _INCH, down * _INCH) if unit == 1 else None  # metres; 0 is none
     return block, profile, dpi
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at = 8
-    while at + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
-        yield kind, b"" if kind == b"IDAT" else data[at + 8 : at + 8 + length]
-        at += 12 + length
 
 
 def _inflated(packed: bytes) -> bytes | None:
@@ -157,16 +141,9 @@ def _inflated(packed: bytes) -> bytes | None:
 
 
 def _read_webp(data: bytes) -> _Found:
-    chunks = dict(_webp_chunks(data))
+    wanted = (b"EXIF", b"ICCP")
+    chunks = {k: data[start:stop] for k, start, stop in header.webp_chunks(data) if k in wanted}
     return chunks.get(b"EXIF", b""), chunks.get(b"ICCP"), None
-
-
-def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at = 12
-    while at + 8 <= len(data):
-        kind, length = struct.unpack_from("<4sI", data, at)
-        yield kind, data[at + 8 : at + 8 + length]
-        at += 8 + length + (length & 1)
 
 
 def _read_tiff(data: bytes) -> _Found:
@@ -175,7 +152,7 @@ def _read_tiff(data: bytes) -> _Found:
 
 def _read_avif(data: bytes) -> _Found:
     try:
-        with AvifImageFile(io.BytesIO(data)) as image:
+        with header.open_pillow("AVIF", data) as image:
             return image.info.get("exif", b""), image.info.get("icc_profile"), None
     except Exception:  # broken data makes decoders raise anything
         return b"", None, None
@@ -214,20 +191,14 @@ def attach(encoded: bytes, form: Format, metadata: Metadata, height: int, width:
 def _into_png(encoded: bytes, block: bytes, profile: bytes, dpi: Density | None) -> bytes:
     added = b""
     if profile:
-        added += png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
+        added += png.chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
     if dpi:
         across, down = (round(value / _INCH) for value in dpi)
-        added += png_chunk(b"pHYs", struct.pack(">IIB", across, down, 1))
+        added += png.chunk(b"pHYs", struct.pack(">IIB", across, down, 1))
     if block:
-        added += png_chunk(b"eXIf", block)
+        added += png.chunk(b"eXIf", block)
     behind = 8 + 12 + 13  # signature and header
     return encoded[:behind] + added + encoded[behind:]
-
-
-def png_chunk(kind: bytes, body: bytes) -> bytes:
-    """With its length and checksum."""
-    check = zlib.crc32(body, zlib.crc32(kind))
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
 
 
 def _into_jpeg(encoded: bytes, block: bytes, profile: bytes, dpi: Density | None) -> bytes:
@@ -255,26 +226,16 @@ def _segment(marker: int, body: bytes) -> bytes:
 def _into_webp(encoded: bytes, block: bytes, profile: bytes, width: int, height: int) -> bytes:
     if not block and not profile:
         return encoded
-    image = [chunk for chunk in _webp_chunks(encoded) if chunk[0] != b"VP8X"]
+    image = [(k, encoded[start:stop]) for k, start, stop in header.webp_chunks(encoded)]
+    image = [chunk for chunk in image if chunk[0] != b"VP8X"]
     flags = (_VP8X_ICC if profile else 0) | (_VP8X_EXIF if block else 0)
-    flags |= _VP8X_ALPHA if webp_has_alpha(encoded) else 0
+    flags |= _VP8X_ALPHA if header.probe(encoded).alpha else 0
     sides = ((side - 1).to_bytes(3, "little") for side in (width, height))
-    header = struct.pack("<I3s3s", flags, *sides)
-    chunks = [(b"VP8X", header), (b"ICCP", profile), *image, (b"EXIF", block)]
+    extended = struct.pack("<I3s3s", flags, *sides)
+    chunks = [(b"VP8X", extended), (b"ICCP", profile), *image, (b"EXIF", block)]
     body = b"WEBP" + b"".join(
         struct.pack("<4sI", kind, len(part)) + part + bytes(len(part) & 1)
         for kind, part in chunks
         if part
     )
     return struct.pack("<4sI", b"RIFF", len(body)) + body
-
-
-def webp_has_alpha(data: bytes) -> bool:
-    """Whether its header says so."""
-    match data[12:16]:
-        case b"VP8X":
-            return bool(data[20] & _VP8X_ALPHA)
-        case b"VP8L":
-            return bool(data[24] & 0x10)  # bit 28 of the sizes and flags from byte 21
-        case _:
-            return False

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sketchify_rt.codec.containers import isal_zlib
+from sketchify_rt.codec.header import isal_zlib
 from sketchify_rt.image import Gray, bands
 
 _LEVEL = 1
@@ -54,6 +54,11 @@ def _compress(image: Gray) -> Iterator[bytes]:
         filtered[:, 1:] = band
         yield compressor.compress(filtered)
     yield compressor.flush()
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """With its length and checksum."""
+    return b"".join(_chunk(kind, body))
 
 
 def _chunk(kind: bytes, body: bytes) -> tuple[bytes, bytes, bytes, bytes]:

@@ -107,6 +107,40 @@ def hint(binary: Gray, tones: Gray, sigma: float = HINT_SIGMA) -> Gray:
     return (1 + (2 * numerator + denominator) // (2 * denominator)).astype(np.uint8)
 
 
+def resize(gray: Gray, height: int, width: int) -> Gray:
+    """An image at another size: DALI's linear filter with antialiasing, and edges repeated.
+
+    Along each axis a target pixel is a weighted mean of the source pixels around its centre. The
+    weights fall off linearly, to 0 at the distance between two target pixels, or between two source
+    pixels where the axis is enlarged. Columns come first, then rows; both are rounded to nearest,
+    halves up. DALI rounds once, and is within 1 level.
+
+    Args:
+        gray: uint8 (H, W).
+        height: Rows of the result, at least 1.
+        width: Its columns, at least 1.
+
+    Returns:
+        uint8 (height, width).
+    """
+    return np.ascontiguousarray(_resize_columns(_resize_columns(gray, width).T, height).T)
+
+
+def _resize_columns(gray: Gray, target: int) -> Gray:
+    """The image with `target` columns."""
+    rows, source = gray.shape
+    scale = source / target
+    radius = max(scale, 1.0)
+    resized = np.empty((rows, target), np.uint8)
+    for column in range(target):
+        centre = (column + 0.5) * scale - 0.5
+        near = np.arange(np.ceil(centre - radius), np.floor(centre + radius) + 1)
+        weights = 1 - np.abs(near - centre) / radius
+        pixels = gray[:, near.clip(0, source - 1).astype(int)]
+        resized[:, column] = np.floor(pixels @ (weights / weights.sum()) + 0.5)
+    return resized
+
+
 def _cells(values: NDArray[Any]) -> NDArray[np.int64]:
     """Sums over cells; the last ones of a row or column may be smaller."""
     height, width = values.shape

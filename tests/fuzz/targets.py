@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sketchify_rt.codec import containers, cpu
+from sketchify_rt.codec import cpu, exif, header
 from sketchify_rt.errors import DecodeError
 from sketchify_rt.kernels import native, reference
 
@@ -18,7 +18,7 @@ MAX_PIXELS = 2**16
 def codec(data: bytes) -> None:
     """Bytes become luma or a DecodeError, the same each time."""
     _decode(data)
-    if containers.identify(data) == "PNG":
+    if header.identify(data) == "PNG":
         _decode(_with_checksums(data))  # without them nearly all is refused at once
 
 
@@ -50,27 +50,18 @@ def _with_checksums(data: bytes) -> bytes:
     return bytes(mended)
 
 
-_WALKS: dict[str, Callable[[bytes], object]] = {
-    "JPEG": containers.jpeg_header,
-    "PNG": containers.check_png,
-    "WebP": containers.webp_header,
-}
-
-
 def walk(data: bytes) -> None:
-    """A container is described, or refused with a ValueError."""
-    name = containers.identify(data)
-    assert containers.pixels(data) >= 0
-    assert containers.exif_orientation(data) in range(1, 9)
-    try:
-        found = _WALKS.get(name or "", lambda data: None)(data)
-    except ValueError as error:
-        assert str(error)
-        return
-    if isinstance(found, containers.Header):
-        assert found.orientation in range(1, 9)
-        assert found.width >= 0
-        assert found.height >= 0
+    """A header is described, or what is wrong with it; a PNG is refused with a ValueError."""
+    found = header.probe(data)
+    assert found.format == header.identify(data)
+    assert found.pixels >= 0
+    assert found.orientation in range(1, 9)
+    assert exif.orientation(data) in range(1, 9)
+    if found.format == "PNG":
+        try:
+            header.check_png(data)
+        except ValueError as error:
+            assert str(error)
 
 
 _SHAPE = struct.Struct("<BHHBBBBB")
