@@ -17,6 +17,7 @@ from sketchify_rt.errors import BackendUnavailable, ModelError
 from sketchify_rt.image import CELL, Gray
 from sketchify_rt.models import Kind, Model
 from sketchify_rt.options import Arithmetic
+from sketchify_rt.runtime import onnx_files
 
 
 @contextlib.contextmanager
@@ -144,7 +145,7 @@ class OpenVinoRuntime:
         self._hint = model.manifest.takes_hint
         kind: Kind = "int8" if precision == "int8" else "float"
         streams = min(workers, threads)
-        data = model.read(kind)
+        data = onnx_files.read(model, kind)
         core = _core()
         try:
             network = core.read_model(data)

@@ -1,0 +1,47 @@
+"""Write files atomically."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+NEW = ".new-"
+"""Begins the name of a file that `atomic_write` is writing."""
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Replace a file by one rename; it is on the disk when this returns.
+
+    Readers see the old file or the new one. If the process is killed meanwhile, a file whose name
+    begins with `NEW` may stay beside it.
+
+    Args:
+        path: The file; its folder must exist.
+        data: What it will hold.
+
+    Raises:
+        OSError: It cannot be written. The old file stays.
+    """
+    new = path.with_name(f"{NEW}{uuid.uuid4().hex}")
+    try:
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(folder: Path) -> None:
+    """Put a folder's list of files on the disk, if its file system can."""
+    with suppress(OSError):  # some network file systems, and Windows
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
