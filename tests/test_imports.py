@@ -14,7 +14,8 @@ PACKAGE = ROOT / "sketchify_rt"
 
 # A module may import from lower floors, and from its own package.
 FLOORS = [
-    {"errors", "files", "processors"},
+    {"forks"},
+    {"errors", "files", "packages", "processors"},
     {"image", "options", "models", "stream"},
     {"bilevel"},
     {"hints", "metrics", "tensors", "tiling"},
