@@ -7,8 +7,12 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from sketchify_rt import forks
+
 NEW = ".new-"
 """Begins the name of a file that `atomic_write` is writing."""
+
+_position = forks.Lock()
 
 
 def atomic_write(path: Path, data: bytes) -> None:
@@ -35,6 +39,24 @@ def atomic_write(path: Path, data: bytes) -> None:
         new.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def read_at(descriptor: int, size: int, start: int) -> bytes:
+    """Read from a place in an open file, without regard to its position; for any thread.
+
+    Args:
+        descriptor: Of the file.
+        size: Bytes to read, at most.
+        start: Offset of the first one.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, start)
+    with _position:
+        os.lseek(descriptor, start, os.SEEK_SET)
+        return os.read(descriptor, size)
 
 
 def sync(folder: Path) -> None:

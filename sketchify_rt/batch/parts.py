@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import os
@@ -88,11 +87,11 @@ def _claim(path: Path, make: Callable[[Path], T]) -> tuple[T, Path]:
 def _clear(name: Path) -> None:
     """Remove what a killed process left. Raises OSError where another may be at it."""
     try:
-        number = _open(name, os.O_NOFOLLOW)
+        number = _open(name, getattr(os, "O_NOFOLLOW", 0))
     except FileNotFoundError:
         return
     try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(number, wait=False)
         _check(number, name)
         name.unlink()
     finally:
@@ -114,7 +113,15 @@ def _create(name: Path) -> int:
 def _lock(number: int) -> None:
     """Lock a file of this process's own; others have it for as long as `_clear` takes."""
     with contextlib.suppress(OSError):  # no locks: then none is ever removed
-        fcntl.flock(number, fcntl.LOCK_EX)
+        _flock(number, wait=True)
+
+
+def _flock(number: int, wait: bool) -> None:
+    try:
+        import fcntl
+    except ImportError as error:
+        raise OSError(errno.ENOTSUP, "this system has no file locks") from error
+    fcntl.flock(number, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _check(number: int, name: Path) -> None:
@@ -130,6 +137,9 @@ def _link(number: int, name: Path) -> None:
 
 def _open_unnamed(folder: Path) -> int | None:
     """A file without a name in the folder, which is made; None where there are no such files."""
+    if not hasattr(os, "O_TMPFILE"):
+        folder.mkdir(parents=True, exist_ok=True)
+        return None
     try:
         return _open(folder, os.O_TMPFILE)
     except FileNotFoundError:
@@ -143,4 +153,4 @@ def _open_unnamed(folder: Path) -> int | None:
 
 def _open(path: Path, how: int) -> int:
     # Mode 0666 less the umask, as for any file; those of the tempfile module would be 0600.
-    return os.open(path, os.O_RDWR | os.O_CLOEXEC | how, 0o666)
+    return os.open(path, os.O_RDWR | how, 0o666)
