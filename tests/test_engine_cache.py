@@ -500,7 +500,7 @@ def test_a_kill_at_any_step_leaves_one_engine_or_the_other(
 
 def test_what_a_killed_build_left_is_pruned(tmp_path: Path) -> None:
     engine = put(tmp_path)
-    half = [engine.folder / ".new-0123", engine.folder / "0123456789abcdef.plan"]
+    half = [engine.folder / ".0123456789abcdef.part", engine.folder / "0123456789abcdef.plan"]
     lost = tmp_path / "lite-fp32-0123456789abcdef"
     lost.mkdir()
     for path in (*half, lost / ".lock", lost / "0123456789abcdef.plan"):
@@ -683,7 +683,7 @@ def test_nothing_is_pruned_that_is_being_built(tmp_path: Path) -> None:
 
     def hold() -> None:
         with locked(lost), locked(engine.folder):
-            (lost / ".new-0123").write_bytes(b"half")
+            (lost / ".0123456789abcdef.part").write_bytes(b"half")
             locks.set()
             done.wait()
 
@@ -692,7 +692,7 @@ def test_nothing_is_pruned_that_is_being_built(tmp_path: Path) -> None:
     try:
         assert locks.wait(60)
         assert prune(tmp_path, HERE, everything=True) == []
-        assert names(lost) == {".lock", ".new-0123"}
+        assert names(lost) == {".lock", ".0123456789abcdef.part"}
     finally:
         done.set()
         builder.join()
@@ -926,9 +926,9 @@ def test_prune_tells_the_bytes_and_writes_nothing_where_nothing_is_to_go(tmp_pat
     (engine.folder / ".lock").unlink(missing_ok=True)
     assert prune(tmp_path, HERE) == []
     assert not (engine.folder / ".lock").exists()
-    (engine.folder / ".new-0").write_bytes(b"half")
+    (engine.folder / ".0123456789abcdef.part").write_bytes(b"half")
     assert prune(tmp_path, HERE) == [
-        (engine.folder / ".new-0", "left behind by a build that was killed", 4)
+        (engine.folder / ".0123456789abcdef.part", "left behind by a build that was killed", 4)
     ]
     bytes_of = sum(path.stat().st_size for path in engine.folder.iterdir())
     assert [size for *_, size in prune(tmp_path, HERE, everything=True)] == [bytes_of]

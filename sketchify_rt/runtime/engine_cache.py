@@ -365,7 +365,7 @@ def _plan_of(folder: Path) -> str:
 def _leftovers(folder: Path, plan: str) -> Iterator[Path]:
     """Files of ours in the folder of an engine that do not belong to it."""
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(files.NEW) or (_PLAN.fullmatch(path.name) and path.name != plan):
+        if files.PART.fullmatch(path.name) or (_PLAN.fullmatch(path.name) and path.name != plan):
             yield path
 
 

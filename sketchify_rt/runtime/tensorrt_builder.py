@@ -207,7 +207,6 @@ def _save(path: Path, config: trt.IBuilderConfig, said: Log) -> None:
         )
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         files.atomic_write(path, bytes(data))
     except OSError as error:
         log.warning("%s: the timing cache cannot be written: %s", path, error)
