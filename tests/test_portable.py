@@ -71,7 +71,15 @@ for module in {modules}:
         assert any(name in str(error) for name in needs_more), (module, error)
 """
     imported = run(code, tmp_path)
-    for name in ("engine", "cli.verbs", "inputs", "backend.cpu", "batch.decode_worker", "server"):
+    for name in (
+        "sketchifier",
+        "pipeline",
+        "cli.verbs",
+        "inputs",
+        "backend.cpu",
+        "batch.decode_worker",
+        "server",
+    ):
         assert f"sketchify_rt.{name}" in imported
 
 
