@@ -323,7 +323,7 @@ def _too_large(name: str, size: str) -> InputError:
 
 def _open(path: str, flags: int) -> int:
     """Without waiting for someone to write to it, where it is a named pipe."""
-    return os.open(path, flags | os.O_NONBLOCK)
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _of_array(pixels: NDArray[Any], encoding: Encoding | None) -> Gray | Picture:

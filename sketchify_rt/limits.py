@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
+
+from sketchify_rt import forks
 
 log = logging.getLogger("sketchify_rt")
 
@@ -29,7 +30,7 @@ class Limits:
         self._min_tile = min_tile
         self._pixels, self._tile = pixels, tile
         self._succeeded, self._patience = 0, _PATIENCE
-        self._lock = threading.Lock()
+        self._lock = forks.Lock()
 
     @property
     def pixels(self) -> int | None:
@@ -82,7 +83,3 @@ class Limits:
                 self._tile = half
                 log.warning("%s is out of memory: going on with tiles of %d", self._device, half)
             return self._tile < tile
-
-    def renew_lock(self) -> None:
-        """For a forked process, which lacks the thread that may hold the lock."""
-        self._lock = threading.Lock()

@@ -6,6 +6,7 @@ https://github.com/triton-inference-server/common, and ``NAME/1/`` holds the mod
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -78,13 +79,12 @@ def of_onnx(model: Model, kind: Kind = "float", max_batch: int = 8) -> Served:
 
     max_batch: at least 1. Raises ModelError where the file cannot be read, or is not of one image
     in, maybe with its hint, and one out, in batches of any size; and BackendUnavailable in a fork,
-    see `Sketchifier`, or where its weights lie in files of their own and the package onnx is not
-    installed.
+    see `Sketchifier`.
     """
     from sketchify_rt.runtime import openvino  # which reads the graph: slow to import
 
     path = model.file(kind)
-    data = onnx_files.load(path, model.read(kind))
+    data = onnx_files.read(model, kind)
     given, made = openvino.signature(data, path)
     more = [name for name, *_ in given[1:]]
     if not given or more not in ([], ["hint"]) or len(made) != 1:
@@ -105,7 +105,7 @@ def of_engine(folder: Path, model: Model, max_batch: int | None = None) -> Serve
     engine = engine_cache.read(folder)
     recipe, origin = engine.record.recipe, engine.record.origin
     kind: Kind = "int8" if recipe.precision == "int8" else "float"
-    if origin.sha256 != onnx_files.digest(model.file(kind), model.read(kind)):
+    if origin.sha256 != hashlib.sha256(onnx_files.read(model, kind)).hexdigest():
         raise EngineError(
             f"{folder}: built of the model {origin.name}, of other weights than {model.path}; give "
             "the model that it was built of, or build another with `sketchify-rt build-engine`"
@@ -120,7 +120,7 @@ def of_engine(folder: Path, model: Model, max_batch: int | None = None) -> Serve
     side = recipe.tile[0] if recipe.static else -1
     dims = (1, side, side)
     inputs = [Tensor("binary", "UINT8", dims)]
-    if origin.hint:
+    if model.manifest.takes_hint:
         cells = side // CELL if recipe.static else -1
         inputs.append(Tensor("hint", "UINT8", (1, cells, cells)))
     return Served(

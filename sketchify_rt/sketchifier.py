@@ -6,12 +6,10 @@ import contextlib
 import functools
 import logging
 import os
-import threading
-import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from sketchify_rt import backend, inputs, models, stream, tiling
+from sketchify_rt import backend, forks, inputs, models, stream, tiling
 from sketchify_rt.errors import OptionsError, SketchifyError
 from sketchify_rt.image import Gray
 from sketchify_rt.limits import Limits
@@ -97,8 +95,8 @@ class Sketchifier:
         self._workers = 1  # of calls outside of `map`
         self._in_flight = 0
         self._closing = False
-        self._lock = threading.Lock()
-        _ALL.add(self)
+        self._lock = forks.Lock()
+        forks.watch(self, Sketchifier._forget_calls)
 
     @property
     def takes_hint(self) -> bool:
@@ -287,6 +285,10 @@ class Sketchifier:
             return [_like(source, result) for source, result in zip(sources, results, strict=True)]
         return results
 
+    def _forget_calls(self) -> None:
+        """In a forked child, which has none of the threads that are in a call."""
+        self._in_flight = 0
+
     @contextlib.contextmanager
     def _call(self) -> Iterator[None]:
         """Counts calls in flight, the last of which finishes what `close` began."""
@@ -337,20 +339,6 @@ def sketchify(source: ImageInput, **options: Any) -> Any:
 @functools.lru_cache(maxsize=2)
 def _kept(options: Options) -> Sketchifier:
     return Sketchifier(options)
-
-
-_ALL: weakref.WeakSet[Sketchifier] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """A thread that held a lock when the process was forked is not there to let go of it."""
-    for sketchifier in _ALL:
-        sketchifier._lock = threading.Lock()
-        sketchifier._in_flight = 0
-        sketchifier._limits.renew_lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def _raised(result: Any) -> Any:

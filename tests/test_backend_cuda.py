@@ -236,7 +236,7 @@ def trt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     fake = fake_tensorrt.install(monkeypatch)
     from sketchify_rt.runtime import engines
 
-    here = Machine("11.4.0.106", "13.0", "580.65.06", "NVIDIA H200", "9.0")
+    here = Machine("11.4.0.106", "NVIDIA H200", "9.0")
     monkeypatch.setattr(engines, "machine", lambda index=0: here)
     recipe = Recipe(tile=(208, 208, 208), batch=(1, 2, 4))
     engines.make(models.load("lite"), recipe, CPU)

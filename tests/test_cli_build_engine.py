@@ -19,7 +19,7 @@ from sketchify_rt.cli.verbs import main
 from sketchify_rt.runtime import engine_cache, engine_record
 from sketchify_rt.runtime.engine_record import Machine
 
-HERE = Machine("11.4.0.106", "13.0", "580.65.06", "NVIDIA H200", "9.0")
+HERE = Machine("11.4.0.106", "NVIDIA H200", "9.0")
 SMALL = ("--tile", "104", "--batch", "1", "1", "2")
 
 

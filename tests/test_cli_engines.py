@@ -10,19 +10,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from sketchify_rt import __version__
 from sketchify_rt.cli import engines
 from sketchify_rt.cli.verbs import main
-from sketchify_rt.runtime import engine_record
 from sketchify_rt.runtime.engine_cache import Engine, folder_name, locked, store
 from sketchify_rt.runtime.engine_record import Check, Machine, Origin, Recipe
 
-HERE = Machine("11.4.0.106", "13.0", "580.65.06", "NVIDIA H200", "9.0")
-A100 = Machine("11.4.0.106", "13.0", "580.65.06", "NVIDIA A100", "8.0")
+HERE = Machine("11.4.0.106", "NVIDIA H200", "9.0")
+A100 = Machine("11.4.0.106", "NVIDIA A100", "8.0")
 
 REMEDY = (
     "`sketchify-rt engines prune` removes damaged engines from the cache, `sketchify-rt "
-    "build-engine` builds them anew, --force also over one that is elsewhere"
+    "build-engine` builds them anew; outside the cache it needs --force"
 )
 
 
@@ -39,7 +37,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def put(root: Path, recipe: Recipe | None = None, machine: Machine = HERE) -> Engine:
-    origin, recipe = Origin("lite", "ab" * 32, __version__), recipe or Recipe()
+    origin, recipe = Origin("lite", "ab" * 32), recipe or Recipe()
     folder = root / folder_name(origin, recipe, machine)
     with locked(folder):
         check = Check(1.254, 0.0312, 812.5, 96)
@@ -83,13 +81,13 @@ def test_engines_are_listed_with_what_they_are_for(root: Path) -> None:
     )
 
 
-def test_one_that_an_older_driver_or_version_built_is_told(
-    monkeypatch: pytest.MonkeyPatch, root: Path
-) -> None:
-    put(root, machine=dataclasses.replace(HERE, driver="570.1"))
-    assert call().stdout.endswith("no: built with driver 570.1, this is 580.65.06\n")
-    monkeypatch.setattr(engine_record, "__version__", "99.0")
-    assert f"built with sketchify-rt {__version__}, this is 99.0" in call().stdout
+def test_one_of_another_tensorrt_or_version_is_told(root: Path) -> None:
+    engine = put(root, machine=dataclasses.replace(HERE, tensorrt="11.3.0.9"))
+    assert call().stdout.endswith("no: built with TensorRT 11.3.0.9, this is 11.4.0.106\n")
+    path = engine.folder / "engine.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
+    reason = "is of another version of sketchify-rt: got export format 99, expected 1"
+    assert f"{path}: {reason}. {REMEDY}" in call().stdout
 
 
 def test_without_a_gpu_all_is_listed(root: Path, no_gpu: None) -> None:
@@ -107,16 +105,18 @@ def test_a_damaged_record_is_listed_with_what_to_do(root: Path) -> None:
     path.write_text(path.read_text().replace("H200", "H100"))
     lines = call().stdout.splitlines()
     assert len(lines) == 4
-    assert lines[3] == (f"{path}: is damaged: its SHA-256 is not the one in it; {REMEDY}")
+    assert lines[3] == (
+        f"{path}: is damaged: its key is not that of its model, recipe and machine. {REMEDY}"
+    )
     path.unlink()
-    whole.folder.joinpath("engine.json").write_text("{}")
+    whole.folder.joinpath("engine.json").write_text("[]")
     _, line = call().stdout.splitlines()
     assert line.startswith(f"{whole.folder}/engine.json: is damaged")
 
 
 def test_the_list_as_json(root: Path) -> None:
     own, other, damaged = put(root), put(root, machine=A100), put(root, Recipe("int8"))
-    (damaged.folder / "engine.json").write_text("{}")
+    (damaged.folder / "engine.json").write_text("[]")
     found: dict[str, Any] = json.loads(call("list", "--json").stdout)
     assert found["folder"] == str(root)
     assert found["machine"] == dataclasses.asdict(HERE)
@@ -148,8 +148,9 @@ def test_verify_reads_every_plan_and_record(root: Path) -> None:
     result = call("verify", exit_code=1)
     assert result.stdout.splitlines() == [f"{whole.folder}: whole, 4.2 MB"]
     assert result.stderr.splitlines() == [
-        f"{plan}: is damaged: its SHA-256 is not that of the record; {REMEDY}",
-        f"{third.folder}/engine.json: is damaged: its SHA-256 is not the one in it; {REMEDY}",
+        f"{plan}: is damaged: its SHA-256 is not that of the record. {REMEDY}",
+        f"{third.folder}/engine.json: is damaged: expected a JSON object (Expecting value: line 1 "
+        f"column 1 (char 0)). {REMEDY}",
     ]
 
 
@@ -202,7 +203,7 @@ def test_prune_without_a_gpu_says_what_it_cannot_know(root: Path, no_gpu: None) 
     damaged = put(root, machine=A100)
     damage(damaged)
     assert call("prune").stderr == ""
-    stale = put(root, machine=dataclasses.replace(HERE, driver="1"))
+    stale = put(root, machine=dataclasses.replace(HERE, tensorrt="1"))
     result = call("prune")
     assert result.stdout == f"{root}: nothing to remove\n"
     assert result.stderr == ("which engines are out of date is unknown: no module named tensorrt\n")

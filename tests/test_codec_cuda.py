@@ -17,6 +17,7 @@ from conftest import needs
 from pictures import FILES, NOISE, RGB, RNG, bomb, luma_of, png_file, saved, with_orientation
 from PIL import Image
 
+from sketchify_rt import packages
 from sketchify_rt.codec import cpu, cuda, dali
 from sketchify_rt.codec.cuda import Codec
 from sketchify_rt.codec.header import File, probe
@@ -237,7 +238,7 @@ def test_images_stay_when_the_codec_goes() -> None:
 
 
 def test_without_nvidias_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "_installed", lambda module: False)
+    monkeypatch.setattr(packages, "installed", lambda name: False)
     monkeypatch.setattr(cuda, "JpegDecoder", None)
     assert cuda.missing() == ["nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13"]
     check(Codec(CPU, 2), [*NAMED])

@@ -14,7 +14,8 @@ PACKAGE = ROOT / "sketchify_rt"
 
 # A module may import from lower floors, and from its own package.
 FLOORS = [
-    {"errors", "processors"},
+    {"forks"},
+    {"errors", "files", "packages", "processors"},
     {"image", "options", "models", "stream"},
     {"bilevel"},
     {"hints", "metrics", "tensors", "tiling"},
@@ -65,7 +66,7 @@ HEAVY = {
         "runtime/verify.py",
         "tensors.py",
     },
-    "onnx": {"runtime/onnx_files.py", "runtime/onnx_typed.py", "runtime/unet.py"},
+    "onnx": {"runtime/onnx_typed.py", "runtime/unet.py"},
     "triton": {"kernels/triton.py", "runtime/epilogue.py"},
     "numba": {"kernels/numba_cuda.py"},
     "nvidia": {"codec/dali.py", "codec/nvimagecodec.py"},

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import subprocess
-import sys
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +21,9 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from sketchify_rt import BackendUnavailable, ModelError, models
+from sketchify_rt import ModelError, models
 from sketchify_rt.models.crops import crops
-from sketchify_rt.runtime import onnx_files
+from sketchify_rt.runtime import engine_record
 from sketchify_rt.runtime.onnx_typed import typed
 
 Precision = Literal["fp16", "fp32", "int8"]
@@ -615,87 +613,48 @@ def test_control_flow_is_refused() -> None:
         typed(model(nodes, {"yes": np.array(True)}), "fp16")
 
 
-@pytest.fixture
-def apart(tmp_path: Path) -> Path:
-    """A model whose weights lie beside it."""
-    path = tmp_path / "folder" / "apart.onnx"
-    path.parent.mkdir()
-    nodes = [conv("binary", "first", "x"), conv("x", "last", "tones")]
-    weights = {name: WEIGHTS[name] for name in ("first", "last")}
-    onnx.save_model(
-        onnx.load_model_from_string(model(nodes, weights)),
-        path,
-        save_as_external_data=True,
-        all_tensors_to_one_file=False,
-        size_threshold=0,
+def described(data: bytes) -> str:
+    """All of a graph that TensorRT sees, in words that stay the same in every version of onnx."""
+    found = onnx.load_model_from_string(data)
+    values = [
+        (value.name, kind.elem_type, [dim.dim_param or dim.dim_value for dim in kind.shape.dim])
+        for value in (*found.graph.input, *found.graph.output)
+        for kind in [value.type.tensor_type]
+    ]
+    nodes = [
+        (
+            node.op_type,
+            list(node.input),
+            list(node.output),
+            sorted((a.name, str(helper.get_attribute_value(a))) for a in node.attribute),
+        )
+        for node in found.graph.node
+    ]
+    weights = sorted(
+        (weight.name, weight.data_type, numpy_helper.to_array(weight).tolist())
+        for weight in found.graph.initializer
     )
-    assert {file.name for file in path.parent.iterdir()} == {"apart.onnx", "first", "last"}
-    return path
+    opsets = [(entry.domain, entry.version) for entry in found.opset_import]
+    return json.dumps([values, nodes, weights, opsets])
 
 
-def test_external_data_is_taken_in(apart: Path) -> None:
-    data = onnx_files.load(apart, apart.read_bytes())
-    expected = session(str(apart)).run(None, {"binary": BINARY / np.float32(255)})[0]
-    (apart.parent / "first").unlink()
-    np.testing.assert_array_equal(run(data, BINARY), expected)
-    assert levels(Layers(typed(data, "fp16"))(BINARY), expected).max() < 0.5
+def test_another_graph_needs_another_export_format() -> None:
+    """If this fails, raise `engine_record.EXPORT_FORMAT` and write the new pair here.
 
-
-def test_the_digest_covers_external_data(apart: Path) -> None:
-    data = apart.read_bytes()
-    before = onnx_files.digest(apart, data)
-    assert before == onnx_files.digest(apart, data)
-    for name in ("first", "last"):
-        file = apart.parent / name
-        content = file.read_bytes()
-        file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
-        assert onnx_files.digest(apart, data) != before
-        file.write_bytes(content)
-    assert onnx_files.digest(apart, data) == before
-    changed = data.replace(b"made up", b"other  ")
-    assert onnx_files.digest(apart, changed) not in (before, hashlib.sha256(changed).hexdigest())
-
-
-def test_without_external_data_the_digest_is_that_of_the_file_and_needs_no_onnx() -> None:
-    lite = models.load("lite")
-    code = f"""
-import sys
-from pathlib import Path
-from sketchify_rt.runtime.onnx_files import digest, load
-path = Path({str(lite.path)!r})
-data = path.read_bytes()
-assert load(path, data) is data
-print(digest(path, data), "onnx" in sys.modules)
-"""
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.split() == [lite.manifest.sha256, "False"]
-
-
-@pytest.mark.parametrize("act", [onnx_files.digest, onnx_files.load])
-def test_external_data_that_is_not_there_is_named(apart: Path, act: Any) -> None:
-    data = apart.read_bytes()
-    (apart.parent / "last").unlink()
-    with pytest.raises(ModelError, match=f"{re.escape(str(apart))}: its weights are in 'last'"):
-        act(apart, data)
-    (apart.parent / "last").symlink_to(apart.parent.parent / "elsewhere")
-    with pytest.raises(ModelError, match=r"are to be in 'last', outside of its folder"):
-        act(apart, data)
-    for name in (b"../x", b"/etc"):
-        with pytest.raises(ModelError, match=rf"are to be in '{name.decode()}', outside"):
-            act(apart, data.replace(b"\x04last", b"\x04" + name))
-    with pytest.raises(ModelError, match="not an ONNX file"):
-        act(apart, b"location")
-
-
-def test_external_data_without_onnx_is_said(apart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(BackendUnavailable, match=r"apart\.onnx: its weights .* `pip install onnx`"):
-        onnx_files.load(apart, apart.read_bytes())
-
-
-def test_external_data_cut_off_is_said(apart: Path) -> None:
-    (apart.parent / "last").write_bytes(b"1234")
-    with pytest.raises(ModelError, match=r"apart\.onnx: its external data cannot be read"):
-        onnx_files.load(apart, apart.read_bytes())
+    Engines of the old graphs are then refused and built again.
+    """
+    ramp = np.linspace(-1, 1, 36, dtype=np.float32)
+    weights = {"first": ramp.reshape(4, 1, 3, 3), "scale": np.ones(4, np.float32)}
+    weights |= {"bias": np.zeros(4, np.float32), "last": ramp.reshape(1, 4, 3, 3)}
+    nodes = [
+        conv("binary", "first", "x"),
+        make_node("InstanceNormalization", ["x", "scale", "bias"], ["y"]),
+        conv("y", "last", "logits"),
+        make_node("Sigmoid", ["logits"], ["tones"]),
+    ]
+    floats = model(nodes, weights)
+    values = np.arange(9, dtype=np.uint8).reshape(1, 1, 3, 3)
+    ints = quantized(np.uint8(51), 1 / 204, values, np.array([4], np.uint8))
+    graphs = [typed(floats, "fp16"), typed(floats, "fp32"), typed(ints, "int8")]
+    total = hashlib.sha256("".join(map(described, graphs)).encode()).hexdigest()
+    assert (engine_record.EXPORT_FORMAT, total[:16]) == (1, "a09c656a54f602c3")

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from plain import plain
 from tritonclient.grpc import model_config_pb2
 
-from sketchify_rt import ModelError, __version__, models, server
+from sketchify_rt import ModelError, models, server
 from sketchify_rt.batch import sinks
 from sketchify_rt.cli.verbs import main
 from sketchify_rt.models import Manifest, Model
@@ -43,8 +43,8 @@ def config(folder: Path) -> model_config_pb2.ModelConfig:
 def engine(folder: Path, recipe: Recipe) -> Path:
     manifest = models.load("lite").manifest
     sha256 = manifest.int8_sha256 if recipe.precision == "int8" else manifest.sha256
-    origin = Origin(manifest.name, str(sha256), __version__, manifest.takes_hint)
-    machine = Machine("11.4.0.106", "13.0", "580.65.06", "NVIDIA H200", "9.0")
+    origin = Origin(manifest.name, str(sha256))
+    machine = Machine("11.4.0.106", "NVIDIA H200", "9.0")
     engine_cache.store(folder, PLAN, origin, recipe, machine, 1.0, Check(1, 0.1, 100, 8))
     return folder
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sketchify_rt.batch import parts
+from sketchify_rt import files
 from sketchify_rt.batch.sinks import Folder, whole, write
 from sketchify_rt.errors import OutputError
 
@@ -70,19 +70,19 @@ def test_a_write_cut_short_leaves_the_old_file_and_nothing_else(tmp_path: Path) 
 # As on file systems that know no files without a name.
 ALL_NAMED = """
 import errno, os
-from sketchify_rt.batch import parts
-opened = parts._open
+from sketchify_rt import files
+opened = files._open
 def refuse(path, how):
     if how == os.O_TMPFILE and path.exists():
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
     return opened(path, how)
-parts._open = refuse
+files._open = refuse
 """
 
 
 @pytest.fixture
 def all_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "_open", parts._open)  # to be put back
+    monkeypatch.setattr(files, "_open", files._open)  # to be put back
     exec(ALL_NAMED, {})
 
 
@@ -210,7 +210,7 @@ def test_what_sigkill_leaves_of_a_replacement_goes_as_well(tmp_path: Path) -> No
     write(tmp_path / "a.png", b"old")
     replacement = """
 from sketchify_rt.batch.sinks import write
-parts._open = opened
+files._open = opened
 def stop(*_):
     print("now", flush=True)
     time.sleep(60)

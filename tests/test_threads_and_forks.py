@@ -162,3 +162,32 @@ def test_multiprocessing(tmp_path: Path, method: str, used: bool) -> None:
     """
     refused = used and method == "fork"
     assert run(tmp_path, code) == (["refused"] if refused else ["done", "True"])
+
+
+def test_a_lock_that_a_thread_holds_is_free_in_a_fork(tmp_path: Path) -> None:
+    code = """
+    from sketchify_rt import forks
+    lock, held, done = forks.Lock(), threading.Event(), threading.Event()
+    seen = []
+    class Owner:
+        pass
+    owner, gone = Owner(), Owner()
+    forks.watch(owner, lambda _: seen.append(os.getpid()))
+    forks.watch(gone, lambda _: seen.append("gone"))
+    del gone
+    def hold():
+        with lock:
+            held.set()
+            done.wait()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    def work():
+        with lock:
+            assert seen == [os.getpid()]
+    print(fork(work))
+    done.set()
+    thread.join()
+    assert seen == []
+    """
+    assert run(tmp_path, code) == ["0"]

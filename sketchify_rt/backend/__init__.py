@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from sketchify_rt import packages
 from sketchify_rt.codec.header import File
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError
 from sketchify_rt.models import Model
@@ -200,7 +200,7 @@ def available() -> list[BackendInfo]:
 
 def _cpu_info() -> BackendInfo:
     needed = ("cv2", "PIL", "isal", "openvino", "sketchify_rt._native")
-    missing = [name for name in needed if not _installed(name)]
+    missing = [name for name in needed if not packages.installed(name)]
     if missing:
         mend = "pip install --force-reinstall sketchify-rt"
         return BackendInfo("cpu", False, f"not installed: {', '.join(missing)}", mend)
@@ -209,7 +209,7 @@ def _cpu_info() -> BackendInfo:
 
 def _cuda_info() -> BackendInfo:
     needed = ("torch", "onnx", "triton", "nvidia.dali", "nvidia.nvimgcodec")
-    missing = [name for name in needed if not _installed(name)]
+    missing = [name for name in needed if not packages.installed(name)]
     remedy = INSTALL if missing else ""
     if not _gpu_present():
         lacks = f"; not installed: {', '.join(missing)}" if missing else ""
@@ -218,10 +218,3 @@ def _cuda_info() -> BackendInfo:
         return BackendInfo("cuda", True, _cuda_module().describe(), remedy)
     except BackendUnavailable as error:
         return BackendInfo("cuda", False, str(error), remedy)
-
-
-def _installed(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # nor the package that it is in
-        return False

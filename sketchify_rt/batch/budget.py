@@ -25,6 +25,8 @@ DRAWN = 4
 # What is less of the whole is read without waiting, by all threads at once.
 _SMALL = 1 / 256
 
+_UNKNOWN_MEMORY = 8 << 30  # bytes, taken for the machine's where the system does not tell
+
 
 class Budget:
     """Bytes that images in work share, each as many as `needed` says. Thread-safe."""
@@ -161,6 +163,8 @@ def return_large_blocks() -> None:
 
 def total_memory() -> int:
     """Bytes that this process may use: the machine's, or fewer where its container has a limit."""
+    if not hasattr(os, "sysconf"):
+        return _UNKNOWN_MEMORY
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib
+import mmap
 import os
-import resource
 import select
 import signal
 import sys
@@ -110,6 +109,9 @@ def take(memory: int, shape: tuple[int, int]) -> Gray:
 
 def main() -> None:
     """Arguments: descriptors of socket, memory and lifeline, codec, max_pixels, MiB or 0."""
+    import fcntl
+    import resource
+
     link, memory, lifeline = Connection(int(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
     module, function = sys.argv[4].split(":")
     max_pixels, mebibytes = int(sys.argv[5]), int(sys.argv[6])
@@ -163,4 +165,4 @@ def _answer(job: Job, tools: Tools) -> Answer:
 def _pages() -> tuple[int, int]:
     """Bytes of memory that this process has mapped, and those of them that are in use."""
     mapped, resident, *_ = Path("/proc/self/statm").read_text(encoding="ascii").split()
-    return int(mapped) * resource.getpagesize(), int(resident) * resource.getpagesize()
+    return int(mapped) * mmap.PAGESIZE, int(resident) * mmap.PAGESIZE

@@ -15,11 +15,11 @@ import subprocess
 import sys
 import threading
 import time
-import weakref
 from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any
 
+from sketchify_rt import forks
 from sketchify_rt.batch import decode_worker
 from sketchify_rt.batch.decode_worker import TAKEN, FileJob, Job, Reply
 from sketchify_rt.errors import BackendUnavailable, DecodeError, DecoderKilled, SketchifyError
@@ -59,7 +59,7 @@ class Decoders:
         self._command = (codec, str(max_pixels), str(memory or 0))
         self._closed = False
         self._reset()
-        _POOLS.add(self)
+        forks.watch(self, Decoders._forget)
 
     def _reset(self) -> None:
         self._free = threading.BoundedSemaphore(self._processes)
@@ -143,21 +143,10 @@ class Decoders:
             self._end(worker)
 
     def _forget(self) -> None:
-        """In a fork, where two processes would talk to one decoder."""
+        """In a forked child, so that no two processes talk to one decoder."""
         for worker in self._all:
             worker.disown()
         self._reset()
-
-
-_POOLS: weakref.WeakSet[Decoders] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for pool in _POOLS:
-        pool._forget()
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Died(Exception):
@@ -175,6 +164,11 @@ class _Worker:
     """One process. reusable: whether it takes another file."""
 
     def __init__(self, command: tuple[str, ...]) -> None:
+        if not hasattr(os, "memfd_create"):
+            raise BackendUnavailable(
+                "decoding in processes of their own needs Linux: this Python has no "
+                "os.memfd_create. Leave out --isolate and --timeout"
+            )
         self._link, theirs = Pipe()
         self._memory = os.memfd_create("decoder")
         # Nothing is ever written to it: it ends when this process does.

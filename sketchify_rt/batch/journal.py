@@ -8,7 +8,6 @@ tells of. A line is written before its result gets its name, so a result without
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sketchify_rt import __version__
+from sketchify_rt import __version__, files
 from sketchify_rt.batch.sinks import explained
 from sketchify_rt.errors import OutputError
 
@@ -236,7 +235,7 @@ class Journal:
         if self._path is None or self._is_open(self._path):
             return
         self.close()
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self._path, flags, 0o666)
@@ -246,7 +245,7 @@ class Journal:
             with open(self._file, "rb", closefd=False) as lines:
                 self._learn_all(lines)
             end = os.lseek(self._file, 0, os.SEEK_END)
-            if end and os.pread(self._file, 1, end - 1) != b"\n":
+            if end and files.read_at(self._file, 1, end - 1) != b"\n":
                 os.write(self._file, b"\n")  # ends a line that was cut short
             started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             run = {"run": __version__, "started": started, "settings": self._digest}
@@ -265,6 +264,8 @@ class Journal:
     def _lock(self, path: Path) -> None:
         """Until the end of this process, however that comes."""
         try:
+            import fcntl
+
             # Of the process, not of the open file: no child that was forked keeps it.
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
@@ -273,7 +274,7 @@ class Journal:
                 f"{path.parent}: another run converts into this folder; wait for its end, or "
                 "choose another output folder"
             ) from None
-        except OSError:  # a file system without locks
+        except (ImportError, OSError):  # a system or a file system without locks
             return
 
     def _write(self, told: dict[str, Any]) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from sketchify_rt.batch.parts import Seal, part
 from sketchify_rt.errors import OutputError
+from sketchify_rt.files import Seal, part
 from sketchify_rt.options import Format
 
 Existing = Literal["refuse", "overwrite", "skip"]
@@ -33,14 +33,8 @@ _REMEDIES = {
 
 @contextmanager
 def whole(path: Path, seal: Seal = lambda status: None) -> Iterator[BinaryIO]:
-    """A file to write to, which becomes `path` at the end of the `with`, or never was.
+    """`files.part`, with errors for users.
 
-    Readers, and whoever comes after an interruption, see the old file or the new one, never a
-    part: until then the file has no name at all, so that even SIGKILL leaves nothing behind. Where
-    the file system does not know such files, and for the instant in which it takes the place of an
-    old one, it is a hidden one in the same folder; what SIGKILL leaves of that goes when the same
-    file is made again. Folders above `path` are made. seal: told of the file when it is complete,
-    before it gets its name; what it raises undoes it.
     Raises OutputError, with `errno` set, which names the file, what is wrong and what to do.
 
     There is no fsync: it takes 4 to 7 ms a page (ext4 on a virtual disk), as long as the whole

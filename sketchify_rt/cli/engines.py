@@ -92,9 +92,9 @@ def verify(ctx: click.Context, folders: tuple[Path, ...]) -> None:
 def prune(everything: bool, dry_run: bool) -> None:
     """Remove engines that are of no use.
 
-    These are damaged ones, what killed builds left behind, and those for this GPU that were built
-    with another TensorRT, CUDA, driver or sketchify-rt than there is now. Engines for other GPUs
-    stay. What is being built is not touched.
+    These are damaged ones, those of another version of sketchify-rt, what killed builds left
+    behind, and those for this GPU that were built with another TensorRT than there is now. Other
+    engines for other GPUs stay. What is being built is not touched.
     """
     machine, unseen = (None, "") if everything else _machine()
     try:

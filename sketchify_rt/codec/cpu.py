@@ -7,8 +7,6 @@ rest, because it is strict about damage, and every header but those of WebP and 
 from __future__ import annotations
 
 import io
-import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -22,6 +20,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from sketchify_rt import forks
 from sketchify_rt.codec import header, png, pnm
 from sketchify_rt.codec.header import Header
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError
@@ -184,16 +183,7 @@ def _read_deep_colour(data: bytes, orientation: int) -> Gray:
     return orient(_luma_of_bgr(pixels), orientation)
 
 
-_log_level = threading.Lock()
-
-
-def _after_fork() -> None:
-    """A thread that held the lock when the process was forked is not there to let go of it."""
-    global _log_level
-    _log_level = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+_log_level = forks.Lock()
 
 
 @contextmanager

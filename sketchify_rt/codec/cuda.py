@@ -16,7 +16,6 @@ faster. Milliseconds a page of 992 x 1401, two threads of an AMD EPYC:
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +24,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from sketchify_rt import tensors
+from sketchify_rt import packages, tensors
 from sketchify_rt.codec import cpu
 from sketchify_rt.codec.dali import JpegDecoder
 from sketchify_rt.codec.header import File
@@ -42,14 +41,7 @@ _PACKAGES = {_DALI: "nvidia-dali-cuda130", _NVIMAGECODEC: "nvidia-nvimgcodec-cu1
 
 def missing() -> list[str]:
     """Packages that are not installed, without which the processor does what they would do."""
-    return [package for module, package in _PACKAGES.items() if not _installed(module)]
-
-
-def _installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # no package of NVIDIA's at all
-        return False
+    return [package for module, package in _PACKAGES.items() if not packages.installed(module)]
 
 
 class Codec:
@@ -64,8 +56,8 @@ class Codec:
         self._device = device
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="codec")
-        self._has_dali = _installed(_DALI)
-        self._has_nvimagecodec = device.type == "cuda" and _installed(_NVIMAGECODEC)
+        self._has_dali = packages.installed(_DALI)
+        self._has_nvimagecodec = device.type == "cuda" and packages.installed(_NVIMAGECODEC)
         self._opened: dict[type, Any] = {}
         self._lock = threading.Lock()
 

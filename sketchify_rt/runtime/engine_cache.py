@@ -14,17 +14,17 @@ import logging
 import os
 import re
 import shutil
-import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from sketchify_rt import files
 from sketchify_rt.errors import EngineError, OutputError
 from sketchify_rt.runtime import engine_record
 from sketchify_rt.runtime.engine_record import (
+    EXPORT_FORMAT,
     Check,
     EnginePrecision,
     Machine,
@@ -33,6 +33,7 @@ from sketchify_rt.runtime.engine_record import (
     Record,
     key,
     objections,
+    plan_name,
     stale,
 )
 
@@ -40,7 +41,6 @@ log = logging.getLogger("sketchify_rt")
 
 _RECORD = "engine.json"
 _LOCK = ".lock"
-_NEW = ".new-"  # begins the name of a file that is being written
 _PLAN = re.compile(r"[0-9a-f]{16}\.plan")
 _NAME = re.compile(
     rf"(?P<model>.*)-(?P<precision>{'|'.join(get_args(EnginePrecision))})-[0-9a-f]{{16}}"
@@ -58,8 +58,8 @@ class Damaged(EngineError):
     def __init__(self, path: Path, what: str) -> None:
         # What it was built of is not known for sure any more.
         super().__init__(
-            f"{path}: {what}; `sketchify-rt engines prune` removes damaged engines from the cache, "
-            "`sketchify-rt build-engine` builds them anew, --force also over one that is elsewhere"
+            f"{path}: {what}. `sketchify-rt engines prune` removes damaged engines from the cache, "
+            "`sketchify-rt build-engine` builds them anew; outside the cache it needs --force"
         )
         self.folder = path.parent
         self.reason = f"{path.name}: {what}"
@@ -129,8 +129,8 @@ def read(folder: Path) -> Engine:
 def engines(root: Path) -> list[Engine | Damaged]:
     """All engines in a folder; then what is wrong with each damaged one.
 
-    First comes the one that was built or chosen last, see `choose`. A plan is not read. What others
-    have put there is passed over. Raises OutputError where the folder cannot be read.
+    First comes the one that was built last. A plan is not read. What others have put there is
+    passed over. Raises OutputError where the folder cannot be read.
     """
     whole: list[Engine] = []
     damaged: list[Damaged] = []
@@ -140,14 +140,8 @@ def engines(root: Path) -> list[Engine | Damaged]:
                 whole.append(engine)
         except Damaged as error:
             damaged.append(error)
-    whole.sort(key=_time, reverse=True)
+    whole.sort(key=lambda engine: engine.record.built, reverse=True)
     return [*whole, *damaged]
-
-
-def choose(engine: Engine) -> None:
-    """Makes an engine the one that `find` takes before others that fit as well."""
-    with suppress(OSError):  # a cache that is shared read-only
-        os.utime(engine.folder / _RECORD, ns=(time.time_ns(), time.time_ns()))
 
 
 @contextmanager
@@ -202,11 +196,12 @@ def store(
     """
     digest = hashlib.sha256(plan).hexdigest()
     record = Record(
+        format=EXPORT_FORMAT,
         key=key(origin, recipe, machine),
         origin=origin,
         recipe=recipe,
         machine=machine,
-        plan=f"{digest[:16]}.plan",
+        plan=plan_name(digest),
         plan_sha256=digest,
         plan_bytes=len(plan),
         built=datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
@@ -216,10 +211,10 @@ def store(
     before = _plan_of(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _sync(folder.parent)
+        files.sync(folder.parent)
         try:
-            _write(folder / record.plan, plan)
-            _write(folder / _RECORD, engine_record.write(record))
+            files.atomic_write(folder / record.plan, plan)
+            files.atomic_write(folder / _RECORD, engine_record.write(record))
         finally:
             # Where the record that was there cannot be read just now, nothing goes.
             if (now := _plan_of(folder)) or not before:
@@ -234,15 +229,15 @@ def store(
 def find(root: Path, origin: Origin, precision: str, machine: Machine) -> tuple[Engine | None, str]:
     """The engine that fits and is whole; or None, and why the nearest one is not it.
 
-    Of several the one that was built or chosen last; before all others those that were built on
-    just this machine, since a hardware compatible one may be slower. The reason is "" where none
+    Of several the one that was built last; before all others those that were built on just this
+    machine, since a hardware compatible one may be slower. The reason is "" where none
     was ever built of a model of that name.
     """
     whys: list[tuple[str, bool, list[str]]] = []
     found = engines(root)
     whole = [engine for engine in found if isinstance(engine, Engine)]
     for engine in sorted(whole, key=lambda engine: engine.record.machine != machine):
-        reasons = objections(engine.record, origin, precision, machine, strict=True)
+        reasons = objections(engine.record, origin, precision, machine)
         if not reasons:
             try:
                 engine.plan()
@@ -280,8 +275,8 @@ def prune(
 ) -> list[tuple[Path, str, int]]:
     """Removes what is of no use any more, and returns it with the reason and its bytes.
 
-    That is what is damaged, what killed builds left behind, and engines for the GPU of `machine`
-    that were built with another TensorRT, CUDA, driver or version of this package. None: of a GPU
+    That is what is damaged or of another version of this package, what killed builds left behind,
+    and engines for the GPU of `machine` that were built with another TensorRT. None: of a GPU
     nothing is known. Engines for other GPUs stay, as a cache may be shared, and so does what is
     being built, and all that has not the name of an engine. everything: all that is not being
     built. dry_run: nothing is removed. Raises OutputError, after the rest, where something cannot
@@ -308,14 +303,6 @@ def prune(
     if refused:
         raise refused
     return removed
-
-
-def _time(engine: Engine) -> tuple[int, str]:
-    """When it was built or chosen; the clock of files may stand still from one to the next."""
-    try:
-        return (engine.folder / _RECORD).stat().st_mtime_ns, engine.record.built
-    except OSError:  # it was removed just now
-        return 0, engine.record.built
 
 
 def _folders(root: Path) -> list[Path]:
@@ -378,39 +365,14 @@ def _plan_of(folder: Path) -> str:
 def _leftovers(folder: Path, plan: str) -> Iterator[Path]:
     """Files of ours in the folder of an engine that do not belong to it."""
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(_NEW) or (_PLAN.fullmatch(path.name) and path.name != plan):
+        if files.PART.fullmatch(path.name) or (_PLAN.fullmatch(path.name) and path.name != plan):
             yield path
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replaces a file at once, and comes back when it is on the disk."""
-    new = path.with_name(f"{_NEW}{uuid.uuid4().hex}")
-    try:
-        with new.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Puts a folder's list of files on the disk; some network file systems refuse that."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _size(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
-    files = (file for file in (path, *path.rglob("*")) if file.is_symlink() or not file.is_dir())
-    return sum(file.lstat().st_size for file in files)
+    found = (file for file in (path, *path.rglob("*")) if file.is_symlink() or not file.is_dir())
+    return sum(file.lstat().st_size for file in found)
 
 
 def _remove(path: Path) -> None:

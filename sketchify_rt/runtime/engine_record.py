@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from dataclasses import asdict, dataclass, is_dataclass, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import asdict, astuple, dataclass
+from typing import Any, Literal, get_args
 
-from sketchify_rt import __version__
 from sketchify_rt.errors import OptionsError
 from sketchify_rt.models import Manifest
 
 EnginePrecision = Literal["fp16", "fp32", "int8"]
 
-_SUM = re.compile(rb'"record_sha256": "([^"]*)"')
+EXPORT_FORMAT = 1
+"""Number of the graphs that `onnx_typed` makes. Raise it if an ONNX file gives another graph than
+before, or if the fields of a record change: engines with another number are refused and rebuilt."""
+
 _AMPERE = (8, 0)  # compute capability
 
 
@@ -62,27 +63,19 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a plan is bound to. capability: compute capability, as "9.0"."""
+    """What a plan is bound to: TensorRT's version and the card. capability: as "9.0"."""
 
     tensorrt: str
-    cuda: str
-    driver: str
     gpu: str
     capability: str
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What an engine is made of.
-
-    name: the model's. sha256: of the ONNX with its external data. package: version of this package,
-    which makes of it the ONNX that TensorRT gets. hint: whether the model takes one.
-    """
+    """The model an engine is built from. sha256: of the ONNX file, hexadecimal."""
 
     name: str
     sha256: str
-    package: str
-    hint: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,8 +94,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Record:
-    """All that is known of an engine. plan: its file. built: UTC, ISO 8601. seconds: building."""
+    """All that is known of an engine.
 
+    format: see `EXPORT_FORMAT`. plan: its file. built: UTC, ISO 8601. seconds: building.
+    """
+
+    format: int
     key: str
     origin: Origin
     recipe: Recipe
@@ -131,64 +128,81 @@ def check(recipe: Recipe, manifest: Manifest) -> None:
 
 
 def write(record: Record) -> bytes:
-    """A record as JSON, with its own SHA-256 in it."""
-    blank = json.dumps({"record_sha256": "", **asdict(record)}, indent=2).encode() + b"\n"
-    return blank.replace(b'"record_sha256": ""', b'"record_sha256": "%b"' % _sum(blank).encode(), 1)
+    """Return the record as JSON."""
+    return json.dumps(asdict(record), indent=2).encode() + b"\n"
 
 
 def read(text: bytes) -> Record:
-    """The record that was written. Raises ValueError in words where it is not just that."""
-    found = _SUM.search(text)
-    if found is None or found[1].decode("latin-1") != _sum(text):
-        raise ValueError("is damaged: its SHA-256 is not the one in it")
+    """Return the record that `write` gave.
+
+    Raises:
+        ValueError: It is damaged, or of another version of sketchify-rt. The message says so.
+    """
     try:
-        return _record(json.loads(text))
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise ValueError(f"is of another version of sketchify-rt ({error})") from error
+        fields = json.loads(text)
+        found = fields.get("format")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"is damaged: expected a JSON object ({error})") from error
+    if found != EXPORT_FORMAT:
+        got = "no export format" if found is None else f"export format {found}"
+        raise ValueError(
+            f"is of another version of sketchify-rt: got {got}, expected {EXPORT_FORMAT}"
+        )
+    try:
+        record = _record(fields)
+        plan = plan_name(record.plan_sha256)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"is damaged: {error}") from error
+    if record.key != key(record.origin, record.recipe, record.machine):
+        raise ValueError("is damaged: its key is not that of its model, recipe and machine")
+    numbers = record.plan_bytes, record.seconds, *astuple(record.check)
+    if not isinstance(record.built, str) or not all(isinstance(n, int | float) for n in numbers):
+        raise ValueError("is damaged: one of its values has the wrong type")
+    if record.plan != plan:  # never a path out of the folder
+        raise ValueError(f"is damaged: the plan's name is {record.plan!r}")
+    return record
 
 
 def key(origin: Origin, recipe: Recipe, machine: Machine) -> str:
-    """SHA-256, hexadecimal, of all that decides what a build gives."""
-    parts = [asdict(part) for part in (origin, recipe, machine)]
-    if not origin.hint:  # so engines from before there were hints keep their keys
-        del parts[0]["hint"]
+    """Return the SHA-256, hexadecimal, of all that decides what a build gives."""
+    parts = [EXPORT_FORMAT, origin.sha256, asdict(recipe), asdict(machine)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def unfit(
-    record: Record, origin: Origin, precision: str, machine: Machine, strict: bool = True
-) -> str | None:
-    """Why an engine is not to be used for this model on this machine, in words; None where it is.
+def plan_name(sha256: str) -> str:
+    """Return the file name of the plan with that SHA-256.
 
-    A newer TensorRT of the same major version, and 11 after 10, takes a version compatible engine,
-    any GPU from Ampere on a hardware compatible one, see
-    https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/engine-compatibility.html
-    strict: no other versions of CUDA, the driver and this package either than it was built with. It
-    would work, but another build may be better: so it is for the cache, where one is built at once.
-    Not strict is for an engine that the user chose, maybe shipped to many machines.
+    Raises:
+        ValueError: It is no SHA-256.
     """
-    return "; ".join(objections(record, origin, precision, machine, strict)) or None
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise ValueError(f"plan_sha256 is {sha256!r}")
+    return f"{sha256[:16]}.plan"
+
+
+def unfit(record: Record, origin: Origin, precision: str, machine: Machine) -> str | None:
+    """Return why an engine cannot be used for this model on this machine; None if it can.
+
+    A version compatible engine also runs in a newer TensorRT of the same major version, and in 11
+    after 10; a hardware compatible one on any GPU from Ampere on. See
+    https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/engine-compatibility.html
+    """
+    return "; ".join(objections(record, origin, precision, machine)) or None
 
 
 def stale(record: Record, machine: Machine) -> str | None:
-    """`unfit`, whatever the model: why an engine is not taken from the cache on this machine."""
-    origin = replace(record.origin, package=__version__)
-    return unfit(record, origin, record.recipe.precision, machine)
+    """Return why an engine cannot be used on this machine, whatever the model; None if it can."""
+    return unfit(record, record.origin, record.recipe.precision, machine)
 
 
-def objections(
-    record: Record, origin: Origin, precision: str, machine: Machine, strict: bool
-) -> list[str]:
-    """What `unfit` tells, one by one."""
+def objections(record: Record, origin: Origin, precision: str, machine: Machine) -> list[str]:
+    """Return the reasons of `unfit`, one by one."""
     made, by, recipe = record.machine, record.origin, record.recipe
     reasons = []
     if by.sha256 != origin.sha256:
         other = f"the model {by.name}, not {origin.name}"
         same = f"other weights of {by.name}"
         reasons.append(f"built of {same if by.name == origin.name else other}")
-    if by.hint != origin.hint:
-        made_for, takes = ("with", "none") if by.hint else ("without", "one")
-        reasons.append(f"built for a model {made_for} a hint, {origin.name} takes {takes}")
     if recipe.precision != precision:
         reasons.append(f"built for {recipe.precision}, not {precision}")
     if made.tensorrt != machine.tensorrt and not _serves(recipe, made.tensorrt, machine.tensorrt):
@@ -197,56 +211,22 @@ def objections(
     same_gpu = (made.gpu, made.capability) == (machine.gpu, machine.capability)
     if not same_gpu and not (recipe.hardware_compatible and ampere):
         reasons.append(f"built for {_card(made)}, this is {_card(machine)}")
-    if strict:
-        versions = (
-            ("CUDA", made.cuda, machine.cuda),
-            ("driver", made.driver, machine.driver),
-            ("sketchify-rt", by.package, origin.package),
-        )
-        reasons += [
-            f"built with {what} {then}, this is {now}"
-            for what, then, now in versions
-            if then != now
-        ]
     return reasons
 
 
 def _record(fields: dict[str, Any]) -> Record:
-    """Raises ValueError where a record of this version has other fields, types or values."""
-    del fields["record_sha256"]
-    fields["origin"] = {"hint": False, **fields["origin"]}  # records from before have none
-    record: Record = _typed(Record, fields, "it")
-    if not re.fullmatch(r"[0-9a-f]{64}", record.plan_sha256):
-        raise ValueError(f"plan_sha256 is {record.plan_sha256!r}")
-    if record.plan != f"{record.plan_sha256[:16]}.plan":  # never a path out of the folder
-        raise ValueError(f"plan is {record.plan!r}")
-    return record
-
-
-def _typed(kind: Any, value: Any, name: str) -> Any:
-    """What JSON has for a type of the dataclasses above, as that type; name: for messages."""
-    if isinstance(kind, type) and is_dataclass(kind):
-        kinds = get_type_hints(kind)
-        if not isinstance(value, dict) or value.keys() != kinds.keys():
-            raise ValueError(f"{name} has not the fields {', '.join(kinds)}")
-        return kind(**{key: _typed(kinds[key], value[key], key) for key in kinds})
-    if get_origin(kind) is tuple:
-        if isinstance(value, list):
-            return tuple(_typed(*each, name) for each in zip(get_args(kind), value, strict=True))
-    elif get_origin(kind) is Literal:
-        if value in get_args(kind):
-            return value
-    elif kind is float:
-        if type(value) in (int, float) and math.isfinite(value):
-            return float(value)
-    elif type(value) in (get_args(kind) or (kind,)):
-        return value
-    raise ValueError(f"{name} is {value!r}")
-
-
-def _sum(text: bytes) -> str:
-    """Of a record's file, as if it had none in it."""
-    return hashlib.sha256(_SUM.sub(b'"record_sha256": ""', text, count=1)).hexdigest()
+    """Raises what Python raises if the fields are not those of a record."""
+    recipe: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in fields["recipe"].items()
+    }
+    parts = {
+        "origin": Origin(**fields["origin"]),
+        "recipe": Recipe(**recipe),
+        "machine": Machine(**fields["machine"]),
+        "check": Check(**fields["check"]),
+    }
+    return Record(**{**fields, **parts})
 
 
 def _serves(recipe: Recipe, made: str, here: str) -> bool:

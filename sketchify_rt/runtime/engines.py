@@ -5,6 +5,7 @@ Importing this module raises BackendUnavailable where TensorRT is not installed.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import shlex
@@ -16,12 +17,11 @@ from threading import Event
 
 import torch
 
-from sketchify_rt import __version__, tiling
+from sketchify_rt import tiling
 from sketchify_rt.errors import BackendUnavailable, EngineError
 from sketchify_rt.models import Kind, Model
 from sketchify_rt.options import Options, Precision
 from sketchify_rt.runtime import engine_cache, engine_record, onnx_files, onnx_typed
-from sketchify_rt.runtime.driver import driver
 from sketchify_rt.runtime.engine_cache import Engine
 from sketchify_rt.runtime.engine_record import EnginePrecision, Machine, Origin, Recipe
 from sketchify_rt.runtime.tensorrt import TensorRTRuntime, on
@@ -44,8 +44,6 @@ def machine(index: int = 0) -> Machine:
     card = torch.cuda.get_device_properties(index)
     return Machine(
         tensorrt=trt.__version__,
-        cuda=torch.version.cuda or "unknown",
-        driver=driver(),
         gpu=card.name,
         capability=f"{card.major}.{card.minor}",
     )
@@ -82,7 +80,6 @@ def make(
     cancelled = cancelled or Event()
     with engine_cache.locked(folder, lambda: _go_on(cancelled)), on(device):
         if not force and (engine := _there(folder, origin, recipe, where)):
-            engine_cache.choose(engine)
             return engine
         start = time.monotonic()
         plan = build(
@@ -167,9 +164,7 @@ def _given(folder: Path, model: Model, options: Options, device: torch.device) -
     made = engine.record.recipe.precision
     asked = _asked(options.precision, made)
     origin = _origin(model, made)
-    why = engine_record.unfit(
-        engine.record, origin, asked, machine(device.index or 0), strict=False
-    )
+    why = engine_record.unfit(engine.record, origin, asked, machine(device.index or 0))
     if why:
         how = f" --output {shlex.quote(str(folder))} --force"
         raise EngineError(
@@ -205,15 +200,13 @@ def _command(model: str, precision: str, how: str = "") -> str:
 
 
 def _origin(model: Model, precision: EnginePrecision) -> Origin:
-    kind = _kind(precision)
-    digest = onnx_files.digest(model.file(kind), model.read(kind))
-    return Origin(model.manifest.name, digest, __version__, model.manifest.takes_hint)
+    data = onnx_files.read(model, _kind(precision))
+    return Origin(model.manifest.name, hashlib.sha256(data).hexdigest())
 
 
 def _graph(model: Model, precision: EnginePrecision) -> bytes:
     kind = _kind(precision)
-    whole = onnx_files.load(model.file(kind), model.read(kind))
-    return onnx_typed.typed(whole, precision, str(model.file(kind)))
+    return onnx_typed.typed(onnx_files.read(model, kind), precision, str(model.file(kind)))
 
 
 def _kind(precision: EnginePrecision) -> Kind:

@@ -7,16 +7,17 @@ import functools
 import os
 import queue
 import sys
-import threading
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
+from sketchify_rt import forks
 from sketchify_rt.errors import BackendUnavailable, ModelError
 from sketchify_rt.image import CELL, Gray
 from sketchify_rt.models import Kind, Model
 from sketchify_rt.options import Arithmetic
+from sketchify_rt.runtime import onnx_files
 
 
 @contextlib.contextmanager
@@ -54,21 +55,20 @@ class _Process:
 
     used = False
     forked = False  # since it was used
-    lock = threading.Lock()
 
-    @classmethod
-    def fork(cls) -> None:
+    def fork(self) -> None:
         """In the child."""
-        cls.forked = cls.used
-        cls.lock = threading.Lock()  # the thread that may have held it is not here
+        self.forked = self.used
 
 
-os.register_at_fork(after_in_child=_Process.fork)
+_process = _Process()
+_making_core = forks.Lock()
+forks.watch(_process, _Process.fork)
 
 
 def _refuse_fork() -> None:
     # Its threads are missing in a fork, and whoever waits for them waits for ever.
-    if _Process.forked:
+    if _process.forked:
         raise BackendUnavailable(
             "cpu: this process was forked from one that had used OpenVINO, which works in no such "
             "process; fork before the first sketch, or start processes with "
@@ -83,8 +83,8 @@ def _core() -> ov.Core:
     plugin ends. If another thread closed the core, the first would die at its next signal that has
     a handler (OpenVINO 2026.4, SigAltStackSetup in intel_cpu's plugin.cpp).
     """
-    _Process.used = True
-    with _Process.lock:  # two threads would make two cores, one of which would be closed
+    _process.used = True
+    with _making_core:  # two threads would make two cores, one of which would be closed
         return _only_core()
 
 
@@ -144,7 +144,7 @@ class OpenVinoRuntime:
         self._hint = model.manifest.takes_hint
         kind: Kind = "int8" if precision == "int8" else "float"
         streams = min(workers, threads)
-        data = model.read(kind)
+        data = onnx_files.read(model, kind)
         core = _core()
         try:
             network = core.read_model(data)

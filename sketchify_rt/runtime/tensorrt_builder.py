@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
+from sketchify_rt import files
 from sketchify_rt.errors import BackendUnavailable, EngineError
 from sketchify_rt.kernels.reference import CELL
 from sketchify_rt.runtime.engine_record import Recipe
@@ -206,14 +206,8 @@ def _save(path: Path, config: trt.IBuilderConfig, said: Log) -> None:
             "%s: TensorRT gives no timing cache to write: %s", path, said.words(of_all=True)
         )
         return
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.write_bytes(data)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        files.atomic_write(path, bytes(data))
     except OSError as error:
         log.warning("%s: the timing cache cannot be written: %s", path, error)
 

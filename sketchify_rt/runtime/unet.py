@@ -56,7 +56,7 @@ class _Weights:
         """Raises ModelError where the file cannot be read."""
         self._path = model.path
         self._wrong: list[str] = []
-        data = onnx_files.load(model.path, model.read())
+        data = onnx_files.read(model)
         try:
             initializers = onnx.load_model_from_string(data).graph.initializer
         except DecodeError as error:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
+from sketchify_rt import files
 from sketchify_rt.batch import sources
 from sketchify_rt.batch.archives.names import clean
 from sketchify_rt.errors import ContainerError, InputError
@@ -64,7 +64,7 @@ class Source(io.FileIO):
 
     def at(self, start: int, size: int) -> bytes:
         """`size` bytes from `start`, for any thread. Raises InputError where there are fewer."""
-        data = os.pread(self.fileno(), size, start)
+        data = files.read_at(self.fileno(), size, start)
         if len(data) < size:
             raise InputError(f"{self.name}: was cut short while it was open; get a whole copy")
         return data
@@ -103,7 +103,7 @@ class Directory:
 
 
 def _no_archive(source: Source, error: Exception) -> ContainerError:
-    head = os.pread(source.fileno(), len(_SIGNATURE), 0)
+    head = files.read_at(source.fileno(), len(_SIGNATURE), 0)
     if kind := _OTHERS.get(head) or _OTHERS.get(head[:2]):
         return ContainerError(f"{source.name}: {kind}, whatever its name says; repack it as ZIP")
     if head.startswith(b"PK"):

@@ -17,9 +17,9 @@ from isal import isal_zlib
 from sketchify_rt.batch.archives.directory import UTF_8, Member, Page
 from sketchify_rt.batch.archives.reader import ENCRYPTED, Archive
 from sketchify_rt.batch.archives.waiting import Waiting
-from sketchify_rt.batch.parts import Seal
 from sketchify_rt.batch.sinks import whole
 from sketchify_rt.errors import OutputError, SketchifyError
+from sketchify_rt.files import Seal
 from sketchify_rt.options import Format
 
 _SIZES_FOLLOW = 0x8  # flag of a member whose sizes stand behind its data

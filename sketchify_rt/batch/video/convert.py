@@ -8,12 +8,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from sketchify_rt.batch.parts import Seal
 from sketchify_rt.batch.sinks import whole
 from sketchify_rt.batch.video import shots
 from sketchify_rt.batch.video.reader import Reader, Stamp
 from sketchify_rt.batch.video.writer import Writer, check
 from sketchify_rt.errors import SketchifyError
+from sketchify_rt.files import Seal
 from sketchify_rt.image import Gray
 from sketchify_rt.inputs import Picture
 from sketchify_rt.options import Options

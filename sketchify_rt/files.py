@@ -1,29 +1,67 @@
-"""A file from its first byte until it gets its name."""
+"""Write files atomically, and read them at a place."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from sketchify_rt import forks
+
 T = TypeVar("T")
 Seal = Callable[[os.stat_result], None]
+
+PART = re.compile(r"\.[0-9a-f]{16}\.part")
+"""Name of a file that is being written, where it has one."""
 
 # What file systems say that know no files without a name, as NFS.
 _NO_UNNAMED = frozenset({errno.EISDIR, errno.EOPNOTSUPP, errno.EINVAL})
 
+_position = forks.Lock()
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Replace a file as `part` does; it is on the disk when this returns.
+
+    Args:
+        path: The file. Its folders are made.
+        data: What it will hold.
+
+    Raises:
+        OSError: It cannot be written. The old file stays.
+    """
+    with part(path) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    sync(path.parent)
+
 
 @contextmanager
 def part(path: Path, seal: Seal = lambda status: None) -> Iterator[BinaryIO]:
-    """A file to write to, which becomes `path` at the end, see `sinks.whole`. Raises OSError."""
+    """A file to write to, which becomes `path` at the end of the `with`, or never does.
+
+    Readers see the old file or the new one. Until the end the file has no name at all, so that even
+    SIGKILL leaves nothing behind. If the file system does not know such files, and for the instant
+    in which it replaces an old one, it is a hidden one in the same folder, see `PART`; what SIGKILL
+    leaves of that goes when the same file is made again.
+
+    Args:
+        path: The file. Its folders are made.
+        seal: Called with the status of the file when it is complete, before it gets its name; what
+            it raises undoes the file.
+
+    Raises:
+        OSError: It cannot be written. The old file stays.
+    """
     number = _open_unnamed(path.parent)
     with _hidden(path, seal) if number is None else _unnamed(number, path, seal) as file:
         yield file
@@ -88,11 +126,11 @@ def _claim(path: Path, make: Callable[[Path], T]) -> tuple[T, Path]:
 def _clear(name: Path) -> None:
     """Remove what a killed process left. Raises OSError where another may be at it."""
     try:
-        number = _open(name, os.O_NOFOLLOW)
+        number = _open(name, getattr(os, "O_NOFOLLOW", 0))
     except FileNotFoundError:
         return
     try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(number, wait=False)
         _check(number, name)
         name.unlink()
     finally:
@@ -114,7 +152,15 @@ def _create(name: Path) -> int:
 def _lock(number: int) -> None:
     """Lock a file of this process's own; others have it for as long as `_clear` takes."""
     with contextlib.suppress(OSError):  # no locks: then none is ever removed
-        fcntl.flock(number, fcntl.LOCK_EX)
+        _flock(number, wait=True)
+
+
+def _flock(number: int, wait: bool) -> None:
+    try:
+        import fcntl
+    except ImportError as error:
+        raise OSError(errno.ENOTSUP, "this system has no file locks") from error
+    fcntl.flock(number, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _check(number: int, name: Path) -> None:
@@ -130,6 +176,9 @@ def _link(number: int, name: Path) -> None:
 
 def _open_unnamed(folder: Path) -> int | None:
     """A file without a name in the folder, which is made; None where there are no such files."""
+    if not hasattr(os, "O_TMPFILE"):
+        folder.mkdir(parents=True, exist_ok=True)
+        return None
     try:
         return _open(folder, os.O_TMPFILE)
     except FileNotFoundError:
@@ -143,4 +192,32 @@ def _open_unnamed(folder: Path) -> int | None:
 
 def _open(path: Path, how: int) -> int:
     # Mode 0666 less the umask, as for any file; those of the tempfile module would be 0600.
-    return os.open(path, os.O_RDWR | os.O_CLOEXEC | how, 0o666)
+    return os.open(path, os.O_RDWR | how, 0o666)
+
+
+def read_at(descriptor: int, size: int, start: int) -> bytes:
+    """Read from a place in an open file, without regard to its position; for any thread.
+
+    Args:
+        descriptor: Of the file.
+        size: Bytes to read, at most.
+        start: Offset of the first one.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, start)
+    with _position:
+        os.lseek(descriptor, start, os.SEEK_SET)
+        return os.read(descriptor, size)
+
+
+def sync(folder: Path) -> None:
+    """Put a folder's list of files on the disk, if its file system can."""
+    with contextlib.suppress(OSError):  # some network file systems, and Windows
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
