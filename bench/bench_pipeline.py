@@ -119,7 +119,7 @@ def stages(engine: Sketchifier, files: list[Path], output: Path) -> dict[str, Ca
 
         def read(pages: Sequence[Gray]) -> strokes.Strokes:
             wishes = [strokes.Wish(engine.options.binary, engine.options.hint)] * len(pages)
-            return strokes.read(engine.backend, pages, wishes, None, True, threads=1)
+            return strokes.read(engine.backend, pages, pages, wishes, None, True, threads=1)
 
         binaries, planes = read(pages)
         assert planes is not None

@@ -61,7 +61,7 @@ class Pipeline:
             return results
         sources = [loaded[place] for place in good]
         whole = [results[place] for place in good]
-        sketches = self.draw([self._fit(gray) for gray in whole], sources)
+        sketches = self.draw([self._fit(gray) for gray in whole], sources, whole)
         if encoding is not None:
             finished = self._encode(sketches, sources, whole, encoding)
         else:
@@ -94,12 +94,13 @@ class Pipeline:
         )
         return self.backend.resize(gray[rows, columns], height, width)
 
-    def draw(self, grays: Images, sources: Sequence[Any]) -> Images:
+    def draw(self, grays: Images, sources: Sequence[Any], whole: Images) -> Images:
         """Makes sketches, or what the filters alone make.
 
         Args:
             grays: uint8 (H, W) each, on the device.
             sources: Where each comes from, which may tell a hint and a binary of its own.
+            whole: The same images, not resized.
         """
         options, backend = self.options, self.backend
         if options.mode == "dodge":
@@ -110,6 +111,7 @@ class Pipeline:
         binaries, planes = strokes.read(
             backend,
             grays,
+            whole,
             [self._wish(source) for source in sources],
             options.square,
             self.painter.manifest.takes_hint,

@@ -39,6 +39,7 @@ class Strokes(NamedTuple):
 def read(
     backend: Backend,
     grays: Images,
+    whole: Images,
     wishes: Sequence[Wish],
     square: int | None,
     hinted: bool,
@@ -49,13 +50,15 @@ def read(
     Args:
         backend: Where the images are.
         grays: Luma, uint8 (H, W) each.
+        whole: The same images, not resized, which makes tones out of black and white.
         wishes: Of each image.
         square: See `Options`.
         hinted: Whether the model takes a hint.
         threads: Of the processor.
     """
     pages = [
-        _page(backend, gray, wish.binary, hinted) for gray, wish in zip(grays, wishes, strict=True)
+        _page(backend, gray, each, wish.binary, hinted)
+        for gray, each, wish in zip(grays, whole, wishes, strict=True)
     ]
     others = [gray for gray, page in zip(grays, pages, strict=True) if page is None]
     made = iter(backend.binarize(others, threads) if others else ())
@@ -78,11 +81,13 @@ def read(
     return Strokes(binaries, planes)
 
 
-def _page(backend: Backend, gray: Image, binary: Binary, hinted: bool) -> Image | None:
+def _page(
+    backend: Backend, gray: Image, whole: Image, binary: Binary, hinted: bool
+) -> Image | None:
     """The binary of an image that is black and white already; None for another."""
     if binary == "threshold" or (binary == "auto" and not hinted):
         return None
-    return backend.page(gray, binary == "page")
+    return backend.page(gray, whole, binary == "page")
 
 
 def _known(wish: Wish, page: bool, shape: tuple[int, int], square: int | None) -> tuple[Gray, bool]:

@@ -26,6 +26,7 @@ from sketchify_rt import (
     OptionsError,
     Sketchifier,
     SketchTransform,
+    bilevel,
     hints,
     inputs,
     models,
@@ -34,7 +35,7 @@ from sketchify_rt.batch.output import settings
 from sketchify_rt.cli import common, info
 from sketchify_rt.cli.verbs import main
 from sketchify_rt.cluster.actor import SketchActor
-from sketchify_rt.image import Gray, resize
+from sketchify_rt.image import Gray, fit, resize
 from sketchify_rt.kernels import reference
 from sketchify_rt.options import PENCILS, Arithmetic, Encoding
 from sketchify_rt.runtime.openvino import OpenVinoRuntime
@@ -425,3 +426,17 @@ def test_a_pencil_has_a_name_in_python() -> None:
     assert Sketchifier(hint="4B").options.hint == PENCILS["4B"] == 0.6
     with pytest.raises(OptionsError, match=r"a pencil \(4H, 2H, HB, .*\), or a pictur"):
         Sketchifier(hint="9B")
+
+
+def test_a_page_is_told_before_it_is_reduced(model: str) -> None:
+    diagonal = np.add.outer(np.arange(640), np.arange(480)) // 2
+    page = np.where(diagonal % 2, 255, 0).astype(np.uint8)
+    reduced = resize(page, *fit(page.shape, 600, None)[2:])
+    assert bilevel.level(reduced) is None  # reducing makes tones of thin lines
+    sketchify = Sketchifier(model=model, max_side=600, precision="fp32")
+    calls = seen(sketchify)
+    sketchify(page)
+    (binary, _), *_ = calls
+    np.testing.assert_array_equal(
+        binary[0, : reduced.shape[0], : reduced.shape[1]], bilevel.binarize(reduced, 128)
+    )

@@ -68,10 +68,13 @@ class Backend(Protocol):
     def binarize(self, images: Images, threads: int) -> Images:
         """The black contours of each image."""
 
-    def page(self, image: Image, always: bool) -> Image | None:
+    def page(self, image: Image, whole: Image, always: bool) -> Image | None:
         """The image as its own binary, by one level; None for a picture with tones.
 
-        always: also for a picture with tones.
+        Args:
+            image: uint8 (H, W).
+            whole: The image before it was resized, which tells the level.
+            always: Take a level also of a picture with tones.
         """
 
     def dodge(self, images: Images, strength: float, threads: int) -> Images:

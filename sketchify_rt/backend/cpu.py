@@ -84,11 +84,11 @@ class CpuBackend:
         """One after the other."""
         return [native.binarize(image, threads=threads) for image in images]
 
-    def page(self, image: Gray, always: bool) -> Gray | None:
+    def page(self, image: Gray, whole: Gray, always: bool) -> Gray | None:
         """By `bilevel.level`, or else by Otsu's level."""
-        level = bilevel.level(image)
+        level = bilevel.level(whole)
         if level is None and always:
-            level = bilevel.otsu(bilevel.histogram(image))
+            level = bilevel.otsu(bilevel.histogram(whole))
         return None if level is None else bilevel.binarize(image, level)
 
     def dodge(self, images: Sequence[Gray], strength: float, threads: int) -> list[Gray]:

@@ -247,11 +247,11 @@ class CudaBackend:
         binaries: list[Tensor] = self.kernels.binarize(images)
         return binaries
 
-    def page(self, image: Tensor, always: bool) -> Tensor | None:
+    def page(self, image: Tensor, whole: Tensor, always: bool) -> Tensor | None:
         """By the levels of the CPU; waits for the device."""
-        level = tensors.bilevel_level(image)
+        level = tensors.bilevel_level(whole)
         if level is None and always:
-            level = bilevel.otsu(tensors.histogram(image))
+            level = bilevel.otsu(tensors.histogram(whole))
         return None if level is None else (image >= level).to(torch.uint8) * 255
 
     def dodge(self, images: Sequence[Tensor], strength: float, threads: int) -> list[Tensor]:
