@@ -169,7 +169,7 @@ def test_pencils_draw_lines_of_one_tone_in_their_order() -> None:
     for darkness in (0.15, 0.35, 0.6, 1.0):
         sketch = Sketchifier(hint=darkness, precision="fp32")(page)
         line = sketch[41:43, 40:360].min(axis=0).astype(int)
-        assert line.max() - line.min() <= 30  # it does not fade along its length
+        assert line.max() - line.min() <= 45  # it does not fade away along its length
         lines.append(float(np.median(line)))
         area = sketch[130:220, 130:270]
         assert area.max() - area.min() <= 12
@@ -177,7 +177,7 @@ def test_pencils_draw_lines_of_one_tone_in_their_order() -> None:
     assert lines == sorted(lines, reverse=True)
     assert lines[0] > lines[-1] + 150
     assert areas == sorted(areas, reverse=True)
-    assert areas[1] < 90
+    assert areas[1] <= 60
 
 
 def test_a_model_anywhere_is_found_by_its_path(tmp_path: Path) -> None:
