@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sketchify_rt import processors
@@ -264,6 +265,17 @@ def as_encoding(encoding: Encoding | Format | None) -> Encoding:
             f"encoding must be an Encoding, or one of {', '.join(FORMATS)}: got {encoding!r}"
         )
     return encoding
+
+
+def encoding_of(path: Path) -> Encoding:
+    """Returns the encoding of the path's ending. Raises OptionsError where there is none."""
+    ending = path.suffix.lower().removeprefix(".")
+    form = "jpg" if ending == "jpeg" else ending
+    if form not in FORMATS:
+        raise OptionsError(
+            f"{path}: its ending must be .png, .jpg, .jpeg or .webp: got {path.suffix!r}"
+        )
+    return Encoding(form)
 
 
 def _is_integer(value: object) -> bool:

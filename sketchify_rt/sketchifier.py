@@ -7,10 +7,11 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from sketchify_rt import backend, forks, inputs, models, stream, tiling
-from sketchify_rt.errors import OptionsError, SketchifyError
+from sketchify_rt import backend, files, forks, inputs, models, stream, tiling
+from sketchify_rt.errors import OptionsError, OutputError, SketchifyError
 from sketchify_rt.image import Gray
 from sketchify_rt.limits import Limits
 from sketchify_rt.options import (
@@ -20,6 +21,7 @@ from sketchify_rt.options import (
     Precision,
     as_encoding,
     check_workers,
+    encoding_of,
     from_keywords,
     tells,
 )
@@ -176,6 +178,32 @@ class Sketchifier:
         """
         data: bytes = _raised(*self._carry([source], as_encoding(encoding)))
         return data
+
+    def save(
+        self,
+        source: ImageInput,
+        path: str | os.PathLike[str],
+        encoding: Encoding | None = None,
+    ) -> None:
+        """Writes the sketch of one image to a file, atomically; an existing file is replaced.
+
+        Args:
+            source: See the class.
+            path: Its folders are made. Its ending tells the format: .png, .jpg, .jpeg or .webp.
+            encoding: How to write it, whatever the ending; None for that of the ending.
+
+        Raises:
+            OptionsError: The ending is of no format that can be written.
+            OutputError: The file cannot be written.
+            SketchifyError: What `encode` raises.
+        """
+        target = Path(path)
+        data = self.encode(source, encoding or encoding_of(target))
+        try:
+            files.atomic_write(target, data)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise OutputError(f"{target}: cannot be written: {why}; choose another path") from error
 
     def encode_batch(
         self, sources: Iterable[ImageInput], encoding: Encoding | Format | None = None

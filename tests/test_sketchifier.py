@@ -28,6 +28,7 @@ from sketchify_rt import (
     ModelError,
     Options,
     OptionsError,
+    OutputError,
     Sketchifier,
     SketchifyError,
     models,
@@ -417,3 +418,18 @@ def test_one_call_does_the_job_and_keeps_the_model_open(tmp_path: Path) -> None:
     assert sketchifier._kept(Options(mode="dodge")) is first
     with pytest.raises(OptionsError, match="did you mean strength"):
         one_call(gray, strenght=2)
+
+
+def test_a_sketch_is_saved_in_the_format_of_the_ending(tmp_path: Path) -> None:
+    gray = picture(60, 80)
+    with Sketchifier(mode="dodge") as sketchify:
+        for name, form in ("a.png", "png"), ("b/c.JPEG", "jpg"), ("d.webp", "webp"):
+            sketchify.save(gray, tmp_path / name)
+            assert (tmp_path / name).read_bytes() == sketchify.encode(gray, form)
+        sketchify.save(gray, tmp_path / "a.png", Encoding("webp"))
+        assert (tmp_path / "a.png").read_bytes() == sketchify.encode(gray, "webp")
+        with pytest.raises(OptionsError, match=r"e\.bmp: its ending must be .*: got '\.bmp'"):
+            sketchify.save(gray, tmp_path / "e.bmp")
+        with pytest.raises(OutputError, match=r"f\.png: cannot be written: Not a directory"):
+            sketchify.save(gray, tmp_path / "a.png/f.png")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b", "d.webp"}
