@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +180,7 @@ class Pipeline:
         try:
             results = self._once(loaded, encoding)
         except BackendUnavailable as error:  # whatever the images
-            return [bare(error)] * len(loaded)
+            return [copy(bare(error)) for _ in loaded]  # who raises one adds its frames to it
         except Exception as error:
             full = self.backend.exhausted(error)
             if len(loaded) == 1 and not full:

@@ -178,6 +178,7 @@ def test_a_device_that_is_lost_is_not_tried_image_by_image(monkeypatch: pytest.M
     monkeypatch.setattr(device, "dodge", lost)
     results = sketchify.encode_batch([page(i) for i in range(4)])
     assert [type(result) for result in results] == [BackendUnavailable] * 4
+    assert len({id(result) for result in results}) == 4
     assert tries == [4]
 
 
