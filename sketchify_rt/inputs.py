@@ -175,7 +175,8 @@ def hinted(
         InputError, DecodeError: as `load` does.
     """
     told = check_hint(hint(own))
-    image = load(source, Encoding(metadata=True, alpha="keep"))  # who encodes keeps what is wanted
+    # With all that may be kept; who encodes keeps what is wanted.
+    image = load(owned(source), Encoding(metadata=True, alpha="keep"))
     if isinstance(image, np.ndarray):
         image = Picture("<image>", image)
     if not isinstance(image, (File, Picture)):

@@ -97,7 +97,8 @@ class Sketchifier:
         self._workers = 1  # of calls outside of `map`
         self._in_flight = 0
         self._closing = False
-        self._lock = forks.Lock()
+        self._lock = forks.Lock()  # held while a model is opened, which may take minutes
+        self._calls_lock = forks.Lock()  # of the two above
         forks.watch(self, Sketchifier._forget_calls)
 
     @property
@@ -142,6 +143,7 @@ class Sketchifier:
         """
         with self._lock:
             self._opened, self._workers = {}, 1
+        with self._calls_lock:
             self._closing = self._in_flight > 0
             if self._closing:
                 return
@@ -201,8 +203,8 @@ class Sketchifier:
         data = self.encode(source, encoding or encoding_of(target))
         try:
             files.atomic_write(target, data)
-        except OSError as error:
-            why = error.strerror or str(error)
+        except (OSError, ValueError) as error:  # the latter: a NUL in the name
+            why = getattr(error, "strerror", None) or str(error)
             raise OutputError(f"{target}: cannot be written: {why}; choose another path") from error
 
     def encode_batch(
@@ -320,12 +322,12 @@ class Sketchifier:
     @contextlib.contextmanager
     def _call(self) -> Iterator[None]:
         """Counts calls in flight, the last of which finishes what `close` began."""
-        with self._lock:
+        with self._calls_lock:
             self._in_flight += 1
         try:
             yield
         finally:
-            with self._lock:
+            with self._calls_lock:
                 self._in_flight -= 1
                 last = self._closing and not self._in_flight
                 if last:

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,19 @@ def test_a_damaged_hint_of_python_is_told_as_such(tmp_path: Path) -> None:
     (tmp_path / "h.png").write_bytes(b"no picture")
     with pytest.raises(DecodeError, match=r"h\.png"):
         inputs.painted(tmp_path / "h.png")
+
+
+def test_a_hinted_array_may_be_overwritten_by_who_gave_it() -> None:
+    pages = [picture(40, 50, seed) for seed in range(6)]
+    with Sketchifier(mode="dodge", threads=2, device="cpu") as sketchify:
+        wanted = [sketchify(page) for page in pages]
+        buffer = np.empty_like(pages[0])
+
+        def reused() -> Iterator[Any]:
+            for page in pages:
+                buffer[:] = page
+                yield inputs.hinted(buffer, "auto")
+                buffer[:] = 0
+
+        for sketch, expected in zip(sketchify.map(reused()), wanted, strict=True):
+            np.testing.assert_array_equal(sketch, expected)

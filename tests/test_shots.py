@@ -12,7 +12,7 @@ from pictures import picture
 from test_bilevel import drawing
 from test_video import clip
 
-from sketchify_rt import Options, Sketchifier
+from sketchify_rt import Sketchifier
 from sketchify_rt.batch.video import convert_video, shots
 from sketchify_rt.batch.video.reader import Reader
 from sketchify_rt.batch.video.writer import Writer
@@ -27,8 +27,8 @@ WASHED = np.where(np.arange(SIZE[0]) // 8 == 4, np.uint8(128), PAGE)  # a page w
 PAINTING = picture(SIZE[1], SIZE[0])
 
 
-def binaries(*frames: Gray, **options: Any) -> list[str | None]:
-    return [image.binary for image in shots.told(frames, Options(**options))]
+def binaries(*frames: Gray) -> list[str | None]:
+    return [image.binary for image in shots.told(frames)]
 
 
 def test_frames_are_pages_up_to_the_first_that_has_tones() -> None:
@@ -58,12 +58,11 @@ def test_no_cut_is_seen_in_noise_or_in_what_fades_or_moves_slowly() -> None:
         assert not any(map(shots._cut, small[:-1], small[1:]))
 
 
-@pytest.mark.parametrize("options", [{"max_side": 80}, {"square": 64}])
-def test_frames_are_those_that_the_engine_would_make(options: dict[str, Any]) -> None:
-    engine = Sketchifier(mode="dodge", device="cpu", **options)
-    for image in shots.told([PAINTING], engine.options):
-        np.testing.assert_array_equal(engine(image), engine(PAINTING))
-        assert max(image.luma.shape) == max(options.values())
+def test_a_page_is_told_from_the_frame_as_it_is_and_resized_by_the_engine() -> None:
+    lines = np.where(np.add.outer(np.arange(120), np.arange(160)) // 2 % 2, 255, 0).astype(np.uint8)
+    (image,) = shots.told([lines])
+    assert image.binary == "page"
+    np.testing.assert_array_equal(image.luma, lines)
 
 
 def sketches(source: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[Gray]:

@@ -27,8 +27,9 @@ with without_telemetry():
     from nncf.quantization import range_estimator as ranges
 
 # Weights of 7 bits. With 8, sums overflow 16 bits on processors without VNNI: with AVX-512 the SSIM
-# of "lite" falls from 0.860 to 0.744. NNCF's default spares the first layer alone, and the sketch
-# depends on the processor: 0.16 levels from float32 on average, or 0.28. With 7 it is 0.18 on all.
+# of the first "lite" falls from 0.860 to 0.744. NNCF's default spares the first layer alone, and
+# the sketch depends on the processor: 0.16 levels from float32 on average, or 0.28. With 7 it is
+# 0.18 on all.
 _OVERFLOW_FIX = nncf.OverflowFix.ENABLE
 
 # Of each crop the range without its outermost thousandth, of all crops the widest. With the mean of

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class HintFolder:
     """Pictures in and below a folder, by the names of results. Thread-safe.
 
-    Each of its folders is looked through once, when the first input asks for it.
+    Each of its folders is looked through when the first input asks for it; the last 64 are kept.
     """
 
     def __init__(self, folder: Path) -> None:

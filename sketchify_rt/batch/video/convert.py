@@ -87,7 +87,7 @@ def convert_video(
                 yield luma
 
         by_shots = engine.takes_hint and engine.options.binary == "auto"
-        images = shots.told(lumas(), engine.options) if by_shots else lumas()
+        images = shots.told(lumas()) if by_shots else lumas()
         sketches = cast("Generator[Gray]", engine.map(images))
         with contextlib.closing(sketches):
             for done, sketch in enumerate(sketches, 1):

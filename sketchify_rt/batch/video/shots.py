@@ -15,7 +15,6 @@ import numpy as np
 from sketchify_rt import bilevel
 from sketchify_rt.image import Gray, fit, resize
 from sketchify_rt.inputs import Picture
-from sketchify_rt.options import Options
 
 # Mean difference, in levels, between two frames reduced to _SIDE pixels, from which on a shot ends.
 # Measured on comics of 640 x 360: of 1275 pairs of pictures 99.5 % differ by more, a half by 59. Of
@@ -25,8 +24,8 @@ _CUT = 25.0
 _SIDE = 64
 
 
-def told(frames: Iterable[Gray], options: Options) -> Iterator[Picture]:
-    """Frames as `Options` cut and resize them, each with its `binary`.
+def told(frames: Iterable[Gray]) -> Iterator[Picture]:
+    """Yields the frames, each with its `binary`.
 
     A shot that begins with a page is one of pages up to the first frame that has tones, as where a
     title dissolves into a picture; it does not become one again. So there is at most one change in
@@ -34,16 +33,13 @@ def told(frames: Iterable[Gray], options: Options) -> Iterator[Picture]:
 
     Args:
         frames: Luma, uint8 (H, W), in the order in which they are shown.
-        options: Of the engine; `max_side` and `square` matter.
     """
     page, before = False, None
     for luma in frames:
-        rows, columns, height, width = fit(luma.shape, options.max_side, options.square)
-        frame = resize(luma[rows, columns], height, width)
-        small = resize(frame, *fit(frame.shape, _SIDE, None)[2:])
-        page = (page or _cut(before, small)) and bilevel.level(frame) is not None
+        small = resize(luma, *fit(luma.shape, _SIDE, None)[2:])
+        page = (page or _cut(before, small)) and bilevel.level(luma) is not None
         before = small
-        yield Picture("<frame>", frame, binary="page" if page else "threshold")
+        yield Picture("<frame>", luma, binary="page" if page else "threshold")
 
 
 def _cut(before: Gray | None, now: Gray) -> bool:
