@@ -79,7 +79,7 @@ class Options:
         the model that form, the one of `engine` if given, else "half".
         Measured on "lite", in levels of 255 from float32: in bfloat16, 2 to 3 times as fast, a tone
         moves by at most 10, 0.03 on average; in INT8, 3.5 to 4.4 times, by 0.34 on average, and a
-        few by up to 153.
+        few by up to 141.
     threads: processor threads used at most, 1..MAX_THREADS; None for all this process may run on.
     strength: line strength, 0..4. 1 leaves the model's tones; ink is multiplied by it.
         Applies to "sketch" and "dodge".

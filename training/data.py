@@ -66,7 +66,8 @@ class Batches(Dataset[Any]):
             raise TrainingError("there is no page to train on; prepare with a smaller --val-share")
         if not self._images:
             raise TrainingError(
-                f"no page is at least {recipe.crop} pixels high and wide; prepare larger ones"
+                f"no page is at least {recipe.crop} pixels high and wide; prepare larger ones, or "
+                "take smaller crops, as by --set crop=256"
             )
         areas = np.array([image.size for image in self._images], dtype=np.float64)
         self._weights = areas / areas.sum()
