@@ -89,9 +89,8 @@ def load(source: ImageInput, encoding: Encoding | None = None) -> Loaded:
     if hasattr(source, "__dlpack__"):
         return _of_tensor(source, encoding)
     raise InputError(
-        "an image is a path, bytes, an open file, a NumPy array, a PIL image or a DLPack tensor, "
-        "not "
-        f"{type(source).__name__}"
+        "an image must be a path, bytes, an open file, a NumPy array, a PIL image or a DLPack "
+        f"tensor, not {type(source).__name__}"
     )
 
 
@@ -365,4 +364,4 @@ def _of_pil(source: PIL.Image.Image, encoding: Encoding | None) -> Gray | Pictur
         if getattr(source, "tile", None) and (file is None or file.closed):
             why = "its file was closed before its pixels were read; call load() before you close it"
             raise DecodeError(name, why) from error
-        raise DecodeError(name, f"cannot be read: {error or type(error).__name__}") from error
+        raise DecodeError(name, f"cannot be read: {str(error) or type(error).__name__}") from error

@@ -69,10 +69,8 @@ class Sketchifier:
             ModelError: The model cannot be read.
             BackendUnavailable: The option `device` cannot be had.
         """
-        if "hint" in options:
-            options["hint"] = inputs.hint(options["hint"])
         told = vars(model) if isinstance(model, Options) else {"model": model}
-        self.options = from_keywords(told | options)
+        self.options = _options(told | options)
         name = self.options.model
         self.backend = backend.select(self.options)
         self.batch = self.backend.batch
@@ -360,10 +358,15 @@ def sketchify(source: ImageInput, **options: Any) -> Any:
     Raises:
         SketchifyError: See `Sketchifier`.
     """
-    if "hint" in options:
-        options["hint"] = inputs.hint(options["hint"])
-    call: Callable[[ImageInput], Any] = _kept(from_keywords(options))
+    call: Callable[[ImageInput], Any] = _kept(_options(options))
     return call(source)
+
+
+def _options(keywords: dict[str, Any]) -> Options:
+    """Options of these names, a hint as `inputs.hint` reads it. Raises OptionsError."""
+    if "hint" in keywords:
+        keywords = keywords | {"hint": inputs.hint(keywords["hint"])}
+    return from_keywords(keywords)
 
 
 @functools.lru_cache(maxsize=2)

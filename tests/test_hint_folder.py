@@ -143,7 +143,7 @@ def test_a_bad_hint_is_the_failure_of_its_input(folder: Path) -> None:
     failures = {Path(failed["source"]).name: failed["reason"] for failed in told["failures"]}
     assert set(failures) == {"b.png", "c.png"}
     assert failures["b.png"].startswith("its hint must be a picture that can be read: hints/ch1/b")
-    assert failures["b.png"].endswith("; mend it, or remove it to have hint auto")
+    assert failures["b.png"].endswith("; replace it, or remove it: then the hint is auto")
     assert failures["c.png"] == (
         "hints/ch1: there must be one hint for it: got c.bmp and c.png; keep one"
     )

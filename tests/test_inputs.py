@@ -229,3 +229,16 @@ def test_a_damaged_header_is_told_and_counts_no_pixels(data: bytes) -> None:
     found = header.probe(data)
     assert found.pixels == 0
     assert bool(found.problem) == (found.format is not None)
+
+
+def test_an_error_of_pillow_without_words_is_named_by_its_kind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = PIL.Image.fromarray(GRAY).convert("RGB")
+
+    def broken(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("sketchify_rt.codec.cpu.from_pil", broken)
+    with pytest.raises(DecodeError, match=r"<PIL image>: cannot be read: AssertionError"):
+        load(image)

@@ -26,9 +26,13 @@ class HintFolder:
         self._listed = functools.lru_cache(maxsize=64)(_pictures)
 
     def find(self, stem: str) -> Path | None:
-        """The picture for the result of that name, which has no ending; None where there is none.
+        """Returns the picture of that name with any readable ending; None if there is none.
 
-        Raises InputError where there are several, or the folder cannot be read.
+        Args:
+            stem: Path of a result below the output folder, without its ending.
+
+        Raises:
+            InputError: There are several, or the folder cannot be read.
         """
         path = self.folder / stem
         found = self._listed(path.parent).get(path.name, [])
@@ -52,8 +56,8 @@ def give(image: Loaded, hint: Path) -> File | Picture:
         painted = inputs.painted(hint)
     except SketchifyError as error:
         raise InputError(
-            f"its hint must be a picture that can be read: {error}; mend it, or remove it to have "
-            "hint auto"
+            f"its hint must be a picture that can be read: {error}; replace it, or remove it: "
+            "then the hint is auto"
         ) from error
     return inputs.hinted(image, painted)
 
