@@ -276,9 +276,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Set when the run has seen an interruption, and begins to wait for the images in work."""
     event = threading.Event()
 
-    def waiting(futures: Any) -> Any:
+    def waiting(futures: Any, timeout: float) -> Any:
         event.set()
-        return futures_wait(futures)
+        return futures_wait(futures, timeout)
 
     futures_wait = runner.wait
     monkeypatch.setattr(runner, "wait", waiting)
@@ -298,7 +298,7 @@ def test_an_interruption_finishes_what_was_begun(tmp_path: Path, seen: threading
     report = convert(engine, [f"p{i}" for i in range(100)], tmp_path)
     assert report.interrupted
     assert report.stopped == "interrupted"
-    assert report.converted == len(engine.converted) < 10
+    assert report.converted == len(engine.converted) < 50
     assert report.converted + report.not_done == 100
     assert results(tmp_path) == sorted(f"{name}.png" for name in engine.converted)
 
@@ -323,7 +323,7 @@ def test_a_second_interruption_waits_for_nothing(tmp_path: Path, seen: threading
     assert time.perf_counter() - begun < 30
     assert "p4.png" not in results(tmp_path)
     go_on.set()
-    assert len(engine.converted) < 10
+    assert len(engine.converted) < 50
 
 
 def test_a_file_decoded_beforehand_reaches_the_engine_as_pixels(tmp_path: Path) -> None:

@@ -185,15 +185,18 @@ def run(
                     future.add_done_callback(finished.put)
                 if not pending:
                     break
-                if (done := finished.get()) is None:
+                if (first := finished.get()) is None:
                     raise KeyboardInterrupt
-                settle(done)
+                settle(first)
         except KeyboardInterrupt:
             patient = False  # with what is left to do here, should there be another
             report.stopped, report.interrupted = "interrupted", True
             begun = {future for future in pending if not future.cancel()}
-            for future in wait(begun).done:
-                settle(future)
+            while begun:
+                # A signal that comes just before Python waits for a lock is seen only after it.
+                done, begun = wait(begun, timeout=0.5)
+                for future in done:
+                    settle(future)
         finally:
             pool.shutdown(wait=patient)
     report.not_done = len(work) - settled
