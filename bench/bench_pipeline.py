@@ -117,12 +117,14 @@ def stages(engine: Sketchifier, files: list[Path], output: Path) -> dict[str, Ca
         model = models.load("lite")
         infer = engine.backend.open_painter(model, threads=1, workers=1).runtime.infer
 
-        def read(pages: Sequence[Gray]) -> strokes.Strokes:
-            wishes = [strokes.Wish(engine.options.binary, engine.options.hint)] * len(pages)
-            return strokes.read(engine.backend, pages, pages, wishes, None, True, threads=1)
+        def read(grays: Sequence[Gray]) -> tuple[list[Gray], list[Gray]]:
+            backend = engine.backend
+            wishes = [strokes.Wish.of(gray, engine.options, takes_hint=True) for gray in grays]
+            found = strokes.find_pages(backend, grays, grays, wishes)
+            binaries = strokes.find_binaries(backend, grays, found, threads=1)
+            return binaries, strokes.find_hints(backend, grays, binaries, found, wishes, threads=1)
 
         binaries, planes = read(pages)
-        assert planes is not None
         tiles = [
             (tiling.pad(binary, model.manifest.stride)[None], plane[None])
             for binary, plane in zip(binaries, planes, strict=True)

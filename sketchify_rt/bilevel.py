@@ -88,6 +88,20 @@ def otsu(counts: NDArray[np.int64]) -> int:
     return 1 + int(np.nanargmax(np.nan_to_num(below * above * apart)))
 
 
+def page(gray: Gray, whole: Gray, always: bool) -> Gray | None:
+    """Returns an image as its own binary, uint8 (H, W), 0 or 255; None for a picture with tones.
+
+    Args:
+        gray: uint8 (H, W).
+        whole: The image before it was resized, which tells the level.
+        always: Divide a picture with tones too, by Otsu's level.
+    """
+    found = level(whole)
+    if found is None and always:
+        found = otsu(histogram(whole))
+    return None if found is None else binarize(gray, found)
+
+
 def binarize(gray: Gray, level: int) -> Gray:
     """The page as it is, by one level: uint8 (H, W), 0 or 255."""
     return np.asarray(cv2.threshold(gray, level - 1, 255, cv2.THRESH_BINARY)[1], np.uint8)

@@ -50,7 +50,9 @@ def to_luma(array: NDArray[Any]) -> Gray:
             "or (H, W, 4) RGBA, with at least one pixel"
         )
     if channels == 1:
-        return np.ascontiguousarray(array.reshape(array.shape[:2]))
+        gray: Gray = array.reshape(array.shape[:2])
+        # Not ascontiguousarray, for which a single column is contiguous whatever its stride.
+        return gray if gray.strides == (gray.shape[1], 1) else gray.copy()
 
     import cv2
 

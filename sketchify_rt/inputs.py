@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import stat
-from collections.abc import Iterator, Sequence
+import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeGuard
 
@@ -127,7 +127,7 @@ def hint(source: Hint | str | os.PathLike[str] | PIL.Image.Image | Gray) -> Any:
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 2 or not source.size:
             raise OptionsError(
-                "hint must be an array of uint8 (H, W), 255 the darkest and 0 undecided: got "
+                "hint must be an array of uint8 (H, W), 255 the darkest and 0 undecided, got "
                 f"{source.dtype} {source.shape}"
             )
         height, width = source.shape
@@ -140,8 +140,8 @@ def hint(source: Hint | str | os.PathLike[str] | PIL.Image.Image | Gray) -> Any:
         return painted(source)
     except SketchifyError as error:
         raise OptionsError(
-            f"hint must be auto, none, 0 to 1, a pencil ({', '.join(PENCILS)}), or a picture that "
-            f"can be read: {error}"
+            f"hint must be auto, none, between 0 and 1, a pencil ({', '.join(PENCILS)}), or a "
+            f"picture that can be read: {error}"
         ) from error
 
 
@@ -214,29 +214,41 @@ def alpha_of(pixels: Any) -> Any:
 
 
 def is_pil(source: object) -> TypeGuard[PIL.Image.Image]:
-    """Told by name, so that Pillow is not imported for those who do not use it."""
-    return any(
-        (base.__module__, base.__name__) == ("PIL.Image", "Image") for base in type(source).__mro__
-    )
+    """Whether it is a PIL image. Pillow is not imported for those who do not use it."""
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(source, pillow.Image)
 
 
-def within(images: Sequence[Loaded | SketchifyError], most: int | None) -> Iterator[slice]:
+def as_pil(result: Gray | Exception) -> PIL.Image.Image | Exception:
+    """Returns a sketch as a PIL image of mode L, and an error as it is."""
+    if isinstance(result, Exception):
+        return result
+    import PIL.Image
+
+    return PIL.Image.fromarray(result)
+
+
+def within(images: list[Loaded | Exception], most: int | None) -> list[list[Loaded | Exception]]:
     """Cuts a batch into runs of at most `most` pixels, or of one image that has more.
 
     A file counts as many pixels as its header says.
     """
-    start, total = 0, 0
-    for place, image in enumerate(images):
+    if most is None:
+        return [images]
+    runs: list[list[Loaded | Exception]] = [[]]
+    total = 0
+    for image in images:
         size = pixels(image)
-        if most is not None and place > start and total + size > most:
-            yield slice(start, place)
-            start, total = place, 0
+        if runs[-1] and total + size > most:
+            runs.append([])
+            total = 0
+        runs[-1].append(image)
         total += size
-    yield slice(start, len(images))
+    return runs
 
 
-def pixels(image: Loaded | SketchifyError) -> int:
-    """Number of pixels, of a file by its header; 0 for an error."""
+def pixels(image: Loaded | Exception) -> int:
+    """Returns the number of pixels, of a file by its header; 0 for an error."""
     if isinstance(image, File):
         return image.header.pixels
     if isinstance(image, Picture):

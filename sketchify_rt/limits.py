@@ -14,42 +14,35 @@ _PATIENCE = 8
 
 
 class Limits:
-    """Pixels of the images that go together, and the side of a tile. Thread-safe."""
+    """Pixels of the images that go together, and the side of a tile. Thread-safe.
 
-    def __init__(self, device: str, pixels: int | None, tile: int, min_tile: int) -> None:
+    Attributes:
+        pixels: Of the images that go together, unless one alone has more; None for any.
+        tile: Longest side of a tile in pixels.
+    """
+
+    def __init__(self, device: str, pixels: int | None, tile: int) -> None:
         """Sets the most that is ever tried.
 
         Args:
             device: For messages.
             pixels: Of images that go together; None for any.
             tile: Side in pixels.
-            min_tile: The smallest side that the model allows.
         """
+        self.pixels, self.tile = pixels, tile
         self._device = device
         self._max_pixels = pixels
-        self._min_tile = min_tile
-        self._pixels, self._tile = pixels, tile
         self._succeeded, self._patience = 0, _PATIENCE
         self._lock = forks.Lock()
-
-    @property
-    def pixels(self) -> int | None:
-        """Of the images that go together, unless one alone has more; None for any."""
-        return self._pixels
-
-    @property
-    def tile(self) -> int:
-        """Longest side of a tile."""
-        return self._tile
 
     def batch_failed(self, pixels: int) -> None:
         """Halves the pixels that go together, after a batch of so many did not fit."""
         with self._lock:
             half = max(1, pixels // 2)
-            if self._pixels is not None and half >= self._pixels:
+            if self.pixels is not None and half >= self.pixels:
                 return  # another thread has
             first = self._patience == _PATIENCE
-            self._pixels, self._succeeded, self._patience = half, 0, 2 * self._patience
+            self.pixels, self._succeeded, self._patience = half, 0, 2 * self._patience
             log.log(
                 logging.WARNING if first else logging.INFO,
                 "%s is out of memory: going on with %.3g megapixels at a time",
@@ -59,27 +52,30 @@ class Limits:
 
     def batch_succeeded(self) -> None:
         """Doubles the pixels again, up to what there was, after some batches that fit."""
+        if self.pixels == self._max_pixels:
+            return
         with self._lock:
-            if self._pixels == self._max_pixels or self._pixels is None:
+            if self.pixels == self._max_pixels or self.pixels is None:
                 return
             self._succeeded += 1
             if self._succeeded >= self._patience:
                 self._succeeded = 0
-                double = 2 * self._pixels
+                double = 2 * self.pixels
                 limited = self._max_pixels is not None and double > self._max_pixels
-                self._pixels = self._max_pixels if limited else double
+                self.pixels = self._max_pixels if limited else double
 
-    def tile_failed(self, tile: int) -> bool:
+    def tile_failed(self, tile: int, min_tile: int) -> bool:
         """Halves the side of tiles for good, unless another thread has.
 
         Args:
             tile: The side that did not fit.
+            min_tile: The smallest side that the model allows.
 
         Returns:
             Whether tiles are smaller than that now.
         """
         with self._lock:
-            if self._tile == tile and (half := max(self._min_tile, tile // 2)) < tile:
-                self._tile = half
+            if self.tile == tile and (half := max(min_tile, tile // 2)) < tile:
+                self.tile = half
                 log.warning("%s is out of memory: going on with tiles of %d", self._device, half)
-            return self._tile < tile
+            return self.tile < tile

@@ -1,17 +1,23 @@
-"""What a conversion can be told: frozen, typed, validated once at the door."""
+"""Options of a conversion: frozen, typed, checked once."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeGuard, get_args
 
 from sketchify_rt import processors
 from sketchify_rt.errors import OptionsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
+    from numpy.typing import NDArray
 
 Mode = Literal["sketch", "dodge", "binary"]
 Arithmetic = Literal["fp32", "half", "int8"]
@@ -43,10 +49,13 @@ PENCILS = {"4H": 0.15, "2H": 0.25, "HB": 0.35, "2B": 0.48, "4B": 0.6, "6B": 0.8,
 
 @dataclass(frozen=True)
 class Painted:
-    """A hint that a person painted, as `inputs.hint` makes it of a picture or an array.
+    """A hint that a person painted. `inputs.hint` makes one of a picture or an array.
 
-    height, width: in pixels. levels: a byte for each pixel, row by row: 0 where the page decides,
-    else from 1, white, to 255, ink.
+    Attributes:
+        height: Rows.
+        width: Columns.
+        levels: One byte for each pixel, row by row: 0 where the page decides, else from 1, white,
+            to 255, ink.
     """
 
     height: int
@@ -58,61 +67,68 @@ class Painted:
 
     @property
     def digest(self) -> str:
-        """Of all of it, for a journal."""
+        """SHA-256 of the size and the levels, for a journal."""
         return hashlib.sha256(f"{self.width} x {self.height} ".encode() + self.levels).hexdigest()
 
 
 Hint = Literal["auto", "none"] | float | Painted
+
+if TYPE_CHECKING:
+    HintInput = Hint | str | os.PathLike[str] | PIL.Image.Image | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Options:
     """Options of a `Sketchifier`.
 
-    model: name of a shipped model, or path of an ONNX file with its manifest beside it.
-    device: "auto", "cpu", "cuda" or "cuda:N". Only "auto" falls back to another, and says so.
-    mode: "sketch" paints tones with the U-Net; "dodge" and "binary" are the classic filters alone.
-    precision: arithmetic of the U-Net. "fp32" is float32 everywhere, equal up to the rounding of
-        sums. "half" is floats of 16 bits: FP16 on a GPU, bfloat16 on a CPU with instructions for
-        it, else float32. "int8" is the model's quantized form, if it has one; on a GPU by a
-        TensorRT engine. "auto" is "int8" where a CPU has dot products of 8-bit integers (VNNI) and
-        the model that form, the one of `engine` if given, else "half".
-        Measured on "lite", in levels of 255 from float32: in bfloat16, 2 to 3 times as fast, a tone
-        moves by at most 10, 0.03 on average; in INT8, 3.5 to 4.4 times, by 0.34 on average, and a
-        few by up to 141.
-    threads: processor threads used at most, 1..MAX_THREADS; None for all this process may run on.
-    strength: line strength, 0..4. 1 leaves the model's tones; ink is multiplied by it.
-        Applies to "sketch" and "dodge".
-    binary: what the U-Net paints. "threshold" is the adaptive threshold of each image. "page" is
-        the image itself, divided by one level, for pages that are black and white already. "auto"
-        tells these apart; for a model without a hint it is "threshold".
-    hint: how dark the U-Net paints strokes, unless the model takes no hint. "auto" follows the
-        tones of each image, and is a pencil of 4B for black and white pages. "none" leaves it to
-        the U-Net. A number is one darkness for the whole image, from 0, white, to 1, ink. A painted
-        one is stretched over each image as it is sketched, cut by `square` like a picture of its
-        own. `Sketchifier` also takes the name of a pencil, "4H" to "8B", see `PENCILS`; the path of
-        a picture or a PIL image, dark where strokes should be dark, transparent where the image
-        decides; or an array, uint8 (H, W), 255 the darkest, 0 where the image decides. Needs mode
-        "sketch".
-    max_side: reduce images whose longer side is over this many pixels, at least 1; None never.
-    square: cut the middle square of a landscape, the top square of a portrait, and resize it to
-        this side in pixels, 1..MAX_SQUARE (the 2017 recipe has 256); None keeps the image whole.
-    tile: images higher or wider than this many pixels go through the U-Net in tiles of at most
-        this side, at least 256. Sets the peak memory for each image in work: measured for the
-        default with "lite", 360 MiB in float32, 190 in bfloat16, 110 in INT8, that is at most 170
-        bytes per pixel of a tile.
-    max_pixels: refuse to decode images of more pixels than this, at least 1.
-    batch: images that a GPU takes together, 1..1024; fewer where they would not fit. A CPU takes
-        one at a time in each thread.
-    device_memory: MiB of a GPU's memory used at most, about, at least 512; None for three quarters
-        of what is free when it is opened.
-    compile: on a GPU, let torch.compile fuse the U-Net: a minute at the start, faster from there.
-        Only with precision "auto" or "half", since it keeps to no other, and not with TensorRT.
-    runtime: what runs the U-Net: "openvino" on a CPU; "torch" or "tensorrt" on a GPU. "auto" takes
-        on a GPU a TensorRT engine that `sketchify-rt build-engine` made for this model and this
-        machine, and torch, with a note, where there is none; "tensorrt" builds what is missing or
-        outdated, which takes minutes.
-    engine: folder of a TensorRT engine to use, and no other; None for those in the cache.
+    Attributes:
+        model: Name of a shipped model, or path of an ONNX file with its manifest beside it.
+        device: "auto", "cpu", "cuda" or "cuda:N". Only "auto" falls back to another device, and
+            says so.
+        mode: "sketch" paints tones with the U-Net. "dodge" and "binary" are the classic filters
+            alone.
+        precision: Arithmetic of the U-Net. "fp32" is float32 everywhere; results are equal up to
+            the rounding of sums. "half" is floats of 16 bits: FP16 on a GPU, bfloat16 on a CPU with
+            instructions for it, else float32. "int8" is the model's quantized form, if it has one;
+            a GPU needs a TensorRT engine for it. "auto" is the precision of `engine` if one is
+            given; else "int8" on a CPU with dot products of 8-bit integers (VNNI), if the model
+            has that form; else "half".
+            Measured with "lite", in levels of 255 from float32: bfloat16 is 2 to 3 times as fast,
+            and moves a tone by 0.03 on average, by 10 at most. INT8 is 3.5 to 4.4 times as fast,
+            and moves a tone by 0.34 on average, a few by up to 141.
+        threads: Most processor threads to use, 1..MAX_THREADS. None: all that the process may use.
+        strength: Line strength, 0..4: ink is multiplied by it. 1 leaves the model's tones. Applies
+            to "sketch" and "dodge".
+        binary: What the U-Net paints. "threshold" is the adaptive threshold of each image. "page"
+            is the image itself, divided by one level, for pages that are black and white already.
+            "auto" tells these apart; for a model without a hint it is "threshold".
+        hint: How dark the U-Net paints strokes, for models that take a hint. "auto" follows the
+            tones of each image, and is a 4B pencil for black and white pages. "none" leaves it to
+            the U-Net. A number is one darkness for the whole image, from 0, white, to 1, ink. A
+            painted hint is stretched over each image, and cut by `square` like a picture. Needs
+            mode "sketch".
+            `Sketchifier` also takes the name of a pencil, "4H" to "8B", see `PENCILS`; the path of
+            a picture, or a PIL image: dark where strokes should be dark, transparent where the
+            image decides; or an array, uint8 (H, W): 255 is darkest, 0 is where the image decides.
+        max_side: Images are reduced so that the longer side has at most this many pixels, at least
+            1. None: never.
+        square: The middle square of a landscape, or the top square of a portrait, is cut and
+            resized to this side in pixels, 1..MAX_SQUARE (the 2017 recipe has 256). None: the
+            image stays whole.
+        tile: Longest side of the tiles in pixels that the U-Net takes, at least 256. It sets the
+            peak memory of each image in work. Measured for the default with "lite": 360 MiB in
+            float32, 190 in bfloat16, 110 in INT8, which is at most 170 bytes per pixel of a tile.
+        max_pixels: Images of more pixels are refused before they are decoded; at least 1.
+        batch: Most images that a GPU takes together, 1..1024. A CPU takes one in each thread.
+        device_memory: Most memory of a GPU to use, about, in MiB, at least 512. None: three
+            quarters of what is free when the GPU is opened.
+        compile: On a GPU, torch.compile fuses the U-Net: a minute at the start, faster from there.
+            Needs precision "auto" or "half", and torch as the runtime.
+        runtime: What runs the U-Net: "openvino" on a CPU, "torch" or "tensorrt" on a GPU. "auto" on
+            a GPU is a TensorRT engine that `sketchify-rt build-engine` made for this model on this
+            machine, or else torch, with a note. "tensorrt" builds an engine that is missing or
+            outdated, which takes minutes.
+        engine: Folder of the TensorRT engine to use. None: those in the cache.
     """
 
     model: str = "lite"
@@ -134,60 +150,51 @@ class Options:
     engine: str | None = None
 
     def __post_init__(self) -> None:
-        """Raises OptionsError naming the option, its value and what it may be."""
+        """Checks each option, and that they agree. Raises OptionsError."""
         for name in "model", "engine":
             value = getattr(self, name)
             if isinstance(value, os.PathLike):
                 object.__setattr__(self, name, os.fspath(value))  # frozen: only here
             elif not isinstance(value, str) and (name, value) != ("engine", None):
-                raise OptionsError(f"{name} must be a name or a path: got {value!r}")
-        for name, known in ("mode", MODES), ("precision", PRECISIONS), ("runtime", RUNTIMES):
-            if getattr(self, name) not in known:
-                value = getattr(self, name)
-                raise OptionsError(f"{name} is {value!r}; it may be one of {', '.join(known)}")
+                raise OptionsError(f"{name} must be a name or a path, got {value!r}")
+        for name, known in _CHOICES.items():
+            _check_choice(name, getattr(self, name), known)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(self.device)):
-            raise OptionsError(f"device must be auto, cpu, cuda or cuda:N: got {self.device!r}")
+            raise OptionsError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
         if not _is_number(self.strength) or not 0 <= self.strength <= 4:
-            raise OptionsError(f"strength is {self.strength!r}; it may be 0 to 4")
-        if self.binary not in get_args(Binary):
-            raise OptionsError(
-                f"binary must be one of {', '.join(get_args(Binary))}: got {self.binary!r}"
-            )
-        if self.binary != "auto" and self.mode != "sketch":
-            raise OptionsError(f"binary needs mode sketch: got mode {self.mode}; leave binary out")
-        self._check_hint()
-        if self.square is not None and self.max_side is not None:
-            raise OptionsError("square and max_side both set the size; give one of them")
-        if not isinstance(self.compile, bool):
-            raise OptionsError(f"compile is {self.compile!r}; it may be True or False")
-        if self.compile and self.precision not in ("auto", "half"):
-            raise OptionsError("compile rounds products as it likes; give precision auto or half")
-        self._check_runtime()
+            raise OptionsError(f"strength must be between 0 and 4, got {self.strength!r}")
         for name, (least, most) in _RANGES.items():
-            value = getattr(self, name)
-            if value is None and name in _OPTIONAL:
-                continue
-            if not _is_integer(value) or not least <= value <= most:
-                raise OptionsError(f"{name} is {value!r}; it may be {least} to {most}")
-
-    def _check_hint(self) -> None:
-        if tells(check_hint(self.hint)) and self.mode != "sketch":
-            raise OptionsError(f"hint needs mode sketch: got mode {self.mode}; leave hint out")
+            if (value := getattr(self, name)) is not None or name not in _OPTIONAL:
+                _check_integer(name, value, least, most)
+        _check_bool("compile", self.compile)
+        if self.binary != "auto" and self.mode != "sketch":
+            raise OptionsError(f"binary needs mode sketch, got mode {self.mode}. Leave binary out")
+        check_hint_use(check_hint(self.hint), self, takes_hint=self.mode == "sketch")
+        if self.square is not None and self.max_side is not None:
+            raise OptionsError("square and max_side both set the size. Give one of them")
+        self._check_runtime()
 
     def _check_runtime(self) -> None:
+        if self.compile and self.precision not in ("auto", "half"):
+            raise OptionsError(
+                f"compile needs precision auto or half, got {self.precision}. Leave one of them out"
+            )
         if self.engine == "":
-            raise OptionsError("engine is empty; give the folder of an engine")
+            raise OptionsError("engine must be the folder of an engine, got an empty path")
         if self.engine is not None and self.runtime not in ("auto", "tensorrt"):
-            raise OptionsError(f"engine is TensorRT's, runtime {self.runtime}; give one of them")
+            raise OptionsError(f"engine needs runtime auto or tensorrt, got {self.runtime}")
         if self.compile and (self.engine is not None or self.runtime not in ("auto", "torch")):
-            raise OptionsError("compile is torch's; give runtime auto or torch with it")
+            got = "an engine" if self.engine is not None else self.runtime
+            raise OptionsError(f"compile needs runtime auto or torch, got {got}")
         if self.runtime == "torch" and self.precision == "int8":
-            raise OptionsError("runtime torch has no int8; give runtime tensorrt, or device cpu")
+            raise OptionsError(
+                "precision int8 needs runtime tensorrt, or device cpu, got runtime torch"
+            )
         if self.of_gpu and self.device == "cpu":
             what = "engine" if self.engine is not None else f"runtime {self.runtime}"
-            raise OptionsError(f"{what} needs a GPU, and device is cpu")
+            raise OptionsError(f"{what} needs a GPU, got device cpu")
         if self.runtime == "openvino" and self.device.startswith("cuda"):
-            raise OptionsError(f"runtime openvino is the CPU's, and device is {self.device}")
+            raise OptionsError(f"runtime openvino needs device cpu or auto, got {self.device}")
 
     @property
     def of_gpu(self) -> bool:
@@ -196,10 +203,8 @@ class Options:
 
     @property
     def thread_count(self) -> int:
-        """`threads`, or the number of processors this process may run on."""
-        if self.threads is not None:
-            return self.threads
-        return processors.count()
+        """`threads`, or the number of processors that this process may use."""
+        return self.threads if self.threads is not None else processors.count()
 
     @property
     def worker_count(self) -> int:
@@ -211,6 +216,12 @@ class Options:
         return min(threads, MAX_WORKERS) if self.mode == "sketch" else threads
 
 
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "mode": MODES,
+    "precision": PRECISIONS,
+    "runtime": RUNTIMES,
+    "binary": get_args(Binary),
+}
 _ANY = 2**62
 _RANGES = {
     "threads": (1, MAX_THREADS),
@@ -221,38 +232,108 @@ _RANGES = {
     "batch": (1, 1024),
     "device_memory": (512, _ANY),
 }
-_OPTIONAL = {"engine", "threads", "max_side", "square", "device_memory"}
+_OPTIONAL = {"threads", "max_side", "square", "device_memory"}
+
+
+class Overrides(TypedDict, total=False):
+    """Options of one call, see `Options`: none of them needs another model."""
+
+    mode: Mode
+    strength: float
+    binary: Binary
+    hint: HintInput
+    max_side: int | None
+    square: int | None
+
+
+class Keywords(Overrides, total=False):
+    """Options by their names, see `Options`; `model` is apart."""
+
+    device: str
+    precision: Precision
+    threads: int | None
+    tile: int
+    max_pixels: int
+    batch: int
+    device_memory: int | None
+    compile: bool
+    runtime: Runtime
+    engine: str | os.PathLike[str] | None
 
 
 def from_keywords(options: dict[str, Any]) -> Options:
     """Returns the options of these names. Raises OptionsError for a name that is none."""
-    known = [one.name for one in fields(Options)]
-    for name in options:
-        if name not in known:
-            similar = get_close_matches(name, known, 1)
-            meant = f"did you mean {similar[0]}?" if similar else f"it has {', '.join(known)}"
-            raise OptionsError(f"there is no option {name!r}; {meant}")
+    check_names(options, [one.name for one in fields(Options)])
     return Options(**options)
 
 
+def check_names(options: Iterable[str], known: Collection[str]) -> None:
+    """Raises OptionsError for a name that is not known, with the one that is most like it."""
+    for name in options:
+        if name not in known:
+            similar = get_close_matches(name, known, 1)
+            expected = f"Did you mean {similar[0]}?" if similar else f"Use {', '.join(known)}"
+            raise OptionsError(f"there is no option {name!r}. {expected}")
+
+
+def overridden(options: Options, overrides: dict[str, Any]) -> Options:
+    """Returns the options of one call.
+
+    Args:
+        options: Of the `Sketchifier`.
+        overrides: Fields of `Overrides`. What would contradict them is left out: `square` gives way
+            to a `max_side`, and `max_side` to a `square`; `hint` and `binary` to a mode without.
+
+    Raises:
+        OptionsError: An override does not exist, or may not have that value.
+    """
+    if fixed := [name for name in overrides if hasattr(options, name) and name not in PER_CALL]:
+        raise OptionsError(
+            f"{fixed[0]} cannot change from call to call. Give it to another Sketchifier"
+        )
+    check_names(overrides, PER_CALL)
+    implied: dict[str, Any] = {}
+    if overrides.get("max_side") is not None:
+        implied["square"] = None
+    elif overrides.get("square") is not None:
+        implied["max_side"] = None
+    if overrides.get("mode", "sketch") != "sketch":
+        implied |= {"hint": "auto", "binary": "auto"}
+    return replace(options, **implied | overrides)
+
+
+PER_CALL = tuple(Overrides.__annotations__)
+
+
 def check_hint(hint: Hint) -> Hint:
-    """The same hint; raises OptionsError for what is none."""
+    """Returns the hint. Raises OptionsError for what is none."""
     if not tells(hint) or isinstance(hint, Painted):
         return hint
     if isinstance(hint, str) or not _is_number(hint) or not 0 <= hint <= 1:
-        raise OptionsError(f"hint must be auto, none, or 0 to 1: got {hint!r}")
+        raise OptionsError(f"hint must be auto, none, or between 0 and 1, got {hint!r}")
     return hint
 
 
 def tells(hint: Hint) -> bool:
-    """Whether it is for models that take a hint alone."""
+    """Whether the hint needs a model that takes hints."""
     return hint not in ("auto", "none")
 
 
+def check_hint_use(hint: Hint | None, options: Options, takes_hint: bool) -> None:
+    """Raises OptionsError where a hint needs another mode or model. None is no hint."""
+    if hint is None or not tells(hint) or takes_hint:
+        return
+    if options.mode != "sketch":
+        raise OptionsError(f"hint needs mode sketch, got mode {options.mode}. Leave hint out")
+    raise OptionsError(
+        f"model {options.model} takes no hint, got {hint}. "
+        "Leave hint and pencil out, or give another model"
+    )
+
+
 def check_workers(workers: int) -> int:
-    """The same number of workers; raises OptionsError for what is no integer of at least 1."""
-    if not _is_integer(workers) or workers < 1:
-        raise OptionsError(f"workers is {workers!r}; it may be an integer of at least 1")
+    """Returns the number of workers. Raises OptionsError for what is no integer of at least 1."""
+    _check_integer("workers", workers, 1, _ANY)
     return workers
 
 
@@ -262,7 +343,7 @@ def as_encoding(encoding: Encoding | Format | None) -> Encoding:
         return Encoding(encoding or "png")
     if not isinstance(encoding, Encoding):
         raise OptionsError(
-            f"encoding must be an Encoding, or one of {', '.join(FORMATS)}: got {encoding!r}"
+            f"encoding must be an Encoding, or one of {', '.join(FORMATS)}, got {encoding!r}"
         )
     return encoding
 
@@ -273,12 +354,12 @@ def encoding_of(path: Path) -> Encoding:
     form = "jpg" if ending == "jpeg" else ending
     if form not in FORMATS:
         raise OptionsError(
-            f"{path}: its ending must be .png, .jpg, .jpeg or .webp: got {path.suffix!r}"
+            f"{path}: its ending must be .png, .jpg, .jpeg or .webp, got {path.suffix!r}"
         )
     return Encoding(form)
 
 
-def _is_integer(value: object) -> bool:
+def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -286,17 +367,34 @@ def _is_number(value: object) -> bool:
     return isinstance(value, float) or _is_integer(value)
 
 
+def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise OptionsError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
+def _check_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise OptionsError(f"{name} must be True or False, got {value!r}")
+
+
+def _check_integer(name: str, value: object, least: int, most: int) -> None:
+    if not _is_integer(value) or not least <= value <= most:
+        expected = f"of at least {least}" if most == _ANY else f"from {least} to {most}"
+        raise OptionsError(f"{name} must be an integer {expected}, got {value!r}")
+
+
 @dataclass(frozen=True)
 class Encoding:
-    """How a result becomes bytes.
+    """How a sketch becomes the bytes of a file.
 
-    format: "png" and "webp" are lossless unless `quality` is given for "webp"; "jpg" is lossy.
-    quality: 1..100 for "jpg" (95 where it is None) and lossy "webp"; None for lossless.
-    metadata: keep the source's EXIF, colour profile and resolution in dots per inch, made true of
-        the sketch: upright, in gray, at its size. What is broken is left out, and so are
-        thumbnails, maker's notes, XMP and comments.
-    alpha: "white" puts transparent pictures on white; "keep" gives their sketch the same
-        transparency, which "jpg" cannot hold. Opaque ones give plain gray files.
+    Attributes:
+        format: "png" is lossless, "jpg" is lossy, "webp" is lossless unless it has a quality.
+        quality: 1..100 for "jpg", 95 where it is None, and for lossy "webp". None: lossless.
+        metadata: Keep the source's EXIF, colour profile and resolution in dots per inch, changed to
+            be true of the sketch: upright, gray, of its size. Broken metadata, thumbnails, maker's
+            notes, XMP and comments are left out.
+        alpha: "white" puts transparent pictures on white. "keep" gives their sketch the same
+            transparency, which "jpg" cannot hold; opaque pictures give plain gray files.
     """
 
     format: Format = "png"
@@ -305,20 +403,16 @@ class Encoding:
     alpha: Alpha = "white"
 
     def __post_init__(self) -> None:
-        """Raises OptionsError naming the option, its value and what it may be."""
-        if self.format not in FORMATS:
-            raise OptionsError(f"format is {self.format!r}; it may be one of {', '.join(FORMATS)}")
+        """Checks each field, and that they agree. Raises OptionsError."""
+        _check_choice("format", self.format, FORMATS)
+        _check_choice("alpha", self.alpha, ALPHAS)
+        _check_bool("metadata", self.metadata)
         if self.quality is not None:
             if self.format == "png":
-                raise OptionsError("png is lossless and takes no quality; use jpg or webp")
-            if not _is_integer(self.quality) or not 1 <= self.quality <= 100:
-                raise OptionsError(f"quality is {self.quality!r}; it may be 1 to 100")
-        if not isinstance(self.metadata, bool):
-            raise OptionsError(f"metadata is {self.metadata!r}; it may be True or False")
-        if self.alpha not in ALPHAS:
-            raise OptionsError(f"alpha is {self.alpha!r}; it may be one of {', '.join(ALPHAS)}")
+                raise OptionsError("quality needs format jpg or webp, got png, which is lossless")
+            _check_integer("quality", self.quality, 1, 100)
         if self.alpha == "keep" and self.format == "jpg":
-            raise OptionsError("jpg holds no alpha; use png or webp")
+            raise OptionsError("alpha keep needs format png or webp, got jpg")
 
     @property
     def plain(self) -> bool:

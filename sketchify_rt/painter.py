@@ -18,14 +18,14 @@ Images = Sequence[Image]
 
 @dataclass(frozen=True)
 class Runtime:
-    """An opened U-Net.
+    """An opened U-Net, and how tiles should come to it, see `tiling.Rule`.
 
     Attributes:
-        infer: From tiles of binaries, uint8 (N, H, W), 0 or 255, multiples of the stride, and the
-            same tiles of their hints, uint8 (N, H / 8, W / 8), None for a model that takes none, to
-            tones, floats (N, H, W) in 0..1.
-        tile: The longest side that there is memory for, None for any.
-        static, most_pixels, fixed, most_tiles: How tiles should come, see `tiling.Rule`.
+        infer: Paints the tones of tiles. Takes their binaries, uint8 (N, H, W), 0 or 255, H and W
+            multiples of the stride, and their hints, uint8 (N, H / 8, W / 8), None for a model
+            that takes none. Returns floats (N, H, W) in 0..1.
+        tile: The longest side that there is memory for; None for any.
+        static, most_pixels, fixed, most_tiles: See `tiling.Rule`.
     """
 
     infer: Callable[[Any, Any], Any]
@@ -40,15 +40,15 @@ class Canvas(Protocol):
     """What a device does with tiles."""
 
     def cut(self, images: Images, tiles: Sequence[Tile]) -> Any:
-        """Tiles of one shape out of their images, or hints, as `Runtime.infer` takes them."""
+        """Returns tiles of one shape of images, or of hints, as `Runtime.infer` takes them."""
 
     def empty_like(self, images: Images) -> Images:
-        """Images of the same sizes, not yet written."""
+        """Returns images of the same sizes, not yet written."""
 
     def compose(
         self, tones: Any, tiles: Sequence[Tile], strength: float, threads: int, out: Images
     ) -> None:
-        """What is kept of the tones of tiles, inked `strength` times, into their images."""
+        """Writes what is kept of the tones of tiles, inked `strength` times, to the images."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class Painter:
     runtime: Runtime
     canvas: Canvas
     manifest: Manifest
+
+    @property
+    def min_tile(self) -> int:
+        """Side of the smallest tile in pixels."""
+        return tiling.min_tile(self.manifest.halo, self.manifest.stride)
 
     def paint(
         self, binaries: Images, planes: Images | None, strength: float, tile: int, threads: int

@@ -1,18 +1,23 @@
-"""The way of a batch of images, top to bottom: decode, fit, binarize, hint, paint, encode."""
+"""The way of a batch of images, top to bottom: load, decode, fit, binarize, hint, paint, encode."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sketchify_rt import image, inputs, strokes
 from sketchify_rt.backend import Backend
-from sketchify_rt.errors import BackendUnavailable, DeviceMemoryError, SketchifyError, bare
+from sketchify_rt.errors import (
+    BackendUnavailable,
+    DeviceMemoryError,
+    EncodeError,
+    SketchifyError,
+    bare,
+)
 from sketchify_rt.limits import Limits
-from sketchify_rt.options import Encoding, Options
+from sketchify_rt.options import Encoding, Options, check_hint_use
 from sketchify_rt.painter import Image, Images, Painter
 
 if TYPE_CHECKING:
@@ -29,6 +34,7 @@ class Pipeline:
         painter: The U-Net; None for the filters alone.
         threads: Of the processor, for one call.
         limits: What fits into the device's memory, shared by all calls.
+        lease: Kept alive as long as the pipeline is in use.
     """
 
     backend: Backend
@@ -36,25 +42,52 @@ class Pipeline:
     painter: Painter | None
     threads: int
     limits: Limits
+    lease: object = None
 
-    def run(self, loaded: list[Any], encoding: Encoding | None, beside: bool) -> list[Any]:
+    def run(
+        self, sources: Sequence[Any], encoding: Encoding | None = None, beside: bool = False
+    ) -> list[Any]:
         """Makes sketches of images, as many together as there is memory for.
 
         Args:
-            loaded: What `inputs.load` gave, or an error, for each image.
+            sources: See `Sketchifier`.
             encoding: Of the files; None for images.
-            beside: Whether the work is queued beside that of the caller.
+            beside: Queue the work beside that of the caller, but for tensors of a device.
 
         Returns:
             For each image a file, or a sketch, or the error that it met.
         """
+        loaded = [self._load(source, encoding) for source in sources]
         results: list[Any] = []
-        with self.backend.lane(beside):
-            for part in inputs.within(loaded, self.limits.pixels):
-                results += self._attempt(loaded[part], encoding)
+        with self.backend.lane(beside and not inputs.on_device(sources[0])):
+            batches = inputs.within(loaded, self.limits.pixels)[::-1]
+            while batches:
+                batch, tile = batches.pop(), self.limits.tile
+                try:
+                    results += self._sketch(batch, encoding)
+                    self.limits.batch_succeeded()
+                    continue
+                except Exception as error:
+                    full = self.backend.exhausted(error)
+                    failed = self._failed(batch, error, full, tile)
+                # Only here the error is gone, and with it the images that its frames held.
+                if full:
+                    self.backend.release()
+                if failed:
+                    results += failed
+                elif len(batch) == 1:
+                    batches.append(batch)
+                else:  # by halves, so that an error costs only its own image
+                    half = len(batch) // 2
+                    batches += [batch[half:], batch[:half]]
+        if encoding is None:
+            results = [
+                inputs.as_pil(result) if inputs.is_pil(source) else result
+                for source, result in zip(sources, results, strict=True)
+            ]
         return results
 
-    def _once(self, loaded: list[Any], encoding: Encoding | None) -> list[Any]:
+    def _sketch(self, loaded: list[Any], encoding: Encoding | None) -> list[Any]:
         """The story: all images of a batch, each step for all of them."""
         results = self._decode(loaded)
         good = [place for place, found in enumerate(results) if not isinstance(found, Exception)]
@@ -62,38 +95,66 @@ class Pipeline:
             return results
         sources = [loaded[place] for place in good]
         whole = [results[place] for place in good]
-        sketches = self.draw([self._fit(gray) for gray in whole], sources, whole)
-        if encoding is not None:
-            finished = self._encode(sketches, sources, whole, encoding)
-        else:
+        sketches = self.draw(self._fit(whole), sources, whole)
+        if encoding is None:
             finished = self.backend.give(sketches, inputs.on_device(loaded[0]))
+        elif encoding.plain:
+            finished = self.backend.encode(sketches, encoding, self.threads)
+        else:
+            finished = self._encode(sketches, sources, whole, encoding)
         for place, result in zip(good, finished, strict=True):
             results[place] = result
         return results
+
+    def _load(self, source: Any, encoding: Encoding | None) -> inputs.Loaded | Exception:
+        """Reads one image; an error in its place where that fails."""
+        try:
+            loaded = inputs.load(source, encoding)
+            if isinstance(loaded, (inputs.File, inputs.Picture)):
+                check_hint_use(loaded.hint, self.options, self.takes_hint)
+            return loaded
+        except SketchifyError as error:
+            return bare(error)
+        except Exception as error:  # with its traceback, for who looks for the reason
+            return error
+
+    @property
+    def takes_hint(self) -> bool:
+        """Whether the U-Net does; False in the other modes."""
+        painter = self.painter
+        return self.options.mode == "sketch" and painter is not None and painter.manifest.takes_hint
 
     def _decode(self, loaded: list[Any]) -> list[Any]:
         """Luma on the device, and an error in the place of each image that has none."""
         results = list(loaded)
         files = [place for place, found in enumerate(loaded) if isinstance(found, inputs.File)]
+        if files:
+            decoded = self.backend.decode(
+                [loaded[place] for place in files], self.options.max_pixels, self.threads
+            )
+            for place, result in zip(files, decoded, strict=True):
+                results[place] = result
         others = [
             place
             for place, found in enumerate(loaded)
             if not isinstance(found, (inputs.File, Exception))
         ]
-        decoded = self.backend.decode(
-            [loaded[place] for place in files], self.options.max_pixels, self.threads
-        )
-        placed = self.backend.place([_pixels(loaded[place]) for place in others])
-        for place, result in zip([*files, *others], [*decoded, *placed], strict=True):
-            results[place] = result
+        if others:
+            pixels = [getattr(loaded[place], "luma", loaded[place]) for place in others]
+            for place, result in zip(others, self.backend.place(pixels), strict=True):
+                results[place] = result
         return results
 
-    def _fit(self, gray: Image) -> Image:
+    def _fit(self, grays: Images) -> Images:
         """Cuts and resizes as the options say."""
-        rows, columns, height, width = image.fit(
-            tuple(gray.shape), self.options.max_side, self.options.square
-        )
-        return self.backend.resize(gray[rows, columns], height, width)
+        max_side, square = self.options.max_side, self.options.square
+        if max_side is None and square is None:
+            return grays
+        fitted: list[Image] = []
+        for gray in grays:
+            rows, columns, height, width = image.fit(tuple(gray.shape), max_side, square)
+            fitted.append(self.backend.resize(gray[rows, columns], height, width))
+        return fitted
 
     def draw(self, grays: Images, sources: Sequence[Any], whole: Images) -> Images:
         """Makes sketches, or what the filters alone make.
@@ -103,43 +164,25 @@ class Pipeline:
             sources: Where each comes from, which may tell a hint and a binary of its own.
             whole: The same images, not resized.
         """
-        options, backend = self.options, self.backend
+        options, backend, threads = self.options, self.backend, self.threads
         if options.mode == "dodge":
-            return backend.dodge(grays, options.strength, self.threads)
-        if self.painter is None:
-            return backend.binarize(grays, self.threads)
+            return backend.dodge(grays, options.strength, threads)
+        if options.mode == "binary" or self.painter is None:
+            return backend.binarize(grays, threads)
+        takes_hint = self.painter.manifest.takes_hint
+        wishes = [strokes.Wish.of(source, options, takes_hint) for source in sources]
         # Of whole images, so that tiles do not change them.
-        binaries, planes = strokes.read(
-            backend,
-            grays,
-            whole,
-            [self._wish(source) for source in sources],
-            options.square,
-            self.painter.manifest.takes_hint,
-            self.threads,
-        )
-        return self.painter.paint(
-            binaries, planes, options.strength, self.limits.tile, self.threads
-        )
-
-    def _wish(self, source: Any) -> strokes.Wish:
-        """The image's own, or else that of all images."""
-        binary, hint = getattr(source, "binary", None), getattr(source, "hint", None)
-        return strokes.Wish(
-            self.options.binary if binary is None else binary,
-            self.options.hint if hint is None else hint,
-        )
+        pages = strokes.find_pages(backend, grays, whole, wishes)
+        binaries = strokes.find_binaries(backend, grays, pages, threads)
+        planes = None
+        if takes_hint:
+            planes = strokes.find_hints(backend, grays, binaries, pages, wishes, threads)
+        return self.painter.paint(binaries, planes, options.strength, self.limits.tile, threads)
 
     def _encode(
-        self,
-        sketches: Images,
-        sources: Sequence[Any],
-        whole: Images,
-        encoding: Encoding,
+        self, sketches: Images, sources: Sequence[Any], whole: Images, encoding: Encoding
     ) -> Sequence[Any]:
         """Files, with what the encoding keeps of the sources; the host writes those with alpha."""
-        if encoding.plain:
-            return self.backend.encode(sketches, encoding, self.threads)
         extras = [
             self._extras(source, tuple(gray.shape), encoding)
             for source, gray in zip(sources, whole, strict=True)
@@ -148,11 +191,12 @@ class Pipeline:
         opaque = [place for place, extra in enumerate(extras) if extra.alpha is None]
         encoded = self.backend.encode([sketches[p] for p in opaque], encoding, self.threads)
         files: dict[int, Any] = dict(zip(opaque, encoded, strict=True))
-        for place, gray in zip(
-            clear, self.backend.give([sketches[p] for p in clear], False), strict=True
-        ):
-            encode = functools.partial(extras[place].encode, encoding=encoding)
-            files[place] = or_error(encode, gray)
+        grays = self.backend.give([sketches[p] for p in clear], False)
+        for place, gray in zip(clear, grays, strict=True):
+            try:
+                files[place] = extras[place].encode(gray, encoding)
+            except EncodeError as error:
+                files[place] = bare(error)
         return [
             extra.attach(files[place], encoding, sketches[place].shape)
             for place, extra in enumerate(extras)
@@ -171,60 +215,39 @@ class Pipeline:
             found = extras.Extras(alpha=self.backend.give(self.backend.place([alpha]), False)[0])
         return found.fitted(shape, self.options.max_side, self.options.square)
 
-    def _attempt(self, loaded: list[Any], encoding: Encoding | None) -> list[Any]:
-        """Tries all at once; where that fails, by halves: an error costs only its own image.
+    def _failed(
+        self, batch: list[Any], error: Exception, full: bool, tile: int
+    ) -> list[Exception] | None:
+        """Returns the errors of a batch that failed; None if another try may succeed.
 
-        One image that does not fit is tried with smaller tiles.
+        Args:
+            batch: The images, or their errors.
+            error: What it met.
+            full: Whether the device's memory was full.
+            tile: Longest side of the tiles.
         """
-        tile = self.limits.tile
-        try:
-            results = self._once(loaded, encoding)
-        except BackendUnavailable as error:  # whatever the images
-            return [copy(bare(error)) for _ in loaded]  # who raises one adds its frames to it
-        except Exception as error:
-            full = self.backend.exhausted(error)
-            if len(loaded) == 1 and not full:
-                return [error]
-            last = len(loaded) == 1 and not self._smaller_tiles(tile)
-            too_large = self._too_large(loaded[0], error) if last else None
-        else:
-            self.limits.batch_succeeded()
-            return results
-        # Only here, where the error is gone, and with it the images that its frames held.
-        if full:
-            self.backend.release()
-        if too_large:
-            return [too_large]
-        if len(loaded) == 1:
-            return self._attempt(loaded, encoding)
-        if full:
-            self.limits.batch_failed(sum(inputs.pixels(found) for found in loaded))
-        half = len(loaded) // 2
-        return self._attempt(loaded[:half], encoding) + self._attempt(loaded[half:], encoding)
-
-    def _smaller_tiles(self, tile: int) -> bool:
-        fixed = self.painter is None or self.painter.runtime.fixed
-        return not fixed and self.limits.tile_failed(tile)
-
-    def _too_large(self, loaded: Any, error: Exception) -> DeviceMemoryError:
-        name = loaded.name if isinstance(loaded, (inputs.File, inputs.Picture)) else "<image>"
+        if isinstance(error, BackendUnavailable):  # whatever the images
+            return [copy(bare(error)) for _ in batch]  # who raises one adds its frames to it
+        if len(batch) > 1:
+            if full:
+                self.limits.batch_failed(sum(inputs.pixels(found) for found in batch))
+            return None
+        if not full:
+            return [error]
+        painter = self.painter
+        if (
+            painter
+            and not painter.runtime.fixed
+            and self.limits.tile_failed(tile, painter.min_tile)
+        ):
+            return None
+        named = isinstance(batch[0], (inputs.File, inputs.Picture))
+        name = batch[0].name if named else "<image>"
         device = self.options.device
         where = self.backend.name if device == "auto" else device
-        return DeviceMemoryError(
-            f"{name}: does not fit into the memory of {where} ({error}); give a smaller tile, "
-            "a max_side, or less to others that share it"
-        )
-
-
-def _pixels(loaded: Any) -> Any:
-    return loaded.luma if isinstance(loaded, inputs.Picture) else loaded
-
-
-def or_error(step: Callable[[Any], Any], value: Any) -> Any:
-    """Returns what the step makes of the value, or the error that it raises."""
-    try:
-        return step(value)
-    except SketchifyError as error:
-        return bare(error)
-    except Exception as error:
-        return error
+        return [
+            DeviceMemoryError(
+                f"{name}: does not fit into the memory of {where} ({error}). Give a smaller tile, "
+                "a max_side, or less to others that share it"
+            )
+        ]

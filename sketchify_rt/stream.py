@@ -14,9 +14,9 @@ T = TypeVar("T")
 def batches(
     sources: Iterable[S], size: Callable[[], int], alone: Callable[[S], bool]
 ) -> Iterator[list[S]]:
-    """Lists of `size()` sources, fewer at the end and before one that goes `alone`.
+    """Yields lists of `size()` sources, fewer at the end and before one that goes `alone`.
 
-    Where `sources` raises, what it gave before comes first.
+    If `sources` raises, what it gave before comes first.
     """
     batch: list[S] = []
     broken: Exception | None = None

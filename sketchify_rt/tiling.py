@@ -9,38 +9,35 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from sketchify_rt.image import CELL, Gray
 
 
-@dataclass(frozen=True)
-class Span:
-    """One tile along one axis, in pixels of the image.
+class Span(NamedTuple):
+    """One tile along one axis, in pixels.
 
-    start, stop: what the model reads. keep_start, keep_stop: the part of it that is kept.
+    Attributes:
+        start, stop: What the model reads of the image; `stop` may lie beyond its end.
+        keep: The part of it that is kept, in the image.
+        inner: The same part, within the tile.
     """
 
     start: int
     stop: int
-    keep_start: int
-    keep_stop: int
-
-    @property
-    def keep(self) -> slice:
-        """The part kept, in the image."""
-        return slice(self.keep_start, self.keep_stop)
-
-    @property
-    def inner(self) -> slice:
-        """The part kept, within the tile."""
-        return slice(self.keep_start - self.start, self.keep_stop - self.start)
+    keep: slice
+    inner: slice
 
 
-@dataclass(frozen=True)
-class Tile:
-    """One tile of one of several images. image: which of them."""
+class Tile(NamedTuple):
+    """One tile of one of several images.
+
+    Attributes:
+        image: Index of the image.
+        row, column: The tile along each axis.
+    """
 
     image: int
     row: Span
@@ -54,22 +51,25 @@ class Tile:
     @property
     def cells(self) -> Tile:
         """The same tile of the image's hint. Tiles begin and end with a cell."""
-        row, column = (
-            Span(span.start // CELL, span.stop // CELL, 0, 0) for span in (self.row, self.column)
+        row, column = self.row, self.column
+        rows = row._replace(start=row.start // CELL, stop=row.stop // CELL)
+        return Tile(
+            self.image, rows, column._replace(start=column.start // CELL, stop=column.stop // CELL)
         )
-        return Tile(self.image, row, column)
 
 
 @dataclass(frozen=True)
 class Rule:
     """How images are cut, and which tiles go through the model together.
 
-    tile: longest side of a tile; halo, stride: of the model. static: the one side of all tiles of
-    images whose size is not common, where an axis is longer; None treats all sizes alike. A device
-    that prepares itself for each shape it meets should meet few. most_pixels: of the tiles that go
-    together, unless one tile alone has more. fixed: tiles are `static` square, and no others are
-    taken: all images are cut like that, and the tile of a shorter axis reaches into padding.
-    most_tiles: that go together; None for any number.
+    Attributes:
+        tile: Longest side of a tile in pixels.
+        halo, stride: Of the model, in pixels.
+        static: Side of all tiles of images of rare sizes that are longer; None treats all sizes
+            alike. A device that prepares itself for each shape should meet few shapes.
+        most_pixels: Of the tiles that go together, unless one tile alone has more.
+        fixed: All tiles are `static` square. The tile of a shorter axis reaches into padding.
+        most_tiles: Tiles that go together; None for any number.
     """
 
     tile: int
@@ -88,7 +88,7 @@ _COMMON = 4
 
 
 def plan(shapes: Sequence[tuple[int, int]], rule: Rule) -> Iterator[list[Tile]]:
-    """Tiles of images of these shapes (H, W), in groups of equal shape that go together.
+    """Yields the tiles of images of these shapes (H, W), in groups of equal shape.
 
     A group has a power of two of tiles, so that few pairs of number and shape exist.
     """
@@ -98,8 +98,8 @@ def plan(shapes: Sequence[tuple[int, int]], rule: Rule) -> Iterator[list[Tile]]:
         static = rule.static if rule.fixed or counts[shape] < _COMMON else None
         size, least = static or rule.tile, static if static and rule.fixed else 0
         for row, column in grid(shape, size, rule.halo, rule.stride, not static, least):
-            tile = Tile(image, row, column)
-            groups[tile.shape].append(tile)
+            key = row.stop - row.start, column.stop - column.start
+            groups[key].append(Tile(image, row, column))
     for (height, width), tiles in groups.items():
         most = max(1, rule.most_pixels // (height * width))
         most = min(most, rule.most_tiles or most)
@@ -118,6 +118,11 @@ def static_side(halo: int, stride: int) -> int:
     return max(padded(_STATIC, stride), 8 * padded(halo, stride))
 
 
+def min_tile(halo: int, stride: int) -> int:
+    """Side of the smallest tile that is not all halo, in pixels."""
+    return 2 * padded(halo, stride) + stride
+
+
 def padded(length: int, stride: int) -> int:
     """`length` rounded up to a multiple of `stride`."""
     return -(-length // stride) * stride
@@ -126,23 +131,29 @@ def padded(length: int, stride: int) -> int:
 def spans(
     length: int, tile: int, halo: int, stride: int, fit: bool = True, least: int = 0
 ) -> list[Span]:
-    """Cover an axis of `length` pixels, at least 1, with the fewest tiles of equal size.
+    """Covers an axis with the fewest tiles of equal size.
 
-    Tiles are at most `tile` pixels long and end with the axis rounded up to the stride, so the last
-    one may reach into padding. All start at a multiple of `stride`, because pooling tells such
-    positions apart, and neighbours overlap by at least twice `halo` rounded up to the stride.
-    fit: make the tiles of a longer axis as short as their number allows, not `tile` long. least:
-    what the one tile of a shorter axis has at least.
+    The tiles end with the axis rounded up to the stride, so the last one may reach into padding.
+    All start at a multiple of the stride, because pooling tells such positions apart. Neighbours
+    overlap by at least twice the halo, rounded up to the stride.
 
-    Raises ValueError where a tile is all halo.
+    Args:
+        length: Pixels of the axis, at least 1.
+        tile: Most pixels of a tile.
+        halo, stride: Of the model, in pixels.
+        fit: Make the tiles of a longer axis as short as their number allows, not `tile` long.
+        least: Least pixels of the one tile of a shorter axis.
+
+    Raises:
+        ValueError: A tile is all halo.
     """
     whole = padded(length, stride)
     if whole <= tile:
-        return [Span(0, max(whole, least), 0, length)]
+        return [Span(0, max(whole, least), slice(0, length), slice(0, length))]
     margin = padded(halo, stride)
     step = tile // stride * stride - 2 * margin
     if step <= 0:
-        raise ValueError(f"a tile of {tile} pixels is no larger than its halo of 2 x {margin}")
+        raise ValueError(f"tile must be larger than its halo of 2 x {margin} pixels, got {tile}")
     count = -(-(whole - 2 * margin) // step)
     if fit:
         step = padded(-(-(whole - 2 * margin) // count), stride)
@@ -151,8 +162,8 @@ def spans(
     # Each part begins where the one before ends: `margin` before the end of its tile.
     edges = [0, *(start + size - margin for start in starts[:-1]), length]
     return [
-        Span(start, start + size, keep_start, keep_stop)
-        for start, keep_start, keep_stop in zip(starts, edges, edges[1:], strict=False)
+        Span(start, start + size, slice(first, last), slice(first - start, last - start))
+        for start, first, last in zip(starts, edges, edges[1:], strict=False)
     ]
 
 
@@ -177,5 +188,5 @@ def cut(image: Gray, row: Span, column: Span) -> Gray:
 
 def pad(image: Gray, stride: int) -> Gray:
     """The whole image as one tile: sides rounded up to `stride`, the edge repeated beyond it."""
-    row, column = (Span(0, padded(side, stride), 0, side) for side in image.shape)
-    return cut(image, row, column)
+    down, right = (padded(side, stride) - side for side in image.shape)
+    return np.pad(image, ((0, down), (0, right)), mode="edge")

@@ -44,14 +44,23 @@ errors: list[type[SketchifyError]] = [
 
 def sketches(page: Path, gray: Gray, picture: PIL.Image.Image) -> None:
     sketchify_rt.Sketchy  # type: ignore[attr-defined]  # noqa: B018
-    with Sketchifier(strength=1.2) as sketchify:
+    Sketchifier(mode="pencil")  # type: ignore[arg-type]
+    Sketchifier(colour=True)  # type: ignore[call-arg]
+    assert_type(sketchify_rt.sketchify(page, device="cpu", hint=0.5), Gray)
+    assert_type(sketchify_rt.sketchify(picture, "lite"), PIL.Image.Image)
+    with Sketchifier(strength=1.2, hint=picture, threads=2) as sketchify:
         assert_type(sketchify, Sketchifier)
         assert_type(sketchify(page), Gray)
         assert_type(sketchify("page.jpg"), Gray)
         assert_type(sketchify(b"bytes"), Gray)
         assert_type(sketchify(gray), Gray)
         assert_type(sketchify(picture), PIL.Image.Image)
+        assert_type(sketchify(page, hint="4B", max_side=800, strength=1), Gray)
+        assert_type(sketchify(picture, mode="dodge"), PIL.Image.Image)
+        sketchify(page, device="cpu")  # type: ignore[call-overload]
         assert_type(sketchify.encode(page, Encoding("webp")), bytes)
+        assert_type(sketchify.encode(page, "webp", hint=gray, square=256), bytes)
+        sketchify.save(page, "sketch.png", strenght=2)  # type: ignore[call-arg]
         assert_type(sketchify.encode_batch([page, gray]), list[bytes | Exception])
         assert_type(next(sketchify.map([page])), Any)
         assert_type(SketchTransform(strength=2)(picture), PIL.Image.Image)

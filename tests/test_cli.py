@@ -213,11 +213,11 @@ def test_options_reach_the_engine(here: Path) -> None:
         ("in -o in", "both an input and the output folder"),
         ("a.jpg -o out --strength 5", "5.0 is not in the range 0<=x<=4"),
         ("a.jpg -o out --quality 0 --format jpg", "0 is not in the range 1<=x<=100"),
-        ("a.jpg -o out --quality 90", "png is lossless"),
+        ("a.jpg -o out --quality 90", "png, which is lossless"),
         ("a.jpg -o out --report told.txt", "it may end in .csv or .json"),
         ("a.jpg -o out --tile 100", "100 is not in the range x>=256"),
         ("a.jpg -o out --square 9 --max-side 9", "square and max_side"),
-        ("a.jpg -o out --device tpu", "device must be auto, cpu, cuda or cuda:N: got 'tpu'"),
+        ("a.jpg -o out --device tpu", "device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
         ("a.jpg -o out --device cuda:1", "no such device; use --device cpu"),
         ("a.jpg -o out --mode pencil", "'pencil' is not one of"),
         ("a.jpg -o out -jpg", "No such option"),
@@ -277,9 +277,9 @@ class Slow(test_cli.Engine):
         Path("begun").touch()
         time.sleep({seconds})
         return super().encode(image, encoding)
-def wait(futures):
+def wait(futures, timeout):
     Path("interrupted").touch()
-    return runner_wait(futures)
+    return runner_wait(futures, timeout)
 test_cli.Engine.opened = []
 convert._open = Slow
 runner_wait, runner.wait = runner.wait, wait

@@ -95,7 +95,7 @@ def test_an_image_with_a_hint_keeps_what_it_has_besides(sketchify: Sketchifier) 
 
 
 def test_a_hint_that_cannot_be_is_refused_for_its_image_alone() -> None:
-    with pytest.raises(OptionsError, match=r"hint must be auto, none, or 0 to 1: got 2"):
+    with pytest.raises(OptionsError, match=r"hint must be auto, none, or between 0 and 1, got 2"):
         inputs.hinted(PAGE, 2)
     with pytest.raises(OptionsError, match=r"or a picture that can be read: nowhere\.png"):
         inputs.hinted(PAGE, "nowhere.png")
@@ -103,7 +103,7 @@ def test_a_hint_that_cannot_be_is_refused_for_its_image_alone() -> None:
         good, bad = engine.map([PAGE, inputs.hinted(PAGE, 0.5)], on_error="return")
         np.testing.assert_array_equal(good, engine(PAGE))
         assert isinstance(bad, OptionsError)
-        assert "hint needs mode sketch: got mode dodge" in str(bad)
+        assert "hint needs mode sketch, got mode dodge" in str(bad)
 
 
 def test_inputs_have_the_hints_of_their_names(folder: Path, sketchify: Sketchifier) -> None:

@@ -16,7 +16,7 @@ def succeed(limits: Limits, times: int) -> int | None:
 
 
 def test_pixels_fall_by_half_and_rise_again() -> None:
-    limits = Limits("gpu", 1000, 640, 400)
+    limits = Limits("gpu", 1000, 640)
     assert succeed(limits, 100) == 1000
     limits.batch_failed(900)
     assert limits.pixels == 450
@@ -30,7 +30,7 @@ def test_pixels_fall_by_half_and_rise_again() -> None:
 def test_each_failure_doubles_the_patience_and_warns_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    limits = Limits("gpu", None, 640, 400)
+    limits = Limits("gpu", None, 640)
     with caplog.at_level(logging.WARNING):
         limits.batch_failed(4_000_000)
         limits.batch_failed(1_000_000)
@@ -40,17 +40,17 @@ def test_each_failure_doubles_the_patience_and_warns_once(
 
 
 def test_one_image_is_always_tried() -> None:
-    limits = Limits("gpu", None, 640, 400)
+    limits = Limits("gpu", None, 640)
     limits.batch_failed(0)
     assert limits.pixels == 1
 
 
 def test_tiles_fall_by_half_down_to_the_models_least() -> None:
-    limits = Limits("gpu", None, 1000, 400)
-    assert limits.tile_failed(1000)
+    limits = Limits("gpu", None, 1000)
+    assert limits.tile_failed(1000, 400)
     assert limits.tile == 500
-    assert limits.tile_failed(1000)  # another thread has
+    assert limits.tile_failed(1000, 400)  # another thread has
     assert limits.tile == 500
-    assert limits.tile_failed(500)
+    assert limits.tile_failed(500, 400)
     assert limits.tile == 400
-    assert not limits.tile_failed(400)
+    assert not limits.tile_failed(400, 400)

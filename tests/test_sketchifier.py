@@ -37,7 +37,7 @@ from sketchify_rt import (
 from sketchify_rt import sketchify as one_call
 from sketchify_rt.image import Gray, resize
 from sketchify_rt.kernels import reference
-from sketchify_rt.options import ARITHMETICS, PRECISIONS, Precision
+from sketchify_rt.options import ARITHMETICS, PRECISIONS, Keywords, Overrides, Precision
 
 
 @pytest.fixture(scope="module")
@@ -256,12 +256,12 @@ def test_map_gives_what_it_has_before_its_source_fails(sketchify: Sketchifier) -
 
 def test_bad_arguments_of_map_and_prepare_fail_at_once(sketchify: Sketchifier) -> None:
     for workers in (0, -1, "2", True, 2.5, [1], float("nan")):
-        told = re.escape(f"workers is {workers!r}; it may be an integer of at least 1")
+        told = re.escape(f"workers must be an integer of at least 1, got {workers!r}")
         with pytest.raises(OptionsError, match=told):
             sketchify.map([], workers=workers)  # type: ignore[arg-type]
         with pytest.raises(OptionsError, match=told):
             sketchify.prepare(workers)  # type: ignore[arg-type]
-    with pytest.raises(OptionsError, match="on_error is 'retrun'"):
+    with pytest.raises(OptionsError, match="on_error must be raise or return, got 'retrun'"):
         sketchify.map([], on_error="retrun")  # type: ignore[arg-type]
 
 
@@ -336,13 +336,13 @@ def test_bad_options_fail_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
     lite = models.load("lite")
     deep = models.Model(lite.path, dataclasses.replace(lite.manifest, halo=200))
     monkeypatch.setattr(models, "load", lambda name: deep)
-    with pytest.raises(OptionsError, match="tile is 300; lite needs at least 408"):
+    with pytest.raises(OptionsError, match="tile must be at least 408 for model lite, got 300"):
         Sketchifier(tile=300)
-    with pytest.raises(OptionsError, match="there is no option 'strenght'; did you mean strength"):
+    with pytest.raises(OptionsError, match=r"there is no option 'strenght'\. Did you mean stren"):
         Sketchifier(strenght=3)
-    with pytest.raises(OptionsError, match="there is no option 'colour'; it has model, device, mo"):
+    with pytest.raises(OptionsError, match=r"there is no option 'colour'\. Use model, device, mo"):
         Sketchifier(colour=3)
-    with pytest.raises(OptionsError, match="model must be a name or a path: got 3"):
+    with pytest.raises(OptionsError, match="model must be a name or a path, got 3"):
         Sketchifier(3)  # type: ignore[arg-type]
 
 
@@ -362,9 +362,9 @@ def test_a_format_by_its_name_is_an_encoding() -> None:
         assert sketchify.encode(gray, "webp") == sketchify.encode(gray, Encoding("webp"))
         assert sketchify.encode_batch([gray], "jpg") == [sketchify.encode(gray, Encoding("jpg"))]
         assert list(sketchify.map([gray], encoding="png")) == [sketchify.encode(gray)]
-        with pytest.raises(OptionsError, match="format is 'bmp'; it may be one of png, jpg, webp"):
+        with pytest.raises(OptionsError, match="format must be one of png, jpg, webp, got 'bmp'"):
             sketchify.encode(gray, "bmp")  # type: ignore[arg-type]
-        with pytest.raises(OptionsError, match=r"encoding must be an Encoding, or .*: got 3"):
+        with pytest.raises(OptionsError, match=r"encoding must be an Encoding, or .*, got 3"):
             sketchify.map([gray], encoding=3)  # type: ignore[call-overload]
 
 
@@ -416,8 +416,59 @@ def test_one_call_does_the_job_and_keeps_the_model_open(tmp_path: Path) -> None:
     first = sketchifier._kept(Options(mode="dodge"))
     one_call(gray, mode="dodge")
     assert sketchifier._kept(Options(mode="dodge")) is first
-    with pytest.raises(OptionsError, match="did you mean strength"):
+    with pytest.raises(OptionsError, match="Did you mean strength"):
         one_call(gray, strenght=2)
+
+
+def test_a_call_overrides_what_needs_no_other_model() -> None:
+    """One open model serves all; each call equals a Sketchifier of these options."""
+    page, told = picture(200, 180, 5), {"device": "cpu", "precision": "fp32"}
+    every: list[dict[str, Any]] = [
+        {"strength": 2.5},
+        {"hint": "6B"},
+        {"mode": "dodge", "strength": 0.5},
+        {"mode": "binary"},
+        {"max_side": 100},
+        {"square": 64},
+        {"binary": "page"},
+        {"hint": np.full((9, 9), 200, np.uint8), "max_side": 90},
+    ]
+    with Sketchifier(**told) as one:
+        plain = one(page)
+        opened = one._open().painter
+        for overrides in every:
+            expected = Sketchifier(**told | overrides)(page)
+            np.testing.assert_array_equal(one(page, **overrides), expected)
+            assert not np.array_equal(expected, plain)
+            (found,) = one.map([page], **overrides)
+            np.testing.assert_array_equal(found, expected)
+            assert one.encode(page, **overrides) == one.encode_batch([page], **overrides)[0]
+        assert one._open().painter is opened
+        np.testing.assert_array_equal(one(page), plain)
+
+
+def test_overrides_give_way_where_they_would_contradict() -> None:
+    page = picture(200, 180, 5)
+    with Sketchifier(device="cpu", hint="4B", square=64) as one:
+        assert one(page, max_side=50).shape[0] == 50
+        assert one(page, square=None).shape == page.shape
+        assert one(page, mode="dodge").shape == (64, 64)
+        with pytest.raises(OptionsError, match="hint needs mode sketch"):
+            one(page, mode="dodge", hint="4B")
+        with pytest.raises(OptionsError, match=r"device cannot change from call to call\. Give"):
+            one(page, device="cuda")  # type: ignore[call-overload]
+        with pytest.raises(OptionsError, match=r"no option 'strenght'\. Did you mean strength"):
+            one(page, strenght=2)  # type: ignore[call-overload]
+        with pytest.raises(OptionsError, match="strength must be between 0 and 4, got 9"):
+            one.encode(page, strength=9)
+    with Sketchifier(device="cpu", mode="dodge") as filters:
+        np.testing.assert_array_equal(filters(page, mode="sketch"), Sketchifier(device="cpu")(page))
+        np.testing.assert_array_equal(filters(page), Sketchifier(mode="dodge", device="cpu")(page))
+
+
+def test_the_options_by_name_are_the_options() -> None:
+    names = [one.name for one in dataclasses.fields(Options)]
+    assert {"model", *Keywords.__annotations__, *Overrides.__annotations__} == set(names)
 
 
 def test_a_sketch_is_saved_in_the_format_of_the_ending(tmp_path: Path) -> None:
@@ -428,7 +479,7 @@ def test_a_sketch_is_saved_in_the_format_of_the_ending(tmp_path: Path) -> None:
             assert (tmp_path / name).read_bytes() == sketchify.encode(gray, form)
         sketchify.save(gray, tmp_path / "a.png", Encoding("webp"))
         assert (tmp_path / "a.png").read_bytes() == sketchify.encode(gray, "webp")
-        with pytest.raises(OptionsError, match=r"e\.bmp: its ending must be .*: got '\.bmp'"):
+        with pytest.raises(OptionsError, match=r"e\.bmp: its ending must be .*, got '\.bmp'"):
             sketchify.save(gray, tmp_path / "e.bmp")
         with pytest.raises(OutputError, match=r"f\.png: cannot be written: Not a directory"):
             sketchify.save(gray, tmp_path / "a.png/f.png")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from sketchify_rt.options import Runtime
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -65,7 +67,7 @@ class Setup:
         return torch.float16 if self.device.type == "cuda" else torch.float32
 
     @property
-    def runtime(self) -> str:
+    def runtime(self) -> Runtime:
         """The one that pipelines are measured with, whatever engines there are."""
         return "torch" if self.device.type == "cuda" else "auto"
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from sketchify_rt import bilevel, tiling
+from sketchify_rt import _native, bilevel, tiling
 from sketchify_rt.codec import cpu as codec
 from sketchify_rt.codec.header import File
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError, bare
-from sketchify_rt.image import Gray, resize
+from sketchify_rt.image import CELL, Gray, resize
 from sketchify_rt.kernels import native
 from sketchify_rt.models import Model
 from sketchify_rt.options import Arithmetic, Encoding, Options
@@ -33,10 +33,11 @@ class CpuBackend:
     splits_threads = True
 
     resize = staticmethod(resize)
+    page = staticmethod(bilevel.page)
 
     def __init__(self, options: Options, note: str | None = None) -> None:
         """Raises BackendUnavailable where SKETCHIFY_ISA asks for what this processor has not."""
-        native.isa()
+        self._isa = native.isa()
         self.note = note
         self.workers = options.worker_count
         self.most_workers = options.thread_count
@@ -54,12 +55,12 @@ class CpuBackend:
         return nullcontext()
 
     def place(self, pixels: Sequence[Any]) -> list[Gray | InputError]:
-        """Arrays as they are. Tensors of a device are refused."""
+        """Arrays as they are, rows adjacent. Tensors of a device are refused."""
         return [
-            image
+            np.ascontiguousarray(image)
             if isinstance(image, np.ndarray)
             else InputError(
-                "the tensor is on a GPU or another device; give device cuda, or copy it to the host"
+                "the tensor is on a GPU or another device. Give device cuda, or copy it to the host"
             )
             for image in pixels
         ]
@@ -80,27 +81,30 @@ class CpuBackend:
                 results.append(bare(error))
         return results
 
+    # The pipeline made these arrays, so the kernels check them no more than memory needs.
     def binarize(self, images: Sequence[Gray], threads: int) -> list[Gray]:
         """One after the other."""
-        return [native.binarize(image, threads=threads) for image in images]
-
-    def page(self, image: Gray, whole: Gray, always: bool) -> Gray | None:
-        """By `bilevel.level`, or else by Otsu's level."""
-        level = bilevel.level(whole)
-        if level is None and always:
-            level = bilevel.otsu(bilevel.histogram(whole))
-        return None if level is None else bilevel.binarize(image, level)
+        results = self.empty_like(images)
+        for image, out in zip(images, results, strict=True):
+            _native.binarize(image, out, threads, self._isa)
+        return results
 
     def dodge(self, images: Sequence[Gray], strength: float, threads: int) -> list[Gray]:
         """One after the other."""
-        return [native.dodge(image, strength, threads=threads) for image in images]
+        results = self.empty_like(images)
+        for image, out in zip(images, results, strict=True):
+            _native.dodge(image, out, round(strength * 256), threads, self._isa)
+        return results
 
     def hint(self, images: Sequence[Gray], binaries: Sequence[Gray], threads: int) -> list[Gray]:
         """One after the other."""
-        return [
-            native.hint(binary, native.dodge(image, threads=threads), threads=threads)
-            for image, binary in zip(images, binaries, strict=True)
-        ]
+        results: list[Gray] = []
+        for binary, tones in zip(binaries, self.dodge(images, 1.0, threads), strict=True):
+            height, width = binary.shape
+            cells = np.empty((-(-height // CELL), -(-width // CELL)), np.uint8)
+            _native.hint(binary, tones, cells, threads, self._isa)
+            results.append(cells)
+        return results
 
     def open_painter(self, model: Model, threads: int, workers: int) -> Painter:
         """OpenVINO, which takes any shape; raises BackendUnavailable where it is not installed."""
@@ -108,7 +112,7 @@ class CpuBackend:
         try:
             from sketchify_rt.runtime.openvino import OpenVinoRuntime
         except ImportError as error:
-            raise BackendUnavailable(f"cpu: {error}; `pip install openvino` mends it") from error
+            raise BackendUnavailable(f"cpu: {error}. To fix: pip install openvino") from error
         runtime = Runtime(OpenVinoRuntime(model, threads, workers, self.precision(model)))
         return Painter(runtime, self, model.manifest)
 
@@ -133,7 +137,7 @@ class CpuBackend:
         for tile, whole in zip(tiles, tones, strict=True):
             target = out[tile.image][tile.row.keep, tile.column.keep]
             kept = whole[tile.row.inner, tile.column.inner]
-            native.compose(kept, strength, threads=threads, out=target)
+            _native.compose(kept, target, round(strength * 256), threads, self._isa)
 
     def encode(
         self, images: Sequence[Gray], encoding: Encoding, threads: int
