@@ -30,7 +30,9 @@ class ContainerError(InputError):
 class DecodeError(SketchifyError, ValueError):
     """Encoded bytes are no image that can be read.
 
-    source: file name, or a word for where the bytes came from; reason: what is wrong with them.
+    Attributes:
+        source: File name, or a word for where the bytes came from.
+        reason: What is wrong with them.
     """
 
     def __init__(self, source: str, reason: str) -> None:
@@ -74,10 +76,10 @@ class ModelError(SketchifyError, RuntimeError):
 
 
 def bare(error: E) -> E:
-    """The error without its traceback, to be kept as a value; so are those it came from.
+    """Removes the traceback of an error, and of those it came from, to keep it as a value.
 
     A traceback keeps the variables of all functions that the error went through: files and images,
-    and also the list that it is put into, so that all would stay until the garbage collector runs.
+    and also the list that it is put into. All would stay until the garbage collector runs.
     """
     error.__traceback__ = None
     for cause in (error.__cause__, error.__context__):

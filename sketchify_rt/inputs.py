@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     import PIL.Image
 
     from sketchify_rt.codec.extras import Extras
+    from sketchify_rt.options import HintInput
 
 
+@runtime_checkable
 class SupportsDLPack(Protocol):
     """A tensor of any library, https://dmlc.github.io/dlpack/latest/python_spec.html."""
 
@@ -32,6 +34,7 @@ class SupportsDLPack(Protocol):
     def __dlpack_device__(self) -> tuple[int, int]: ...
 
 
+@runtime_checkable
 class SupportsRead(Protocol):
     """A file opened for reading bytes."""
 
@@ -41,11 +44,13 @@ class SupportsRead(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image that is decoded already, by another process for instance.
+    """An image that is decoded already, for example by another process.
 
-    name: for messages; luma: uint8 (H, W), C-contiguous, upright; extras: what there is besides it,
-    see `codec.extras.read`, None for nothing; hint, binary: of this image alone, see `Options`,
-    None for those of the `Sketchifier`.
+    Attributes:
+        name: For messages.
+        luma: uint8 (H, W), C-contiguous, upright.
+        extras: What there is besides, see `codec.extras.read`; None for nothing.
+        hint, binary: Of this image alone, see `Options`; None for those of the `Sketchifier`.
     """
 
     name: str
@@ -65,37 +70,41 @@ Loaded = File | Picture | Gray | SupportsDLPack
 
 
 def load(source: ImageInput, encoding: Encoding | None = None) -> Loaded:
-    """Reads a path, and turns pixels of the host into luma; decodes nothing.
+    """Reads a path, and turns pixels of the host into luma. Decodes nothing.
 
-    encoding: of the result, None for pixels; where it keeps more than the picture, what pixels of
-    the host have of that is kept in a Picture.
-    Raises InputError for what is no image, or cannot be read; DecodeError for a PIL image whose
-    file is damaged.
+    Args:
+        source: See `Sketchifier`.
+        encoding: Of the result; None for pixels. If it keeps more than the picture, that is kept
+            of pixels too, in a Picture.
+
+    Raises:
+        InputError: The source is no image, or cannot be read.
+        DecodeError: The file of a PIL image is damaged.
     """
     if isinstance(source, (File, Picture)):
         return source
     if isinstance(source, (str, os.PathLike)):
-        return _read(os.fsdecode(source))
+        return _read_path(os.fsdecode(source))
     if isinstance(source, (bytes, bytearray, memoryview)):
         return File("<bytes>", bytes(source))
     if isinstance(source, np.ndarray):
         return _of_array(source, encoding)
-    if _is_stream(source):
-        return _of_stream(source)
     if is_pil(source):
         return _of_pil(source, encoding)
     if on_device(source):
         return source
-    if hasattr(source, "__dlpack__"):
+    if isinstance(source, SupportsDLPack):
         return _of_tensor(source, encoding)
+    if isinstance(source, SupportsRead):
+        return read(source)
     raise InputError(
         "an image must be a path, bytes, an open file, a NumPy array, a PIL image or a DLPack "
-        f"tensor, not {type(source).__name__}"
+        f"tensor, got {type(source).__name__}"
     )
 
 
 def owned(source: ImageInput) -> ImageInput:
-    """Returns the source, copied where its caller may overwrite its pixels before they are read.
+    """Returns the source, copied if its caller may overwrite its pixels before they are read.
 
     Paths, bytes, files that Pillow has yet to read, and tensors of a device are returned as they
     are.
@@ -104,25 +113,25 @@ def owned(source: ImageInput) -> ImageInput:
         return source.copy()
     if isinstance(source, (bytearray, memoryview)):
         return bytes(source)
-    if _is_stream(source):
-        return _of_stream(source)
     if is_pil(source):
         # An image of a file has its pixels for itself, if it has read them at all.
         return source if hasattr(source, "filename") else source.copy()
-    if hasattr(source, "__dlpack__") and not on_device(source):
+    if isinstance(source, SupportsDLPack):
         with contextlib.suppress(Exception):  # `load` tells what is wrong with it
-            return np.from_dlpack(source).copy()  # type: ignore[arg-type]
+            return source if on_device(source) else np.from_dlpack(source).copy()
+    elif isinstance(source, SupportsRead):
+        return read(source)
     return source
 
 
-def hint(source: Hint | str | os.PathLike[str] | PIL.Image.Image | Gray) -> Any:
-    """A hint as `Options` takes it: words and numbers as they are, pictures as a `Painted`.
+def hint(source: HintInput) -> Any:
+    """Returns a hint as `Options` takes it: words and numbers as they are, pictures as a `Painted`.
 
     Args:
         source: See `Options.hint`.
 
     Raises:
-        OptionsError: for a picture that cannot be read, or an array of another type or shape.
+        OptionsError: The picture cannot be read, or the array has another type or shape.
     """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 2 or not source.size:
@@ -146,7 +155,7 @@ def hint(source: Hint | str | os.PathLike[str] | PIL.Image.Image | Gray) -> Any:
 
 
 def painted(source: ImageInput) -> Painted:
-    """A hint of a picture, see `Options.hint`. Raises InputError, DecodeError."""
+    """Returns the hint of a picture, see `Options.hint`. Raises InputError, DecodeError."""
     luma, alpha = _with_alpha(source)
     levels = _LEVELS[luma]
     if alpha is not None:
@@ -158,20 +167,22 @@ def painted(source: ImageInput) -> Painted:
 _LEVELS = (1 + (254 * np.arange(255, -1, -1) + 127) // 255).astype(np.uint8)  # of a hint, by luma
 
 
-def hinted(
-    source: ImageInput, own: Hint | str | os.PathLike[str] | PIL.Image.Image | Gray
-) -> File | Picture:
-    """An image with a hint of its own, which counts instead of that of the `Sketchifier`.
+def hinted(source: ImageInput, own: HintInput) -> File | Picture:
+    """Gives an image a hint of its own, which counts instead of that of the `Sketchifier`.
 
     >>> sketch = sketchify(hinted("page.jpg", "hint.png"))
 
     Args:
-        source: No tensor of a device.
+        source: See `Sketchifier`; no tensor of a device.
         own: See `Options.hint`.
 
+    Returns:
+        A source for a `Sketchifier`.
+
     Raises:
-        OptionsError: for what is no hint.
-        InputError, DecodeError: as `load` does.
+        OptionsError: The hint is none.
+        InputError: The source is no image, or cannot be read.
+        DecodeError: The file of a PIL image is damaged.
     """
     told = check_hint(hint(own))
     # With all that may be kept; who encodes keeps what is wanted.
@@ -179,7 +190,7 @@ def hinted(
     if isinstance(image, np.ndarray):
         image = Picture("<image>", image)
     if not isinstance(image, (File, Picture)):
-        raise InputError("a tensor of a device has no hint of its own; copy it to the host")
+        raise InputError("a tensor of a device takes no hint of its own. Copy it to the host")
     return replace(image, hint=told)
 
 
@@ -264,78 +275,69 @@ _CHUNK = 2**20
 _OTHERS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
-def _read(path: str) -> File:
-    """The file, or no more than its beginning where that is no picture's: decoding tells of it."""
+def _read_path(path: str) -> File:
     if not path:
-        raise InputError("an empty path names no file")
+        raise InputError("path is empty. Give the path of a picture file")
     try:
         with open(path, "rb", opener=_open) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 what = _OTHERS.get(stat.S_IFMT(status.st_mode), "no file")
-                raise InputError(f"{path}: is {what}; give a picture file, or its bytes")
+                raise InputError(f"{path}: is {what}. Give a picture file, or its bytes")
             if status.st_size > MAX_FILE:
                 raise _too_large(path, f"{status.st_size / 2**30:.1f}")
-            size = status.st_size
-            if size > _HEAD:
-                known = header.identify(file.read(_HEAD)) in header.READABLE
-                size = size if known else _HEAD
-                file.seek(0)
-            return File(path, file.read(size))
+            is_picture = header.identify(file.peek(_HEAD)) in header.READABLE
+            return File(path, file.read(status.st_size if is_picture else _HEAD))
     except InputError:
         raise
     except (OSError, ValueError) as error:  # ValueError: no name that a file can have
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read ({why})") from error
+        raise _unreadable(path, error) from error
 
 
-def read(stream: BinaryIO, name: str) -> File:
-    """The file that a stream without a known end holds; as of a path, no more than its beginning
-    where that is no picture's. name: for messages.
+def read(stream: SupportsRead, name: str | None = None) -> File:
+    """Reads an open file; as of a path, only its beginning if it is no picture.
 
-    Raises InputError for more than MAX_FILE bytes, of which one more is read, and for what cannot
-    be read.
+    Args:
+        stream: Opened for bytes.
+        name: For messages; None for the stream's own.
+
+    Raises:
+        InputError: It has more than MAX_FILE bytes, of which one more is read, or cannot be read.
     """
+    name = name or str(getattr(stream, "name", "<file>"))
     data = io.BytesIO()
     try:
-        data.write(head := stream.read(_HEAD))
+        head = stream.read(_HEAD)
+        if not isinstance(head, bytes):
+            got = type(head).__name__
+            raise InputError(f'{name}: must be opened for bytes, mode "rb", got {got}')
+        data.write(head)
         if header.identify(head) in header.READABLE:
             while chunk := stream.read(min(_CHUNK, MAX_FILE + 1 - data.tell())):
                 data.write(chunk)
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read ({error.strerror})") from error
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        raise _unreadable(name, error) from error
     if data.tell() > MAX_FILE:
         raise _too_large(name, f"more than {MAX_FILE / 2**30:.0f}")
     return File(name, data.getvalue())
 
 
-def _is_stream(source: object) -> TypeGuard[SupportsRead]:
-    return hasattr(source, "read")
+def _open(path: str, flags: int) -> int:
+    """Without waiting for someone to write to it, where it is a named pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _of_stream(stream: SupportsRead) -> File:
-    name = str(getattr(stream, "name", "<file>"))
-    try:
-        data = stream.read(MAX_FILE + 1)
-    except (OSError, ValueError) as error:  # the latter: it is closed
-        raise InputError(f"{name}: cannot be read ({error})") from error
-    if not isinstance(data, bytes):
-        raise InputError(f'{name}: must be opened for bytes, mode "rb"; got {type(data).__name__}')
-    if len(data) > MAX_FILE:
-        raise _too_large(name, f"more than {MAX_FILE / 2**30:.0f}")
-    return File(name, data)
+def _unreadable(name: str, error: Exception) -> InputError:
+    return InputError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})")
 
 
 def _too_large(name: str, size: str) -> InputError:
     return InputError(
-        f"{name}: has {size} GiB, and a picture file may have {MAX_FILE / 2**30:.0f}; if it is a "
+        f"{name}: has {size} GiB, and a picture file may have {MAX_FILE / 2**30:.0f}. If it is a "
         "picture, reduce it or cut it into parts"
     )
-
-
-def _open(path: str, flags: int) -> int:
-    """Without waiting for someone to write to it, where it is a named pipe."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _of_array(pixels: NDArray[Any], encoding: Encoding | None) -> Gray | Picture:

@@ -106,7 +106,7 @@ def test_a_dynamic_engine_takes_all_sides_from_the_stride() -> None:
         (("--tile", "100"), 2, "tile is 100; lite needs a multiple of 8 from 104"),
         (("--batch", "4", "2", "8"), 2, "batch is 4, 2, 8; it must be the least, the best and"),
         (("--batch", "0", "1", "1"), 2, "0 is not in the range"),
-        (("huge",), 1, "no model 'huge'; shipped are: lite"),
+        (("huge",), 1, "model must be one of lite, or the path of an .onnx file, got 'huge'"),
         (("--opt-level", "6"), 2, "6 is not in the range"),
         (("--device", "cpu"), 2, "device is 'cpu'; an engine is built on cuda or cuda:N"),
         (("--device", "cuda:x"), 2, "device is 'cuda:x'"),

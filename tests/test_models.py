@@ -132,7 +132,7 @@ def test_a_model_without_an_int8_form_says_how_to_make_one(tmp_path: Path) -> No
     manifest.write_text(json.dumps(before_int8))
     model = models.load(str(path))
     assert model.read() == path.read_bytes()
-    with pytest.raises(ModelError, match=r"lite\.onnx: it has no INT8 form; `python -m training q"):
+    with pytest.raises(ModelError, match=r"lite\.onnx: has no INT8 form\. To make one: pyth"):
         model.read("int8")
 
 
@@ -186,12 +186,14 @@ def test_a_model_anywhere_is_found_by_its_path(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ModelError, match=r"no model 'lighter'; shipped are: .*lite"):
+    with pytest.raises(ModelError, match=r"model must be one of .*lite.* got 'lighter'"):
         models.load("lighter")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=re.escape(f"{tmp_path}/none.onnx: no such model file")):
+    with pytest.raises(
+        ModelError, match=re.escape(f"{tmp_path}/none.onnx: there is no such model")
+    ):
         models.load(f"{tmp_path}/none.onnx")
 
 
@@ -216,7 +218,7 @@ def test_a_missing_or_broken_manifest_is_named(tmp_path: Path) -> None:
     fields = json.loads(manifest.read_text())
     for text in ("{", "[]", json.dumps(fields | {"colour": 3})):
         manifest.write_text(text)
-        with pytest.raises(ModelError, match="not a manifest"):
+        with pytest.raises(ModelError, match="is not a manifest"):
             models.load(str(path))
     manifest.unlink()
     with pytest.raises(ModelError, match=r"lite\.json: the manifest .* cannot be read"):

@@ -163,7 +163,11 @@ def test_where_the_configuration_fails_no_model_stays(
     [
         (("--backend", "tensorrt"), 2, "--backend tensorrt and --engine go together"),
         (("--engine", "e"), 2, "--backend tensorrt and --engine go together"),
-        (("--model", "huge"), 1, "no model 'huge'; shipped are: lite"),
+        (
+            ("--model", "huge"),
+            1,
+            "model must be one of lite, or the path of an .onnx file, got",
+        ),
         (("--max-batch", "0"), 2, "0 is not in the range"),
         (("--backend", "tensorrt", "--engine", "nowhere"), 1, "nowhere: no engine is there"),
     ],

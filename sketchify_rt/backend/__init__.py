@@ -24,30 +24,36 @@ _DEV = Path("/dev")
 class Backend(Protocol):
     """One device: a function for each step of the way, each for several images at once.
 
-    Values are those of ``codec``, ``kernels`` and ``runtime``. `threads` are processor threads.
+    `threads` are processor threads. Values are those of ``codec``, ``kernels`` and ``runtime``.
+
+    Attributes:
+        name: For messages.
+        note: What `auto` fell back from, or what is done without; for the user to see.
+        batch: Images that one worker carries together.
+        pixels: Of the images that one worker carries together, unless one alone has more; None for
+            any.
+        workers: Batches carried at the same time, unless told otherwise.
+        most_workers: Batches that can be carried at the same time.
+        splits_threads: Whether the calls of a painter share processor threads. Then fewer calls
+            need another painter to use all threads.
     """
 
     name: str
     note: str | None
-    """What `auto` fell back from, or what is done without; for the user to see."""
     batch: int
-    """Images that one worker carries together."""
     pixels: int | None
-    """Of the images that one worker carries together, unless one alone has more; None: any."""
     workers: int
-    """Batches carried at the same time, unless told otherwise."""
     most_workers: int
     splits_threads: bool
-    """Whether the calls of a painter share processor threads: for fewer calls, open another."""
 
     def precision(self, model: Model) -> Precision:
-        """What the option is for the model: "auto" only where that is for an engine to say."""
+        """Returns what the option is for the model: "auto" only if an engine decides."""
 
     def lane(self, beside: bool) -> AbstractContextManager[None]:
-        """Where the work of one batch is queued: beside that of other workers, or of the caller."""
+        """Queues the work of one batch: beside that of other workers, or after the caller's."""
 
     def place(self, pixels: Sequence[Any]) -> list[Any]:
-        """Images of this device; an InputError in the place of each that cannot be one.
+        """Returns images of this device; an InputError in the place of each that cannot be one.
 
         Args:
             pixels: Luma on the host, uint8 (H, W), or tensors that speak DLPack, of the shapes and
@@ -55,44 +61,38 @@ class Backend(Protocol):
         """
 
     def give(self, images: Images, on_device: bool) -> Sequence[Any]:
-        """Results for the caller: tensors of this device, or else arrays of the host."""
+        """Returns results for the caller: tensors of this device, or else arrays of the host."""
 
     def decode(
         self, files: Sequence[File], max_pixels: int, threads: int
     ) -> Sequence[Image | DecodeError]:
-        """Luma of image files; an error in the place of each that cannot be read."""
+        """Returns the luma of image files; an error in the place of each that cannot be read."""
 
     def resize(self, image: Image, height: int, width: int) -> Image:
-        """The image at another size; equals `kernels.reference.resize` within 1 level."""
+        """Returns the image at another size, within 1 level of `kernels.reference.resize`."""
 
     def binarize(self, images: Images, threads: int) -> Images:
-        """The black contours of each image."""
+        """Returns the black contours of each image."""
 
     def page(self, image: Image, whole: Image, always: bool) -> Image | None:
-        """The image as its own binary, by one level; None for a picture with tones.
-
-        Args:
-            image: uint8 (H, W).
-            whole: The image before it was resized, which tells the level.
-            always: Take a level also of a picture with tones.
-        """
+        """Returns an image as its own binary, see `bilevel.page`."""
 
     def dodge(self, images: Images, strength: float, threads: int) -> Images:
-        """The pencil drawing of each image by the classic filter."""
+        """Returns the pencil drawing of each image by the classic filter."""
 
     def hint(self, images: Images, binaries: Images, threads: int) -> Images:
-        """How dark strokes are in each cell of each image, see `kernels.reference.hint`."""
+        """Returns how dark strokes are in each cell of each image, see `kernels.reference.hint`."""
 
     def open_painter(self, model: Model, threads: int, workers: int) -> Painter:
-        """The U-Net, for `workers` calls at the same time that share `threads`."""
+        """Opens the U-Net for `workers` calls at the same time that share `threads`."""
 
     def encode(
         self, images: Images, encoding: Encoding, threads: int
     ) -> Sequence[bytes | EncodeError]:
-        """Files of images; an error in the place of each that the format cannot hold."""
+        """Returns files of images; an error in the place of each that the format cannot hold."""
 
     def exhausted(self, error: BaseException) -> bool:
-        """Whether the error says that the device's memory is full; changes nothing."""
+        """Whether the error says that the device's memory is full. Changes nothing."""
 
     def release(self, *, close: bool = False) -> None:
         """Frees memory that is kept for later, as before a retry. close: and ends threads."""
@@ -100,7 +100,14 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """Whether a backend can be used; detail: with what, or why not; remedy: what to do, or ""."""
+    """Whether a backend can be used.
+
+    Attributes:
+        name: "cpu" or "cuda".
+        available: Whether it can be used.
+        detail: With what, or why not.
+        remedy: What to do, or "".
+    """
 
     name: str
     available: bool

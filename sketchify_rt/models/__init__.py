@@ -26,15 +26,21 @@ _FOLDER = Path(__file__).parent
 class Manifest:
     """What a runtime and a user must know of a model.
 
-    name: registry name. sha256: of the ONNX file, hexadecimal. stride: height and width must be
-    multiples of this many pixels. halo: distance in pixels beyond which no input pixel changes an
-    output pixel (half the receptive field, rounded up). gflop_per_megapixel: of the convolutions,
-    a multiply-add being two. parameters: number of weights. architecture: width, depth and
-    unshuffle of the U-Net, and whether it takes a hint. training: what it was trained on (data),
-    how (recipe, the fields of ``training/recipe.py``), steps of the optimizer and minutes. credit:
-    the line that the licence of the training pages asks for. metrics: means over the validation
-    pages, explained in ``sketchify_rt/metrics.py``; empty where they were not measured.
-    int8_sha256, int8_metrics: of the INT8 form; None where there is none.
+    Attributes:
+        name: Registry name.
+        sha256: Of the ONNX file, hexadecimal.
+        stride: Height and width must be multiples of this many pixels.
+        halo: Half the receptive field in pixels, rounded up: no pixel farther away changes an
+            output pixel.
+        gflop_per_megapixel: Of the convolutions; a multiply-add is two.
+        parameters: Number of weights.
+        architecture: Width, depth and unshuffle of the U-Net, and whether it takes a hint.
+        training: What it was trained on (data), how (recipe, the fields of
+            ``training/recipe.py``), steps of the optimizer, and minutes.
+        credit: The line that the licence of the training pages asks for.
+        metrics: Means over the validation pages, see ``sketchify_rt/metrics.py``; empty if they
+            were not measured.
+        int8_sha256, int8_metrics: Of the INT8 form; None and empty if there is none.
     """
 
     name: str
@@ -56,7 +62,7 @@ class Manifest:
         return bool(self.architecture.get("hint"))
 
     def write(self, path: Path) -> None:
-        """Write as JSON, one field a line or more."""
+        """Writes the manifest as JSON."""
         path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 
@@ -68,20 +74,20 @@ class Model:
     manifest: Manifest
 
     def file(self, kind: Kind = "float") -> Path:
-        """The ONNX file, or where its INT8 form is if there is one."""
+        """Returns the path of the ONNX file, or of its INT8 form, which may not exist."""
         return self.path.with_suffix(".int8.onnx") if kind == "int8" else self.path
 
     def read(self, kind: Kind = "float") -> bytes:
-        """The bytes of the ONNX file, or of its INT8 form.
+        """Returns the bytes of the ONNX file, or of its INT8 form.
 
-        Raises ModelError where they are not the ones that the manifest was written for, or where
-        there is no INT8 form.
+        Raises:
+            ModelError: The file is not the one of the manifest, or there is no INT8 form.
         """
         path, manifest = self.file(kind), self.manifest
         sha256 = manifest.int8_sha256 if kind == "int8" else manifest.sha256
         if sha256 is None:
             raise ModelError(
-                f"{self.path}: it has no INT8 form; `python -m training quantize` makes one"
+                f"{self.path}: has no INT8 form. To make one: python -m training quantize"
             )
         try:
             data = path.read_bytes()
@@ -89,21 +95,25 @@ class Model:
             raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
         if hashlib.sha256(data).hexdigest() != sha256:
             raise ModelError(
-                f"{path}: not the file its manifest was written for (the SHA-256 differs); "
-                "restore the file, or make it again with `python -m training`"
+                f"{path}: is not the file of its manifest: the SHA-256 differs. "
+                "Restore the file, or make it again with python -m training"
             )
         return data
 
 
 def available_models() -> tuple[str, ...]:
-    """Names of the shipped models."""
+    """Returns the names of the shipped models."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))
 
 
 def load(name: str) -> Model:
-    """Find a shipped model by name, or any model by the path of its ONNX file.
+    """Finds a model.
 
-    Raises ModelError where there is none, or where its manifest is missing or unreadable.
+    Args:
+        name: Of a shipped model, or the path of an ONNX file.
+
+    Raises:
+        ModelError: There is no such model, or its manifest is missing or cannot be read.
     """
     if name.endswith(".onnx"):
         path = Path(name)
@@ -112,17 +122,17 @@ def load(name: str) -> Model:
     else:
         shipped = ", ".join(available_models())
         raise ModelError(
-            f"no model {name!r}; shipped are: {shipped}; or give a path of an .onnx file"
+            f"model must be one of {shipped}, or the path of an .onnx file, got {name!r}"
         )
     if not path.is_file():
-        raise ModelError(f"{path}: no such model file")
+        raise ModelError(f"{path}: there is no such model file")
     manifest = path.with_suffix(".json")
     try:
         return Model(path, Manifest(**json.loads(manifest.read_text(encoding="utf-8"))))
     except OSError as error:
         raise ModelError(
-            f"{manifest}: the manifest of {path.name} cannot be read ({error.strerror}); "
-            "`python -m training export` writes it beside the model"
+            f"{manifest}: the manifest of {path.name} cannot be read ({error.strerror}). "
+            "To write it beside the model: python -m training export"
         ) from error
     except (ValueError, TypeError) as error:
-        raise ModelError(f"{manifest}: not a manifest ({error})") from error
+        raise ModelError(f"{manifest}: is not a manifest ({error})") from error
