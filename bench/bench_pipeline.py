@@ -120,9 +120,8 @@ def stages(engine: Sketchifier, files: list[Path], output: Path) -> dict[str, Ca
         def read(grays: Sequence[Gray]) -> tuple[list[Gray], list[Gray]]:
             backend = engine.backend
             wishes = [strokes.Wish.of(gray, engine.options, takes_hint=True) for gray in grays]
-            found = strokes.find_pages(backend, grays, grays, wishes)
-            binaries = strokes.find_binaries(backend, grays, found, threads=1)
-            return binaries, strokes.find_hints(backend, grays, binaries, found, wishes, threads=1)
+            binaries, pages = strokes.find_binaries(backend, grays, grays, wishes, threads=1)
+            return binaries, strokes.find_hints(backend, grays, binaries, pages, wishes, threads=1)
 
         binaries, planes = read(pages)
         tiles = [

@@ -90,11 +90,16 @@ class Pipeline:
     def _sketch(self, loaded: list[Any], encoding: Encoding | None) -> list[Any]:
         """The story: all images of a batch, each step for all of them."""
         results = self._decode(loaded)
-        good = [place for place, found in enumerate(results) if not isinstance(found, Exception)]
+        good: list[int] = []
+        sources: list[Any] = []
+        whole: list[Image] = []
+        for place, (source, gray) in enumerate(zip(loaded, results, strict=True)):
+            if not isinstance(gray, Exception):
+                good.append(place)
+                sources.append(source)
+                whole.append(gray)
         if not good:
             return results
-        sources = [loaded[place] for place in good]
-        whole = [results[place] for place in good]
         sketches = self.draw(self._fit(whole), sources, whole)
         if encoding is None:
             finished = self.backend.give(sketches, inputs.on_device(loaded[0]))
@@ -172,8 +177,7 @@ class Pipeline:
         takes_hint = self.painter.manifest.takes_hint
         wishes = [strokes.Wish.of(source, options, takes_hint) for source in sources]
         # Of whole images, so that tiles do not change them.
-        pages = strokes.find_pages(backend, grays, whole, wishes)
-        binaries = strokes.find_binaries(backend, grays, pages, threads)
+        binaries, pages = strokes.find_binaries(backend, grays, whole, wishes, threads)
         planes = None
         if takes_hint:
             planes = strokes.find_hints(backend, grays, binaries, pages, wishes, threads)

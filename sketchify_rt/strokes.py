@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from sketchify_rt import hints
 from sketchify_rt.backend import Backend
+from sketchify_rt.image import Gray
 from sketchify_rt.options import Binary, Hint, Options, Painted
 from sketchify_rt.painter import Image, Images
 
@@ -28,40 +29,39 @@ class Wish(NamedTuple):
         return cls(binary, options.hint if hint is None else hint, options.square)
 
 
-def find_pages(
-    backend: Backend, grays: Images, whole: Images, wishes: Sequence[Wish]
-) -> list[Image | None]:
-    """Finds images that are black and white already.
+def find_binaries(
+    backend: Backend, grays: Images, whole: Images, wishes: Sequence[Wish], threads: int
+) -> tuple[list[Image], list[bool]]:
+    """Returns where strokes are: the image itself if it is black and white, or its threshold.
 
     Args:
         backend: Where the images are.
         grays: Luma, uint8 (H, W) each.
         whole: The same images, not resized, which makes tones out of black and white.
         wishes: Of each image.
+        threads: Of the processor.
 
     Returns:
-        For each such image its binary, uint8 (H, W), 0 or 255; None for the others.
+        The binary of each image, uint8 (H, W), 0 or 255; and whether it is the image itself.
     """
-    return [
-        None if wish.binary == "threshold" else backend.page(gray, each, wish.binary == "page")
-        for gray, each, wish in zip(grays, whole, wishes, strict=True)
-    ]
-
-
-def find_binaries(
-    backend: Backend, grays: Images, pages: Sequence[Image | None], threads: int
-) -> list[Image]:
-    """Returns the binary of each image: the page that it is, or else its adaptive threshold."""
-    rest = [gray for gray, page in zip(grays, pages, strict=True) if page is None]
-    made = iter(backend.binarize(rest, threads) if rest else ())
-    return [next(made) if page is None else page for page in pages]
+    binaries: list[Image] = []
+    for gray, each, wish in zip(grays, whole, wishes, strict=True):
+        always = wish.binary == "page"
+        binaries.append(None if wish.binary == "threshold" else backend.page(gray, each, always))
+    pages = [binary is not None for binary in binaries]
+    rest = [at for at, page in enumerate(pages) if not page]
+    if rest:
+        made = backend.binarize([grays[at] for at in rest], threads)
+        for at, binary in zip(rest, made, strict=True):
+            binaries[at] = binary
+    return binaries, pages
 
 
 def find_hints(
     backend: Backend,
     grays: Images,
     binaries: Images,
-    pages: Sequence[Image | None],
+    pages: Sequence[bool],
     wishes: Sequence[Wish],
     threads: int,
 ) -> list[Image]:
@@ -71,26 +71,26 @@ def find_hints(
         backend: Where the images are.
         grays: Luma, uint8 (H, W) each.
         binaries: Of each image.
-        pages: See `find_pages`. The tones of a page tell nothing.
+        pages: Which images are their own binary: their tones tell nothing.
         wishes: Of each image.
         threads: Of the processor.
 
     Returns:
         uint8 (ceil(H / 8), ceil(W / 8)) each, see `hints.plane`.
     """
-    told = [
-        hints.told(wish.hint, page is not None, tuple(gray.shape), wish.square)
-        for gray, page, wish in zip(grays, pages, wishes, strict=True)
-    ]
-    placed = iter(backend.place([plane for plane in told if plane is not None]))
-    planes: list[Any] = [None if plane is None else next(placed) for plane in told]
-    rest = [
-        place
-        for place, (wish, plane) in enumerate(zip(wishes, told, strict=True))
-        if plane is None or (isinstance(wish.hint, Painted) and not plane.all())
-    ]
+    told: dict[int, Gray] = {}
+    rest: list[int] = []
+    for at, (gray, page, wish) in enumerate(zip(grays, pages, wishes, strict=True)):
+        plane = hints.told(wish.hint, page, tuple(gray.shape), wish.square)
+        if plane is not None:
+            told[at] = plane
+        if plane is None or (isinstance(wish.hint, Painted) and not plane.all()):
+            rest.append(at)
+    planes: dict[int, Any] = {}
+    if told:
+        planes = dict(zip(told, backend.place([*told.values()]), strict=True))
     if rest:
         own = backend.hint([grays[at] for at in rest], [binaries[at] for at in rest], threads)
         for at, ours in zip(rest, own, strict=True):
-            planes[at] = ours if planes[at] is None else planes[at] + ours * (planes[at] == 0)
-    return planes
+            planes[at] = planes[at] + ours * (planes[at] == 0) if at in planes else ours
+    return [planes[at] for at in range(len(grays))]

@@ -6,6 +6,7 @@ so the parts are what the whole image at once would have given.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def plan(shapes: Sequence[tuple[int, int]], rule: Rule) -> Iterator[list[Tile]]:
 
 
 def static_side(halo: int, stride: int) -> int:
-    """Side of the tile that a device takes which wants one shape: 512, or more for a wide halo.
+    """Returns the side of tiles for a device that wants one shape: 512, or more for a wide halo.
 
     At least three quarters of an axis are not halo.
     """
@@ -119,12 +120,12 @@ def static_side(halo: int, stride: int) -> int:
 
 
 def min_tile(halo: int, stride: int) -> int:
-    """Side of the smallest tile that is not all halo, in pixels."""
+    """Returns the side of the smallest tile that is not all halo, in pixels."""
     return 2 * padded(halo, stride) + stride
 
 
 def padded(length: int, stride: int) -> int:
-    """`length` rounded up to a multiple of `stride`."""
+    """Returns `length` rounded up to a multiple of `stride`."""
     return -(-length // stride) * stride
 
 
@@ -169,17 +170,15 @@ def spans(
 
 def grid(
     shape: tuple[int, int], tile: int, halo: int, stride: int, fit: bool = True, least: int = 0
-) -> Iterator[tuple[Span, Span]]:
-    """Tiles of an image of shape (H, W), row by row: pairs of a vertical and a horizontal span."""
-    height, width = shape
-    columns = spans(width, tile, halo, stride, fit, least)
-    for row in spans(height, tile, halo, stride, fit, least):
-        for column in columns:
-            yield row, column
+) -> list[tuple[Span, Span]]:
+    """Returns the tiles of an image (H, W), row by row: pairs of its rows and columns."""
+    rows = spans(shape[0], tile, halo, stride, fit, least)
+    columns = spans(shape[1], tile, halo, stride, fit, least)
+    return list(itertools.product(rows, columns))
 
 
 def cut(image: Gray, row: Span, column: Span) -> Gray:
-    """The pixels of one tile; beyond the image its last row and column are repeated."""
+    """Returns the pixels of one tile; beyond the image its last row and column are repeated."""
     height, width = image.shape
     tile = image[row.start : min(row.stop, height), column.start : min(column.stop, width)]
     below, right = row.stop - row.start - tile.shape[0], column.stop - column.start - tile.shape[1]
@@ -187,6 +186,6 @@ def cut(image: Gray, row: Span, column: Span) -> Gray:
 
 
 def pad(image: Gray, stride: int) -> Gray:
-    """The whole image as one tile: sides rounded up to `stride`, the edge repeated beyond it."""
+    """Returns the whole image as one tile: its edge is repeated up to a multiple of `stride`."""
     down, right = (padded(side, stride) - side for side in image.shape)
     return np.pad(image, ((0, down), (0, right)), mode="edge")

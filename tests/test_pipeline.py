@@ -6,15 +6,19 @@ import dataclasses
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from pictures import picture
 
+import sketchify_rt
 from sketchify_rt import (
     BackendUnavailable,
     DecodeError,
@@ -28,7 +32,7 @@ from sketchify_rt import (
 from sketchify_rt.backend.cpu import CpuBackend
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import reference
-from sketchify_rt.options import Options
+from sketchify_rt.options import Mode, Options
 
 
 class FullError(Exception):
@@ -363,3 +367,38 @@ def test_where_threads_are_not_split_one_opened_model_serves_all(
     assert three is not one
     assert sketchify._open() is sketchify._open(2) is three
     assert list(sketchify._opened) == [3]
+
+
+def counted(work: Callable[[], object]) -> tuple[int, int]:
+    """Number of calls within the package, and how deep they go. Comprehensions are no calls."""
+    package = str(Path(sketchify_rt.__file__).parent)
+    total = depth = deepest = 0
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal total, depth, deepest
+        code = frame.f_code
+        if not code.co_filename.startswith(package) or code.co_name in ("<listcomp>", "<genexpr>"):
+            return
+        if event == "call":
+            total, depth = total + 1, depth + 1
+            deepest = max(deepest, depth)
+        elif event == "return":
+            depth -= 1
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return total, deepest
+
+
+@pytest.mark.parametrize(("mode", "most"), [("dodge", 45), ("binary", 45), ("sketch", 80)])
+def test_the_way_of_a_jpeg_is_short(tmp_path: Path, mode: Mode, most: int) -> None:
+    path = tmp_path / "page.jpg"
+    cv2.imwrite(str(path), picture(300, 200, 1))
+    with Sketchifier(mode=mode, device="cpu", threads=1) as sketchify:
+        sketchify(path)
+        total, deepest = counted(lambda: sketchify(path))
+    assert total <= most
+    assert deepest <= 9
