@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +124,7 @@ def owned(source: ImageInput) -> ImageInput:
     return source
 
 
-def hint(source: HintInput) -> Any:
+def hint(source: HintInput) -> Hint:
     """Returns a hint as `Options` takes it: words and numbers as they are, pictures as a `Painted`.
 
     Args:
@@ -143,8 +143,10 @@ def hint(source: HintInput) -> Any:
         return Painted(height, width, source.tobytes())
     if isinstance(source, str) and source in PENCILS:
         return PENCILS[source]
-    if source in ("auto", "none") or not (isinstance(source, (str, os.PathLike)) or is_pil(source)):
-        return source
+    if source in ("auto", "none"):
+        return cast("Hint", source)
+    if not (isinstance(source, (str, os.PathLike)) or is_pil(source)):
+        return cast("Hint", source)  # `Options` checks it
     try:
         return painted(source)
     except SketchifyError as error:
@@ -230,7 +232,7 @@ def is_pil(source: object) -> TypeGuard[PIL.Image.Image]:
     return pillow is not None and isinstance(source, pillow.Image)
 
 
-def as_pil(result: Gray | Exception) -> PIL.Image.Image | Exception:
+def as_pil(result: Any) -> PIL.Image.Image | Exception:
     """Returns a sketch as a PIL image of mode L, and an error as it is."""
     if isinstance(result, Exception):
         return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -261,7 +261,7 @@ class Keywords(Overrides, total=False):
     engine: str | os.PathLike[str] | None
 
 
-def from_keywords(options: dict[str, Any]) -> Options:
+def from_keywords(options: Mapping[str, Any]) -> Options:
     """Returns the options of these names. Raises OptionsError for a name that is none."""
     check_names(options, [one.name for one in fields(Options)])
     return Options(**options)
@@ -276,7 +276,7 @@ def check_names(options: Iterable[str], known: Collection[str]) -> None:
             raise OptionsError(f"there is no option {name!r}. {expected}")
 
 
-def overridden(options: Options, overrides: dict[str, Any]) -> Options:
+def overridden(options: Options, overrides: Mapping[str, Any]) -> Options:
     """Returns the options of one call.
 
     Args:
@@ -292,14 +292,14 @@ def overridden(options: Options, overrides: dict[str, Any]) -> Options:
             f"{fixed[0]} cannot change from call to call. Give it to another Sketchifier"
         )
     check_names(overrides, PER_CALL)
-    implied: dict[str, Any] = {}
+    implied: Overrides = {}
     if overrides.get("max_side") is not None:
         implied["square"] = None
     elif overrides.get("square") is not None:
         implied["max_side"] = None
     if overrides.get("mode", "sketch") != "sketch":
-        implied |= {"hint": "auto", "binary": "auto"}
-    return replace(options, **implied | overrides)
+        implied["hint"] = implied["binary"] = "auto"
+    return replace(options, **{**implied, **overrides})
 
 
 PER_CALL = tuple(Overrides.__annotations__)

@@ -15,6 +15,9 @@ Image = Any
 
 Images = Sequence[Image]
 
+Planes = Any
+"""Tiles or tones where the backend works: (N, H, W), of NumPy or torch."""
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -28,7 +31,7 @@ class Runtime:
         static, most_pixels, fixed, most_tiles: See `tiling.Rule`.
     """
 
-    infer: Callable[[Any, Any], Any]
+    infer: Callable[[Planes, Planes | None], Planes]
     tile: int | None = None
     static: int | None = None
     most_pixels: int = 0
@@ -39,14 +42,14 @@ class Runtime:
 class Canvas(Protocol):
     """What a device does with tiles."""
 
-    def cut(self, images: Images, tiles: Sequence[Tile]) -> Any:
+    def cut(self, images: Images, tiles: Sequence[Tile]) -> Planes:
         """Returns tiles of one shape of images, or of hints, as `Runtime.infer` takes them."""
 
     def empty_like(self, images: Images) -> Images:
         """Returns images of the same sizes, not yet written."""
 
     def compose(
-        self, tones: Any, tiles: Sequence[Tile], strength: float, threads: int, out: Images
+        self, tones: Planes, tiles: Sequence[Tile], strength: float, threads: int, out: Images
     ) -> None:
         """Writes what is kept of the tones of tiles, inked `strength` times, to the images."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sketchify_rt import image, inputs, strokes
+from sketchify_rt import inputs, strokes
 from sketchify_rt.backend import Backend
 from sketchify_rt.errors import (
     BackendUnavailable,
@@ -16,12 +16,17 @@ from sketchify_rt.errors import (
     SketchifyError,
     bare,
 )
+from sketchify_rt.image import fit
 from sketchify_rt.limits import Limits
 from sketchify_rt.options import Encoding, Options, check_hint_use
 from sketchify_rt.painter import Image, Images, Painter
 
 if TYPE_CHECKING:
     from sketchify_rt.codec.extras import Extras
+    from sketchify_rt.inputs import ImageInput
+
+    Loaded = inputs.Loaded | Exception
+    Result = Image | bytes | Exception
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,8 @@ class Pipeline:
     lease: object = None
 
     def run(
-        self, sources: Sequence[Any], encoding: Encoding | None = None, beside: bool = False
-    ) -> list[Any]:
+        self, sources: Sequence[ImageInput], encoding: Encoding | None = None, beside: bool = False
+    ) -> list[Result]:
         """Makes sketches of images, as many together as there is memory for.
 
         Args:
@@ -58,7 +63,7 @@ class Pipeline:
             For each image a file, or a sketch, or the error that it met.
         """
         loaded = [self._load(source, encoding) for source in sources]
-        results: list[Any] = []
+        results: list[Result] = []
         with self.backend.lane(beside and not inputs.on_device(sources[0])):
             batches = inputs.within(loaded, self.limits.pixels)[::-1]
             while batches:
@@ -87,11 +92,11 @@ class Pipeline:
             ]
         return results
 
-    def _sketch(self, loaded: list[Any], encoding: Encoding | None) -> list[Any]:
+    def _sketch(self, loaded: list[Loaded], encoding: Encoding | None) -> list[Result]:
         """The story: all images of a batch, each step for all of them."""
-        results = self._decode(loaded)
+        results: list[Result] = [*self._decode(loaded)]
         good: list[int] = []
-        sources: list[Any] = []
+        sources: list[Loaded] = []
         whole: list[Image] = []
         for place, (source, gray) in enumerate(zip(loaded, results, strict=True)):
             if not isinstance(gray, Exception):
@@ -111,7 +116,7 @@ class Pipeline:
             results[place] = result
         return results
 
-    def _load(self, source: Any, encoding: Encoding | None) -> inputs.Loaded | Exception:
+    def _load(self, source: ImageInput, encoding: Encoding | None) -> Loaded:
         """Reads one image; an error in its place where that fails."""
         try:
             loaded = inputs.load(source, encoding)
@@ -129,26 +134,25 @@ class Pipeline:
         painter = self.painter
         return self.options.mode == "sketch" and painter is not None and painter.manifest.takes_hint
 
-    def _decode(self, loaded: list[Any]) -> list[Any]:
+    def _decode(self, loaded: list[Loaded]) -> list[Image | Exception]:
         """Luma on the device, and an error in the place of each image that has none."""
-        results = list(loaded)
-        files = [place for place, found in enumerate(loaded) if isinstance(found, inputs.File)]
+        found: dict[int, Image | Exception] = {}
+        files: dict[int, inputs.File] = {}
+        pixels: dict[int, Image] = {}
+        for place, source in enumerate(loaded):
+            if isinstance(source, inputs.File):
+                files[place] = source
+            elif isinstance(source, Exception):
+                found[place] = source
+            else:
+                pixels[place] = source.luma if isinstance(source, inputs.Picture) else source
         if files:
-            decoded = self.backend.decode(
-                [loaded[place] for place in files], self.options.max_pixels, self.threads
-            )
-            for place, result in zip(files, decoded, strict=True):
-                results[place] = result
-        others = [
-            place
-            for place, found in enumerate(loaded)
-            if not isinstance(found, (inputs.File, Exception))
-        ]
-        if others:
-            pixels = [getattr(loaded[place], "luma", loaded[place]) for place in others]
-            for place, result in zip(others, self.backend.place(pixels), strict=True):
-                results[place] = result
-        return results
+            max_pixels = self.options.max_pixels
+            decoded = self.backend.decode([*files.values()], max_pixels, self.threads)
+            found |= zip(files, decoded, strict=True)
+        if pixels:
+            found |= zip(pixels, self.backend.place([*pixels.values()]), strict=True)
+        return [found[place] for place in range(len(loaded))]
 
     def _fit(self, grays: Images) -> Images:
         """Cuts and resizes as the options say."""
@@ -157,11 +161,11 @@ class Pipeline:
             return grays
         fitted: list[Image] = []
         for gray in grays:
-            rows, columns, height, width = image.fit(tuple(gray.shape), max_side, square)
+            rows, columns, height, width = fit(tuple(gray.shape), max_side, square)
             fitted.append(self.backend.resize(gray[rows, columns], height, width))
         return fitted
 
-    def draw(self, grays: Images, sources: Sequence[Any], whole: Images) -> Images:
+    def draw(self, grays: Images, sources: Sequence[object], whole: Images) -> Images:
         """Makes sketches, or what the filters alone make.
 
         Args:
@@ -184,8 +188,8 @@ class Pipeline:
         return self.painter.paint(binaries, planes, options.strength, self.limits.tile, threads)
 
     def _encode(
-        self, sketches: Images, sources: Sequence[Any], whole: Images, encoding: Encoding
-    ) -> Sequence[Any]:
+        self, sketches: Images, sources: Sequence[Loaded], whole: Images, encoding: Encoding
+    ) -> Sequence[Result]:
         """Files, with what the encoding keeps of the sources; the host writes those with alpha."""
         extras = [
             self._extras(source, tuple(gray.shape), encoding)
@@ -194,7 +198,7 @@ class Pipeline:
         clear = [place for place, extra in enumerate(extras) if extra.alpha is not None]
         opaque = [place for place, extra in enumerate(extras) if extra.alpha is None]
         encoded = self.backend.encode([sketches[p] for p in opaque], encoding, self.threads)
-        files: dict[int, Any] = dict(zip(opaque, encoded, strict=True))
+        files: dict[int, bytes | EncodeError] = dict(zip(opaque, encoded, strict=True))
         grays = self.backend.give([sketches[p] for p in clear], False)
         for place, gray in zip(clear, grays, strict=True):
             try:
@@ -206,7 +210,7 @@ class Pipeline:
             for place, extra in enumerate(extras)
         ]
 
-    def _extras(self, source: Any, shape: tuple[int, int], encoding: Encoding) -> Extras:
+    def _extras(self, source: Loaded, shape: tuple[int, int], encoding: Encoding) -> Extras:
         """What is kept of an image besides its luma, cut and resized like that."""
         from sketchify_rt.codec import extras
 
@@ -220,7 +224,7 @@ class Pipeline:
         return found.fitted(shape, self.options.max_side, self.options.square)
 
     def _failed(
-        self, batch: list[Any], error: Exception, full: bool, tile: int
+        self, batch: list[Loaded], error: Exception, full: bool, tile: int
     ) -> list[Exception] | None:
         """Returns the errors of a batch that failed; None if another try may succeed.
 
@@ -245,8 +249,8 @@ class Pipeline:
             and self.limits.tile_failed(tile, painter.min_tile)
         ):
             return None
-        named = isinstance(batch[0], (inputs.File, inputs.Picture))
-        name = batch[0].name if named else "<image>"
+        (image,) = batch
+        name = image.name if isinstance(image, (inputs.File, inputs.Picture)) else "<image>"
         device = self.options.device
         where = self.backend.name if device == "auto" else device
         return [

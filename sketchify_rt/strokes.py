@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sketchify_rt import hints
 from sketchify_rt.backend import Backend
@@ -20,7 +20,7 @@ class Wish(NamedTuple):
     square: int | None
 
     @classmethod
-    def of(cls, source: Any, options: Options, takes_hint: bool) -> Wish:
+    def of(cls, source: object, options: Options, takes_hint: bool) -> Wish:
         """Returns the image's own wish, or else that of all images."""
         binary = getattr(source, "binary", None) or options.binary
         if binary == "auto" and not takes_hint:
@@ -86,7 +86,7 @@ def find_hints(
             told[at] = plane
         if plane is None or (isinstance(wish.hint, Painted) and not plane.all()):
             rest.append(at)
-    planes: dict[int, Any] = {}
+    planes: dict[int, Image] = {}
     if told:
         planes = dict(zip(told, backend.place([*told.values()]), strict=True))
     if rest:

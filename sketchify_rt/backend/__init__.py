@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 from sketchify_rt import packages
@@ -52,7 +53,7 @@ class Backend(Protocol):
     def lane(self, beside: bool) -> AbstractContextManager[None]:
         """Queues the work of one batch: beside that of other workers, or after the caller's."""
 
-    def place(self, pixels: Sequence[Any]) -> list[Any]:
+    def place(self, pixels: Sequence[Image]) -> list[Image | Exception]:
         """Returns images of this device; an InputError in the place of each that cannot be one.
 
         Args:
@@ -60,7 +61,7 @@ class Backend(Protocol):
                 channels of `image.to_luma`, which are not copied through the host.
         """
 
-    def give(self, images: Images, on_device: bool) -> Sequence[Any]:
+    def give(self, images: Images, on_device: bool) -> Images:
         """Returns results for the caller: tensors of this device, or else arrays of the host."""
 
     def decode(
@@ -149,7 +150,7 @@ def _cuda(options: Options, index: int = 0) -> Backend:
     return _cuda_module().open_cuda(options, index)  # type: ignore[no-any-return]
 
 
-def _cuda_module() -> Any:
+def _cuda_module() -> ModuleType:
     try:
         return importlib.import_module("sketchify_rt.backend.cuda")
     except ImportError as error:
@@ -188,7 +189,7 @@ def select(options: Options) -> Backend:
     return _cpu(options, note)
 
 
-def cuda_device(name: str) -> Any:
+def cuda_device(name: str) -> Any:  # torch.device
     """The torch device "cuda" or "cuda:N", which can be used. Raises BackendUnavailable."""
     return _cuda_module().cuda_device(int(name.partition(":")[2] or 0))
 

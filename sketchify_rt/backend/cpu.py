@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sketchify_rt import _native, bilevel, tiling
 from sketchify_rt.codec import cpu as codec
@@ -54,7 +54,7 @@ class CpuBackend:
         """Nothing: each thread works beside the others."""
         return nullcontext()
 
-    def place(self, pixels: Sequence[Any]) -> list[Gray | InputError]:
+    def place(self, pixels: Sequence[object]) -> list[Gray | Exception]:
         """Arrays as they are, rows adjacent. Tensors of a device are refused."""
         return [
             np.ascontiguousarray(image)
@@ -127,7 +127,7 @@ class CpuBackend:
 
     def compose(
         self,
-        tones: Any,
+        tones: NDArray[np.float32],
         tiles: Sequence[Tile],
         strength: float,
         threads: int,
