@@ -1,4 +1,10 @@
-"""The way of a batch of images, top to bottom: load, decode, fit, binarize, hint, paint, encode."""
+"""The way of a batch of images through one device.
+
+    load -> decode -> fit -+-> binarize --------+-> paint -> give or encode
+                           +-> hint ------------+
+
+Each step takes all images of the batch. An image that fails leaves an error in its place.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +75,7 @@ class Pipeline:
             while batches:
                 batch, tile = batches.pop(), self.limits.tile
                 try:
-                    results += self._sketch(batch, encoding)
+                    results += self._convert(batch, encoding)
                     self.limits.batch_succeeded()
                     continue
                 except Exception as error:
@@ -92,29 +98,51 @@ class Pipeline:
             ]
         return results
 
-    def _sketch(self, loaded: list[Loaded], encoding: Encoding | None) -> list[Result]:
-        """The story: all images of a batch, each step for all of them."""
+    def _convert(self, loaded: list[Loaded], encoding: Encoding | None) -> list[Result]:
+        """The story: decode, draw, and encode or give; an error in the place of a bad file."""
         results: list[Result] = [*self._decode(loaded)]
-        good: list[int] = []
-        sources: list[Loaded] = []
-        whole: list[Image] = []
-        for place, (source, gray) in enumerate(zip(loaded, results, strict=True)):
-            if not isinstance(gray, Exception):
-                good.append(place)
-                sources.append(source)
-                whole.append(gray)
+        good = [at for at, found in enumerate(results) if not isinstance(found, Exception)]
         if not good:
             return results
-        sketches = self.draw(self._fit(whole), sources, whole)
+        sources, grays = [loaded[at] for at in good], [results[at] for at in good]
+        sketches = self.draw(sources, grays)
         if encoding is None:
-            finished = self.backend.give(sketches, inputs.on_device(loaded[0]))
+            finished = self.backend.give(sketches, inputs.on_device(sources[0]))
         elif encoding.plain:
             finished = self.backend.encode(sketches, encoding, self.threads)
         else:
-            finished = self._encode(sketches, sources, whole, encoding)
-        for place, result in zip(good, finished, strict=True):
-            results[place] = result
+            finished = self._encode_with_extras(sketches, sources, grays, encoding)
+        for at, result in zip(good, finished, strict=True):
+            results[at] = result
         return results
+
+    def draw(self, sources: Sequence[Loaded], grays: Images) -> Images:
+        """Makes sketches, or what the filters alone make.
+
+        Args:
+            sources: Where each image comes from. It may tell a hint and a binary of its own.
+            grays: Luma on the device, uint8 (H, W) each.
+        """
+        fitted = self._fit(grays)
+        if self.options.mode == "dodge":
+            return self.backend.dodge(fitted, self.options.strength, self.threads)
+        if self.options.mode == "binary" or self.painter is None:
+            return self.backend.binarize(fitted, self.threads)
+        return self._paint(self.painter, sources, fitted, grays)
+
+    def _paint(
+        self, painter: Painter, sources: Sequence[Loaded], grays: Images, whole: Images
+    ) -> Images:
+        """What the U-Net paints. It reads whole images, so that tiles do not change them."""
+        takes_hint = painter.manifest.takes_hint
+        wishes = [strokes.Wish.of(source, self.options, takes_hint) for source in sources]
+        binaries, pages = strokes.find_binaries(self.backend, grays, whole, wishes, self.threads)
+        planes = None
+        if takes_hint:
+            planes = strokes.find_hints(self.backend, grays, binaries, pages, wishes, self.threads)
+        return painter.paint(
+            binaries, planes, self.options.strength, self.limits.tile, self.threads
+        )
 
     def _load(self, source: ImageInput, encoding: Encoding | None) -> Loaded:
         """Reads one image; an error in its place where that fails."""
@@ -127,12 +155,6 @@ class Pipeline:
             return bare(error)
         except Exception as error:  # with its traceback, for who looks for the reason
             return error
-
-    @property
-    def takes_hint(self) -> bool:
-        """Whether the U-Net does; False in the other modes."""
-        painter = self.painter
-        return self.options.mode == "sketch" and painter is not None and painter.manifest.takes_hint
 
     def _decode(self, loaded: list[Loaded]) -> list[Image | Exception]:
         """Luma on the device, and an error in the place of each image that has none."""
@@ -165,29 +187,7 @@ class Pipeline:
             fitted.append(self.backend.resize(gray[rows, columns], height, width))
         return fitted
 
-    def draw(self, grays: Images, sources: Sequence[object], whole: Images) -> Images:
-        """Makes sketches, or what the filters alone make.
-
-        Args:
-            grays: uint8 (H, W) each, on the device.
-            sources: Where each comes from, which may tell a hint and a binary of its own.
-            whole: The same images, not resized.
-        """
-        options, backend, threads = self.options, self.backend, self.threads
-        if options.mode == "dodge":
-            return backend.dodge(grays, options.strength, threads)
-        if options.mode == "binary" or self.painter is None:
-            return backend.binarize(grays, threads)
-        takes_hint = self.painter.manifest.takes_hint
-        wishes = [strokes.Wish.of(source, options, takes_hint) for source in sources]
-        # Of whole images, so that tiles do not change them.
-        binaries, pages = strokes.find_binaries(backend, grays, whole, wishes, threads)
-        planes = None
-        if takes_hint:
-            planes = strokes.find_hints(backend, grays, binaries, pages, wishes, threads)
-        return self.painter.paint(binaries, planes, options.strength, self.limits.tile, threads)
-
-    def _encode(
+    def _encode_with_extras(
         self, sketches: Images, sources: Sequence[Loaded], whole: Images, encoding: Encoding
     ) -> Sequence[Result]:
         """Files, with what the encoding keeps of the sources; the host writes those with alpha."""

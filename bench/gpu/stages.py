@@ -76,7 +76,7 @@ class Stages:
         return self._backend.decode(pages, MAX_PIXELS, self._threads)
 
     def _converted(self, grays: list[Any]) -> Sequence[Any]:
-        return self._pipeline.draw(grays, grays, grays)
+        return self._pipeline.draw(grays, grays)
 
     def _over(
         self, inputs: Iterable[Any], step: Callable[[list[Any]], Sequence[Any]]
