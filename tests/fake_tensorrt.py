@@ -26,7 +26,7 @@ import onnx
 import pytest
 from google.protobuf.message import DecodeError
 
-from sketchify_rt import runtime
+from sketchify_rt import tensorrt as wing
 
 __version__ = "11.4.0.106"
 
@@ -36,11 +36,11 @@ __version__ = "11.4.0.106"
 fail: set[str] = set()
 on_step: Callable[[], None] | None = None  # called in the build, after each step but the last
 
-# Of ours, in sketchify_rt.runtime.
+# Of ours, in sketchify_rt.tensorrt: those that use TensorRT.
 MODULES = sorted(
     path.stem
-    for path in Path(*runtime.__path__).glob("*.py")
-    if re.search(r"sketchify_rt\.runtime\.tensorrt|import tensorrt", path.read_text("utf-8"))
+    for path in Path(*wing.__path__).glob("*.py")
+    if re.search(r"\btrt\b|tensorrt\.session import", path.read_text("utf-8"))
 )
 
 _MAGIC = b"fake plan\n"
@@ -67,8 +67,8 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in MODULES:
         # Set before it is taken away, so that what the test imports goes too.
         for table, name in (
-            (sys.modules, f"{runtime.__name__}.{module}"),
-            (vars(runtime), module),
+            (sys.modules, f"{wing.__name__}.{module}"),
+            (vars(wing), module),
         ):
             monkeypatch.setitem(table, name, ModuleType(name))
             del table[name]

@@ -18,11 +18,11 @@ import click
 
 from sketchify_rt.cli import INTERRUPTED
 from sketchify_rt.errors import OptionsError, SketchifyError
-from sketchify_rt.runtime.engine_record import EnginePrecision, Recipe
+from sketchify_rt.tensorrt.record import EnginePrecision, Recipe
 
 if TYPE_CHECKING:
-    from sketchify_rt.runtime.engine_cache import Engine
-    from sketchify_rt.runtime.tensorrt_builder import Progress
+    from sketchify_rt.tensorrt.build import Progress
+    from sketchify_rt.tensorrt.cache import Engine
 
 _TICK = 0.5  # seconds between two looks at the clock, on a terminal
 _LINE = 30  # seconds between two lines, elsewhere
@@ -31,7 +31,7 @@ _EPILOG = """\b
 Examples:
   sketchify-rt build-engine                               # lite, FP16, into the cache
   sketchify-rt build-engine my.onnx --tile 768 --batch 1 8 16
-  sketchify-rt build-engine --output engines/lite --version-compatible
+  sketchify-rt build-engine --output lite.engine --version-compatible
   sketchify-rt build-engine --dynamic                     # any size up to 1536, fewer tiles
 
 \b
@@ -97,9 +97,9 @@ was there before is as it was; 2 wrong usage; 130 interrupted.
 @click.option(
     "-o",
     "--output",
-    metavar="FOLDER",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the engine, for `convert --engine`; default: the cache.",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File for the engine, for `convert --engine`; default: one in the cache.",
 )
 @click.option(
     "--bounds",
@@ -107,7 +107,7 @@ was there before is as it was; 2 wrong usage; 130 interrupted.
     nargs=2,
     type=click.FloatRange(min=0),
     help="How far its tones may be from the float32 model's, in levels of 255. Default: fp32 0.1 "
-    "0.01, fp16 4 0.25, int8 64 1.",
+    "0.01, fp16 4 0.25, int8 192 2.5.",
 )
 @click.option("--device", metavar="cuda[:N]", default="cuda", show_default=True)
 @click.option("--force", is_flag=True, help="Build even if there is a valid engine.")
@@ -146,7 +146,7 @@ def command(
                 asked,
                 device,
                 tell,
-                folder=output,
+                path=output,
                 force=force,
                 bounds=bounds,
                 timing_cache=timing_cache,
@@ -169,7 +169,6 @@ def _recipe(
 ) -> Recipe:
     """Checked before a GPU is asked for."""
     from sketchify_rt import models, tiling
-    from sketchify_rt.runtime import engine_record
 
     opened = models.load(model)
     manifest = opened.manifest
@@ -182,7 +181,7 @@ def _recipe(
     else:
         side = tile or tiling.static_side(manifest.halo, manifest.stride)
         recipe = Recipe(tile=(side, side, side), batch=batch or Recipe.batch, **rest)
-    engine_record.check(recipe, manifest)
+    recipe.check(manifest)
     opened.read("int8" if recipe.precision == "int8" else "float")
     return recipe
 
@@ -196,14 +195,10 @@ def _made(
 ) -> Engine:
     """Builds in a thread, since TensorRT may be silent for minutes, and the clock is to go on."""
     from sketchify_rt import backend, models
-    from sketchify_rt.runtime import engine_cache
 
     opened, where = models.load(model), backend.cuda_device(device)
-    from sketchify_rt.runtime import engines  # TensorRT: the GPU is the first to be asked for
+    from sketchify_rt.tensorrt import engines  # after the GPU: it needs TensorRT
 
-    before = engine_cache.last_seconds(
-        engine_cache.root(), opened.manifest.name, recipe, engines.machine(where.index or 0)
-    )
     phase, cancelled = "begins", Event()
 
     def note(progress: Progress) -> None:
@@ -217,17 +212,12 @@ def _made(
         )
         try:
             while not wait([work], _TICK).done:
-                tell(_clock(time.monotonic() - start, before, phase))
+                tell(f"building for {time.monotonic() - start:.0f} s: {phase}")
         except BaseException:
             cancelled.set()
             tell("ending after this step")
             raise
     return work.result()
-
-
-def _clock(seconds: float, before: float | None, phase: str) -> str:
-    about = f" of about {before:.0f} s, as the last time" if before and seconds <= before else ""
-    return f"building for {seconds:.0f} s{about}: {phase}"
 
 
 @contextmanager
@@ -251,13 +241,14 @@ def _told(quiet: bool) -> Iterator[Callable[[str], None]]:
 
 
 def _document(engine: Engine) -> dict[str, Any]:
-    return {"folder": str(engine.folder), **dataclasses.asdict(engine.record)}
+    record = dataclasses.asdict(engine.record)
+    return {"path": str(engine.path), "plan_bytes": len(engine.plan), **record}
 
 
 def _summary(engine: Engine) -> str:
     record, check = engine.record, engine.record.check
     return (
-        f"{engine.folder}: {record.plan_bytes / 1e6:.1f} MB, built in {record.seconds:.0f} s; on "
+        f"{engine.path}: {len(engine.plan) / 1e6:.1f} MB, built in {record.seconds:.0f} s; on "
         f"{check.crops} crops at most {check.largest:.2f} levels of 255 from the float32 model, "
         f"{check.mean:.3f} on average; {check.megapixels_s:.0f} megapixels/s"
     )

@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from sketchify_rt.errors import BackendUnavailable, EngineError, SketchifyError
-from sketchify_rt.runtime import engine_cache, engine_record
-from sketchify_rt.runtime.engine_cache import Damaged, Engine
-from sketchify_rt.runtime.engine_record import Machine
+from sketchify_rt.tensorrt import cache
+from sketchify_rt.tensorrt.cache import Damaged, Engine
+from sketchify_rt.tensorrt.record import Machine
 
 _HEADER = (
     "name",
@@ -35,7 +35,7 @@ difference: largest and mean, in levels of 255, from the model in float32.
 
 \b
 The cache is in SKETCHIFY_CACHE, else in the user's cache folder. An engine elsewhere, made
-with `build-engine --output`, is not listed; `verify FOLDER` reads it.
+with `build-engine --output`, is not listed; `verify FILE` reads it.
 """
 
 
@@ -60,26 +60,26 @@ def list_(as_json: bool = False) -> None:
 
 
 @command.command()
-@click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="[FILE]...", nargs=-1, type=click.Path(path_type=Path))
 @click.pass_context
-def verify(ctx: click.Context, folders: tuple[Path, ...]) -> None:
-    """Read every byte of all engines in the cache again, or of those in folders.
+def verify(ctx: click.Context, paths: tuple[Path, ...]) -> None:
+    """Read every byte of all engines in the cache again, or of those given.
 
     Each is compared with the SHA-256 that was written with it.
 
     \b
     Exit code: 0 all are whole; 1 some are damaged, and how to build them anew is told.
     """
-    if not folders:
+    if not paths:
         root, found = _found()
-        folders = tuple(engine.folder for engine in found)
-        if not folders:
+        paths = tuple(engine.path for engine in found)
+        if not paths:
             click.echo(_empty(root))
     damaged = False
-    for folder in folders:
+    for path in paths:
         try:
-            size = len(engine_cache.read(folder).plan())
-            click.echo(f"{click.format_filename(folder)}: whole, {_megabytes(size)}")
+            size = len(cache.read(path).plan)
+            click.echo(f"{click.format_filename(path)}: whole, {_megabytes(size)}")
         except EngineError as error:
             damaged = True
             click.echo(str(error), err=True)
@@ -92,14 +92,13 @@ def verify(ctx: click.Context, folders: tuple[Path, ...]) -> None:
 def prune(everything: bool, dry_run: bool) -> None:
     """Remove engines that are of no use.
 
-    These are damaged ones, those of another version of sketchify-rt, what killed builds left
-    behind, and those for this GPU that were built with another TensorRT than there is now. Other
-    engines for other GPUs stay. What is being built is not touched.
+    These are damaged ones, those of another version of sketchify-rt, and those for this GPU that
+    were built with another TensorRT than there is now. Engines for other GPUs stay.
     """
     machine, unseen = (None, "") if everything else _machine()
     try:
-        root = engine_cache.root()
-        removed = engine_cache.prune(root, machine, everything, dry_run)
+        root = cache.root()
+        removed = cache.prune(root, machine, everything, dry_run)
     except SketchifyError as error:
         raise click.ClickException(str(error)) from error
     verb = "would remove" if dry_run else "removed"
@@ -109,14 +108,14 @@ def prune(everything: bool, dry_run: bool) -> None:
         click.echo(f"{verb} {_megabytes(sum(size for *_, size in removed))}")
     else:
         click.echo(f"{click.format_filename(root)}: nothing to remove")
-    if unseen and engine_cache.engines(root):
+    if unseen and cache.engines(root):
         click.echo(f"which engines are out of date is unknown: {unseen}", err=True)
 
 
 def _found() -> tuple[Path, list[Engine | Damaged]]:
     try:
-        root = engine_cache.root()
-        return root, engine_cache.engines(root)
+        root = cache.root()
+        return root, cache.engines(root)
     except SketchifyError as error:
         raise click.ClickException(str(error)) from error
 
@@ -124,9 +123,9 @@ def _found() -> tuple[Path, list[Engine | Damaged]]:
 def _machine() -> tuple[Machine | None, str]:
     """This computer with its first GPU, or None and why that is not known."""
     try:
-        from sketchify_rt.runtime import engines
+        from sketchify_rt.tensorrt import engines
 
-        return engines.machine(), ""
+        return engines.this_machine(), ""
     except (BackendUnavailable, ImportError) as error:
         return None, str(error)
 
@@ -138,12 +137,13 @@ def _document(
     engines = []
     for engine in found:
         if isinstance(engine, Engine):
-            why = engine_record.stale(engine.record, machine) if machine else unseen
+            why = engine.record.mismatch(machine) if machine else unseen
             engines.append(
                 {
-                    "folder": str(engine.folder),
+                    "path": str(engine.path),
+                    "plan_bytes": len(engine.plan),
                     "usable": not why if machine else None,
-                    "why": why,
+                    "why": why or None,
                     **dataclasses.asdict(engine.record),
                 }
             )
@@ -152,7 +152,7 @@ def _document(
         "machine": machine and dataclasses.asdict(machine),
         "engines": engines,
         "damaged": [
-            {"folder": str(error.folder), "error": str(error)}
+            {"path": str(error.path), "error": str(error)}
             for error in found
             if isinstance(error, Damaged)
         ],
@@ -182,7 +182,7 @@ def _empty(root: Path) -> str:
 def _row(engine: Engine, machine: Machine | None) -> tuple[str, ...]:
     record = engine.record
     recipe, check = record.recipe, record.check
-    why = engine_record.stale(record, machine) if machine else None
+    why = record.mismatch(machine) if machine else ""
     return (
         f"{record.origin.name} {record.origin.sha256[:8]}",
         recipe.precision,
@@ -190,7 +190,7 @@ def _row(engine: Engine, machine: Machine | None) -> tuple[str, ...]:
         _range(recipe.batch),
         record.machine.gpu,
         record.machine.tensorrt,
-        _megabytes(record.plan_bytes),
+        _megabytes(len(engine.plan)),
         record.built[:16].replace("T", " "),
         f"{check.megapixels_s:.0f}",
         f"{check.largest:.2f} {check.mean:.3f}",
