@@ -111,7 +111,7 @@ def test_the_recipe_reaches_the_configuration(trt: Any, build: Callable[..., byt
         ("network", "cannot begin a build: no memory for a network. To fix: free GPU"),
         ("config", "cannot begin a build: no memory. To fix: free GPU"),
         ("profile", "cannot begin a build: no memory. To fix: free GPU"),
-        ("set_shape", r"refuses the shapes \[\(1, 8\), \(2, 16\), \(4, 32\)\]: .* inconsistent"),
+        ("set_shape", r"refuses the shapes \[\(1, 8\), \(2, 16\), \(4, 32\)\] \(.* inconsistent"),
         ("add_profile", r"refuses the shapes .*: invalid profile. To fix: see docs/engines.md"),
         ("build", "cannot build the engine: Could not find any implementation .* smaller --batch"),
     ],

@@ -74,9 +74,7 @@ def build(
         raise _failure("TensorRT cannot begin a build")
     _parse(graph, network)
     _configure(config, recipe)
-    _set_shapes(
-        config, profile, recipe, [network.get_input(i).name for i in range(network.num_inputs)]
-    )
+    _set_shapes(network, config, profile, recipe)
     _load_timings(timing_cache, config)
     monitor = config.progress_monitor = _Monitor(progress, cancelled or Event())
     LOG.words(of_all=True)  # of what has not failed
@@ -156,21 +154,21 @@ def _configure(config: trt.IBuilderConfig, recipe: Recipe) -> None:
 
 
 def _set_shapes(
+    network: trt.INetworkDefinition,
     config: trt.IBuilderConfig,
     profile: trt.IOptimizationProfile,
     recipe: Recipe,
-    inputs: list[str],
 ) -> None:
     shapes = [*zip(recipe.batch, recipe.tile, strict=True)]
     try:
-        for name in inputs:
+        for index in range(network.num_inputs):
+            name = network.get_input(index).name
             unit = CELL if name == "hint" else 1  # pixels that a value of the input is for
             profile.set_shape(name, *((n, 1, side // unit, side // unit) for n, side in shapes))
-        added = config.add_optimization_profile(profile) >= 0
+        if config.add_optimization_profile(profile) < 0:
+            raise ValueError("invalid profile")
     except (ValueError, RuntimeError) as error:
-        raise _failure(f"TensorRT refuses the shapes {shapes}: {error}") from error
-    if not added:
-        raise _failure(f"TensorRT refuses the shapes {shapes}")
+        raise _failure(f"TensorRT refuses the shapes {shapes} ({error})") from error
 
 
 def _load_timings(path: Path, config: trt.IBuilderConfig) -> None:

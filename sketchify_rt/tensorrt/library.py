@@ -52,14 +52,8 @@ def _library() -> ModuleType:
 if not TYPE_CHECKING:
     trt = _library()
 
-_LEVELS = {
-    # An error matters only if TensorRT's call fails. Then it is in our own message.
-    trt.ILogger.INTERNAL_ERROR: logging.INFO,
-    trt.ILogger.ERROR: logging.INFO,
-    trt.ILogger.WARNING: logging.WARNING,
-    trt.ILogger.INFO: logging.INFO,
-    trt.ILogger.VERBOSE: logging.DEBUG,
-}
+# All others are INFO. An error matters only if TensorRT's call fails; then our message has it.
+_LEVELS = {trt.ILogger.WARNING: logging.WARNING, trt.ILogger.VERBOSE: logging.DEBUG}
 
 
 class Log(trt.ILogger):  # type: ignore[misc]  # its types are not always there
@@ -73,7 +67,7 @@ class Log(trt.ILogger):  # type: ignore[misc]  # its types are not always there
         """Take a message from TensorRT."""
         if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
             self._errors.append((get_ident(), msg))
-        log.log(_LEVELS[severity], "TensorRT: %s", msg)
+        log.log(_LEVELS.get(severity, logging.INFO), "TensorRT: %s", msg)
 
     def words(self, of_all: bool = False) -> str:
         """Return the last errors since the last call, in TensorRT's words; "" if there are none.

@@ -71,8 +71,6 @@ class TensorRTRuntime:
             DeviceMemoryError: There is no room for it.
             BackendUnavailable: TensorRT does not work here.
         """
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", torch.cuda.current_device())
         self.name = name
         self._device = device
         # Last in, first out: few workers then keep to few slots, and graphs.

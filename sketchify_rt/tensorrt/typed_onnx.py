@@ -19,7 +19,6 @@ from sketchify_rt.errors import ModelError
 from sketchify_rt.tensorrt.record import EnginePrecision
 
 Array: TypeAlias = npt.NDArray[np.generic]
-Floats: TypeAlias = npt.NDArray[np.float32]
 
 _SHAPES: dict[str, list[str | int]] = {
     "binary": ["batch", 1, "height", "width"],
@@ -103,12 +102,10 @@ class _Network:
 
     def _scale(self, name: str) -> None:
         """Turn an input of 0..255 into 0..1. Both ends are exact in FP16, too."""
-        cast, levels = f"{name}.cast", f"{name}.levels"
-        self._add_weight(levels, np.array(255, np.float32))
-        self._nodes += [
-            helper.make_node("Cast", [name], [cast], f"Cast:{cast}", to=self._kind),
-            helper.make_node("Div", [cast, levels], [f"{name}.scaled"], f"Div:{name}.scaled"),
-        ]
+        cast, scaled = f"{name}.cast", f"{name}.scaled"
+        white = self._constant(f"{name}.levels", np.array(255, np.float32))
+        self._append(helper.make_node("Cast", [name], [cast], f"Cast:{cast}", to=self._kind))
+        self._append(helper.make_node("Div", [cast, white], [scaled], f"Div:{scaled}"))
 
     def _convert(self, node: NodeProto) -> None:
         if node.op_type == "Cast" and node.input[0] in self._constants:  # of a stored FP16 weight
@@ -121,10 +118,7 @@ class _Network:
             self._make_symmetric(node)
         elif node.op_type in ("Relu", "Sigmoid"):
             self._positive.update(node.output)
-        for name in node.input:
-            if name in self._constants:
-                self._add_weight(name, self._constants[name], keep=node.op_type == "Resize")
-        self._nodes.append(node)
+        self._append(node)
 
     def _make_symmetric(self, node: NodeProto) -> None:
         """Make a quantizer int8 without a zero point, of at least the range that it had.
@@ -144,7 +138,12 @@ class _Network:
             # Quantizers leave out the ReLU before a range from zero up: what it cut stays cut.
             cut = least != 0 or source not in self._positive
             if np.any(most / 127 < growth) or np.any((least / -128 < growth) & cut):
-                source = self._clip(source, output, least * scales, most * scales)
+                clipped = f"{output}.clipped"
+                lower = self._constant(f"{clipped}.least", least * scales)
+                upper = self._constant(f"{clipped}.most", most * scales)
+                bounded = [source, lower, upper]
+                self._append(helper.make_node("Clip", bounded, [clipped], f"Clip:{clipped}"))
+                source = clipped
         elif source in self._constants:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
             old = np.moveaxis(self._constants[source], axis, -1).astype(np.float32)
@@ -154,24 +153,21 @@ class _Network:
         zero = self._constant(f"{output}.zero", np.zeros(scales.shape, np.int8))
         node.input[:] = [source, scale, zero]
 
-    def _clip(self, source: str, output: str, least: Floats, most: Floats) -> str:
-        name = f"{output}.clipped"
-        bounds = {f"{name}.least": least, f"{name}.most": most}
-        for bound, array in bounds.items():
-            self._add_weight(bound, array)
-        self._nodes.append(helper.make_node("Clip", [source, *bounds], [name], f"Clip:{name}"))
-        return name
-
     def _constant(self, name: str, array: Array) -> str:
         self._constants[name] = array
         return name
 
-    def _add_weight(self, name: str, array: Array, keep: bool = False) -> None:
-        """Add a weight; floats get the network's type unless they are to keep theirs."""
-        if not keep and np.issubdtype(array.dtype, np.floating):
-            with np.errstate(over="ignore"):  # `verify` refuses an engine that gives NaN
-                array = array.astype(helper.tensor_dtype_to_np_dtype(self._kind))
-        self._weights[name] = numpy_helper.from_array(array, name)
+    def _append(self, node: NodeProto) -> None:
+        """Add a node and its weights; floats get the network's type, but for a Resize's scales."""
+        for name in node.input:
+            array = self._constants.get(name)
+            if array is None:
+                continue
+            if node.op_type != "Resize" and np.issubdtype(array.dtype, np.floating):
+                with np.errstate(over="ignore"):  # `verify` refuses an engine that gives NaN
+                    array = array.astype(helper.tensor_dtype_to_np_dtype(self._kind))
+            self._weights[name] = numpy_helper.from_array(array, name)
+        self._nodes.append(node)
 
     def _fail(self, node: NodeProto, what: str) -> NoReturn:
         raise ModelError(
