@@ -20,8 +20,8 @@ A100 = Machine("11.4.0.106", "NVIDIA A100", "8.0")
 
 DAMAGED = "is damaged: its SHA-256 differs"
 REMEDY = (
-    "To fix: `sketchify-rt build-engine` builds an engine, with --output FILE outside the cache; "
-    "`sketchify-rt engines prune` removes what is damaged from the cache"
+    "To fix: `sketchify-rt build-engine` builds an engine, with --output FILE --force outside the "
+    "cache; `sketchify-rt engines prune` removes what is damaged from the cache"
 )
 
 _built = iter(range(10**6))

@@ -298,6 +298,7 @@ def test_who_waits_says_so_once_and_can_give_up(
     assert [entry.getMessage() for entry in caplog.records] == [
         f"{path}: another process is building this engine; waiting for it"
     ]
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_lock_of_a_killed_process_holds_nobody(tmp_path: Path) -> None:

@@ -145,6 +145,11 @@ def test_an_engine_takes_the_place_of_another(engines: Any, tmp_path: Path) -> N
     engine = engines.make(LITE, SMALL, CPU, path=path)
     assert cache.read(path) == engine
     assert engine.record.origin.sha256 == LITE.manifest.sha256
+    path.write_bytes(b"a file of another kind")
+    with pytest.raises(EngineError, match=r"not an engine of sketchify-rt.* --output FILE --force"):
+        engines.make(LITE, SMALL, CPU, path=path)
+    assert path.read_bytes() == b"a file of another kind"
+    assert engines.make(LITE, SMALL, CPU, path=path, force=True).path == path
 
 
 def test_a_build_is_cancelled_and_leaves_nothing(engines: Any, trt: Any) -> None:

@@ -14,7 +14,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -43,8 +43,8 @@ class Damaged(EngineError):
     def __str__(self) -> str:
         return (
             f"{self.path}: {self.reason}. To fix: `sketchify-rt build-engine` builds an engine, "
-            "with --output FILE outside the cache; `sketchify-rt engines prune` removes what is "
-            "damaged from the cache"
+            "with --output FILE --force outside the cache; `sketchify-rt engines prune` removes "
+            "what is damaged from the cache"
         )
 
 
@@ -252,6 +252,8 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
     try:
         yield
     finally:
+        with suppress(OSError):  # newer versions of filelock leave it
+            Path(lock.lock_file).unlink()
         lock.release()
 
 

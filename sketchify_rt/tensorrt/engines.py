@@ -80,7 +80,7 @@ def make(
         ModelError: The model cannot be read.
         OptionsError: No engine can be built like this.
         BackendUnavailable: TensorRT cannot build here.
-        EngineError: The build or the verification failed.
+        EngineError: The build or the verification failed, or `path` is another file.
         DeviceMemoryError: The GPU has no room for the engine.
         OutputError: The engine cannot be written.
         concurrent.futures.CancelledError: `cancelled` was set.
@@ -97,8 +97,16 @@ def make(
             raise CancelledError("the build of the engine was cancelled")
 
     with cache.locked(path, go_on), on(device):
-        if not force and (engine := _there(path, origin, recipe, machine)):
-            return engine
+        if not force and path.exists():
+            try:
+                engine = cache.read(path)
+            except Damaged:
+                if path.parent != root:  # it may be another file of the user's
+                    raise
+            else:
+                there = engine.record
+                if (there.origin, there.recipe, there.machine) == (origin, recipe, machine):
+                    return engine
         start = time.monotonic()
         plan = build(
             typed_onnx.typed(data, recipe.precision, str(model.file(_kind(recipe.precision)))),
@@ -179,17 +187,6 @@ def default_recipe(model: Model, precision: EnginePrecision) -> Recipe:
     """What is built if nothing else is asked for: an engine for one shape of tile."""
     side = tiling.static_side(model.manifest.halo, model.manifest.stride)
     return Recipe(precision, tile=(side, side, side))
-
-
-def _there(path: Path, origin: Origin, recipe: Recipe, machine: Machine) -> Engine | None:
-    """The engine that `make` is asked for, if it has been built already."""
-    try:
-        engine = cache.read(path)
-    except Damaged:
-        return None
-    record = engine.record
-    same = (record.origin.sha256, record.recipe, record.machine) == (origin.sha256, recipe, machine)
-    return engine if same else None
 
 
 def _command(model: str, precision: str, path: Path | None = None) -> str:

@@ -144,7 +144,7 @@ class _Engine:
             lean = "" if hasattr(trt, "Builder") else " without --version-compatible,"
             self.refuse(
                 f"{trt.__name__} {trt.__version__} refuses it: it is damaged, or was built{lean} "
-                "by another version or for another GPU; `sketchify-rt build-engine` builds one"
+                "by another version or for another GPU. To fix: `sketchify-rt build-engine`"
             )
         names = {self._engine.get_tensor_name(at) for at in range(self._engine.num_io_tensors)}
         self.inputs = [name for name in (INPUT, HINT) if name in names]
