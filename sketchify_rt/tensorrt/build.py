@@ -55,6 +55,9 @@ def build(
             What it raises ends the build.
         cancelled: Ends the build at the next step once it is set.
 
+    Returns:
+        The plan.
+
     Raises:
         EngineError: TensorRT cannot build it.
         BackendUnavailable: TensorRT's builder is not installed, or does not work.

@@ -64,7 +64,7 @@ class Engine:
 
 
 def root() -> Path:
-    """The folder of all engines: in SKETCHIFY_CACHE, or in the user's cache folder.
+    """Return the folder of all engines: in SKETCHIFY_CACHE, or in the user's cache folder.
 
     Raises:
         OutputError: SKETCHIFY_CACHE is in the home of a user that does not exist.
@@ -80,7 +80,7 @@ def root() -> Path:
 
 
 def file_name(origin: Origin, recipe: Recipe, machine: Machine) -> str:
-    """The name in `root` of an engine from this model, by this recipe, for this machine."""
+    """Return the name in `root` of an engine from this model, by this recipe, for this machine."""
     parts = [FORMAT, origin.sha256, asdict(recipe), asdict(machine)]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return f"{_prefix(origin, recipe.precision)}{digest[:16]}.engine"
@@ -88,6 +88,14 @@ def file_name(origin: Origin, recipe: Recipe, machine: Machine) -> str:
 
 def write(path: Path, record: Record, plan: bytes) -> Engine:
     """Write an engine atomically; it is on the disk when this returns.
+
+    Args:
+        path: The file. Its folders are made.
+        record: What the engine was built from and for.
+        plan: What TensorRT loads.
+
+    Returns:
+        The engine that was written.
 
     Raises:
         OutputError: It cannot be written. The file that was there stays.
@@ -103,6 +111,12 @@ def write(path: Path, record: Record, plan: bytes) -> Engine:
 
 def read(path: Path) -> Engine:
     """Read an engine and compare it with its SHA-256.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The engine, which is whole.
 
     Raises:
         Damaged: There is no engine of this format, or a byte has changed.
@@ -127,11 +141,14 @@ def read(path: Path) -> Engine:
 
 
 def engines(root: Path, prefix: str = "") -> list[Engine | Damaged]:
-    """All engines in a folder, the newest first, then what is wrong with each damaged one.
+    """Read all engines in a folder.
 
     Args:
         root: The folder. Files that are not named as engines are left out.
         prefix: What the names begin with.
+
+    Returns:
+        The engines, the newest first; then what is wrong with each damaged one.
 
     Raises:
         OutputError: The folder cannot be read.
@@ -157,10 +174,16 @@ def engines(root: Path, prefix: str = "") -> list[Engine | Damaged]:
 
 
 def find(root: Path, origin: Origin, precision: str, machine: Machine) -> tuple[Engine | None, str]:
-    """The engine to use on a machine.
+    """Find the engine to use on a machine.
 
     Engines that were built on just this machine come before those that also run here, because a
     hardware compatible engine may be slower; then the newest comes first.
+
+    Args:
+        root: The folder of engines.
+        origin: The model that it must be built from.
+        precision: The precision that it must have.
+        machine: Where it must run.
 
     Returns:
         The engine, or None and why the first that was looked at cannot be used; "" if there are

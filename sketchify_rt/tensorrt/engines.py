@@ -37,7 +37,10 @@ _LOG_EVERY = 30  # seconds between two lines in the log while an engine is built
 
 
 def this_machine(index: int = 0) -> Machine:
-    """What an engine is bound to that is built here, on the GPU of that number.
+    """Return what an engine is bound to that is built here.
+
+    Args:
+        index: Number of the GPU.
 
     Raises:
         BackendUnavailable: There is no such GPU.
@@ -60,7 +63,7 @@ def make(
     progress: Callable[[Progress], None] | None = None,
     cancelled: Event | None = None,
 ) -> Engine:
-    """The engine of a model by a recipe for this machine, built and verified if it is not there.
+    """Return the engine of a model by a recipe for this machine; build and verify it if need be.
 
     One process builds; others that want the same engine wait for it. An engine that was there
     stays until the new one has passed its verification.
@@ -75,6 +78,9 @@ def make(
         timing_cache: File of TensorRT's measurements, read and written; None for one in the cache.
         progress: Called with each phase of the build.
         cancelled: Set it to end the build.
+
+    Returns:
+        The engine, as it is on the disk.
 
     Raises:
         ModelError: The model cannot be read.
@@ -145,10 +151,14 @@ def open_runtime(
         workers: Number of calls at a time.
         memory: Bytes of the device that it may work in; None for all.
 
+    Returns:
+        The engine at work.
+
     Raises:
         EngineError: There is no such engine; the message tells how to build one.
         DeviceMemoryError: There is no room for it.
-        ModelError: See `make`, as for OptionsError, BackendUnavailable and OutputError.
+        ModelError: See `make`, which may also raise OptionsError, BackendUnavailable and
+            OutputError.
     """
     precision: EnginePrecision | None = None
     if options.precision != "auto":
@@ -184,7 +194,7 @@ def open_runtime(
 
 
 def default_recipe(model: Model, precision: EnginePrecision) -> Recipe:
-    """What is built if nothing else is asked for: an engine for one shape of tile."""
+    """Return what is built if nothing else is asked for: an engine for one shape of tile."""
     side = tiling.static_side(model.manifest.halo, model.manifest.stride)
     return Recipe(precision, tile=(side, side, side))
 
@@ -196,7 +206,7 @@ def _command(model: str, precision: str, path: Path | None = None) -> str:
 
 
 def _source(model: Model, precision: EnginePrecision) -> tuple[Origin, bytes]:
-    """The ONNX file that an engine of that precision is built from, and who it is."""
+    """The identity and the content of the ONNX file that an engine is built from."""
     data = onnx_files.read(model, _kind(precision))
     return Origin(model.manifest.name, hashlib.sha256(data).hexdigest()), data
 

@@ -53,6 +53,9 @@ class Recipe:
     def check(self, manifest: Manifest) -> None:
         """Check that an engine of a model can be built like this.
 
+        Args:
+            manifest: The model's.
+
         Raises:
             OptionsError: The model cannot work on such tiles, or the batch sizes do not rise.
         """
@@ -138,12 +141,12 @@ class Record:
     seconds: float
 
     def to_json(self) -> bytes:
-        """The record as one line of JSON."""
+        """Return the record as one line of JSON."""
         return json.dumps(asdict(self)).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> Record:
-        """Read what `to_json` wrote."""
+        """Return the record that `to_json` wrote."""
         fields = json.loads(text)
         recipe = fields["recipe"]
         for name in ("tile", "batch"):
@@ -158,7 +161,7 @@ class Record:
         )
 
     def mismatch(self, machine: Machine, origin: Origin | None = None) -> str:
-        """Why the engine cannot be used on a machine; this is the one place that decides it.
+        """Return why the engine cannot be used on a machine. Nothing else decides that.
 
         A version compatible engine also runs in a newer TensorRT of the same major version, and in
         11 after 10; a hardware compatible one on any GPU from Ampere on. See
