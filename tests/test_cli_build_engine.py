@@ -113,8 +113,8 @@ def test_a_dynamic_engine_takes_all_sides_from_the_stride() -> None:
         (("--batch", "0", "1", "1"), 2, "0 is not in the range"),
         (("huge",), 1, "model must be one of lite, or the path of an .onnx file, got 'huge'"),
         (("--opt-level", "6"), 2, "6 is not in the range"),
-        (("--device", "cpu"), 2, "device is 'cpu'; an engine is built on cuda or cuda:N"),
-        (("--device", "cuda:x"), 2, "device is 'cuda:x'"),
+        (("--device", "cpu"), 2, 'must be "cuda" or "cuda:N", got \'cpu\''),
+        (("--device", "cuda:x"), 2, "got 'cuda:x'"),
     ],
 )
 def test_wrong_usage_is_told(arguments: tuple[str, ...], code: int, message: str) -> None:

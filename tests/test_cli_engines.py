@@ -60,7 +60,7 @@ def call(*arguments: str, exit_code: int = 0) -> Result:
 @pytest.mark.parametrize("arguments", [(), ("list",), ("verify",)])
 def test_an_empty_cache_tells_how_to_build_an_engine(root: Path, arguments: tuple[str]) -> None:
     output = call(*arguments).stdout
-    assert output.startswith(f"no engines in {root}; `sketchify-rt build-engine` builds one")
+    assert output.startswith(f"no engines in {root}. To build one")
 
 
 def test_engines_are_listed_with_what_they_are_for(root: Path) -> None:
@@ -94,7 +94,7 @@ def test_without_a_gpu_all_is_listed(root: Path, no_gpu: None) -> None:
     put(root)
     lines = call("list").stdout.splitlines()
     assert lines[2].endswith("  1.25 0.031  unknown")
-    assert lines[3] == "which can be used here is unknown: no module named tensorrt"
+    assert lines[3] == "cannot tell which engines can be used here: no module named tensorrt"
     (engine,) = json.loads(call("list", "--json").stdout)["engines"]
     assert (engine["usable"], engine["why"]) == (None, "no module named tensorrt")
 
@@ -132,12 +132,12 @@ def test_the_list_as_json_of_nothing_without_a_gpu(root: Path, no_gpu: None) -> 
 def test_verify_reads_every_engine(root: Path) -> None:
     whole, other = put(root), put(root, Recipe("fp32"))
     assert call("verify").stdout.splitlines() == [
-        f"{other.path}: whole, 4.2 MB",
-        f"{whole.path}: whole, 4.2 MB",
+        f"{other.path}: not damaged, 4.2 MB",
+        f"{whole.path}: not damaged, 4.2 MB",
     ]
     path = damage(other)
     result = call("verify", exit_code=1)
-    assert result.stdout.splitlines() == [f"{whole.path}: whole, 4.2 MB"]
+    assert result.stdout.splitlines() == [f"{whole.path}: not damaged, 4.2 MB"]
     assert result.stderr.splitlines() == [f"{path}: {DAMAGED}. {REMEDY}"]
 
 
@@ -145,9 +145,9 @@ def test_verify_reads_an_engine_elsewhere(root: Path, tmp_path: Path) -> None:
     damage(put(root))  # not asked about
     whole = put(root, Recipe("fp32")).path.rename(tmp_path / "one")
     damaged = damage(put(root, Recipe("int8"))).rename(tmp_path / "two")
-    assert call("verify", str(whole)).stdout == f"{whole}: whole, 4.2 MB\n"
+    assert call("verify", str(whole)).stdout == f"{whole}: not damaged, 4.2 MB\n"
     result = call("verify", str(damaged), str(whole), str(tmp_path / "none"), exit_code=1)
-    assert result.stdout == f"{whole}: whole, 4.2 MB\n"
+    assert result.stdout == f"{whole}: not damaged, 4.2 MB\n"
     first, second = result.stderr.splitlines()
     assert first == f"{damaged}: {DAMAGED}. {REMEDY}"
     assert second.startswith(f"{tmp_path / 'none'}: cannot be read (No such file")
@@ -187,7 +187,9 @@ def test_prune_without_a_gpu_says_what_it_cannot_know(root: Path, no_gpu: None) 
     stale = put(root, machine=dataclasses.replace(HERE, tensorrt="1"))
     result = call("prune")
     assert result.stdout == f"{root}: nothing to remove\n"
-    assert result.stderr == ("which engines are out of date is unknown: no module named tensorrt\n")
+    assert result.stderr == (
+        "cannot tell which engines are out of date: no module named tensorrt\n"
+    )
     assert stale.path.exists()
 
 
@@ -224,8 +226,8 @@ from sketchify_rt.tensorrt.record import Check, Machine, Origin, Recipe, Record
 main()
 """
     for verb, expected in {
-        "list": "which can be used here is unknown: import of torch halted",
-        "verify": f"{engine.path}: whole, 4.2 MB",
+        "list": "cannot tell which engines can be used here: import of torch halted",
+        "verify": f"{engine.path}: not damaged, 4.2 MB",
         "prune": "nothing to remove",
     }.items():
         result = subprocess.run(

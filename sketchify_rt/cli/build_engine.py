@@ -1,4 +1,4 @@
-"""`sketchify-rt build-engine`: a model -> a verified TensorRT engine for this machine."""
+"""`sketchify-rt build-engine`: builds and verifies a TensorRT engine for this machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sketchify_rt.tensorrt.build import Progress
     from sketchify_rt.tensorrt.cache import Engine
 
-_TICK = 0.5  # seconds between two looks at the clock, on a terminal
+_TICK = 0.5  # seconds between two updates of the line, on a terminal
 _LINE = 30  # seconds between two lines, elsewhere
 
 _EPILOG = """\b
@@ -35,9 +35,9 @@ Examples:
   sketchify-rt build-engine --dynamic                     # any size up to 1536, fewer tiles
 
 \b
-convert then uses the engine by itself; `sketchify-rt engines` tells what there is.
-Exit code: 0 there is a verified engine; 1 the build or the verification failed, and what
-was there before is as it was; 2 wrong usage; 130 interrupted.
+convert uses the engine automatically; `sketchify-rt engines` lists the engines.
+Exit code: 0 the engine exists and is verified; 1 the build or the verification failed, and
+existing engines are unchanged; 2 wrong usage; 130 interrupted.
 """
 
 
@@ -48,23 +48,23 @@ was there before is as it was; 2 wrong usage; 130 interrupted.
     type=click.Choice(get_args(EnginePrecision)),
     default=Recipe.precision,
     show_default=True,
-    help="int8 is of the model's quantized form.",
+    help="int8 is built from the model's quantized form.",
 )
 @click.option(
     "--tile",
     metavar="PIXELS",
     type=click.IntRange(min=1),
-    help="Side of the tiles that images are cut into; with --dynamic the longest. Default: 512, "
-    "or more for a model that looks far; dynamic 1536.",
+    help="Side of the tiles that images are cut into; with --dynamic the maximum. Default: 512, "
+    "or more for a model with a large receptive field; 1536 with --dynamic.",
 )
 @click.option(
     "--batch",
     metavar="MIN OPT MAX",
     nargs=3,
     type=click.IntRange(min=1),
-    help="Tiles that go together: at least, best, at most. Default: 1 16 32, dynamic 1 1 4.",
+    help="Minimum, best and maximum number of tiles in a batch. Default: 1 16 32; dynamic 1 1 4.",
 )
-@click.option("--dynamic", is_flag=True, help="Tiles of any size, not of one.")
+@click.option("--dynamic", is_flag=True, help="Allow tiles of any size.")
 @click.option(
     "--opt-level",
     type=click.IntRange(0, 5),
@@ -76,43 +76,43 @@ was there before is as it was; 2 wrong usage; 130 interrupted.
     "--workspace",
     metavar="MIB",
     type=click.IntRange(min=1),
-    help="Memory that a layer may take to work in; default: TensorRT's own.",
+    help="Maximum scratch memory of the engine. Default: that of TensorRT.",
 )
 @click.option(
     "--version-compatible",
     is_flag=True,
-    help="For newer versions of TensorRT too, of the same major version, and its lean runtime.",
+    help="The engine also runs with newer TensorRT of the same major version and its lean runtime.",
 )
 @click.option(
     "--hardware-compatible",
     is_flag=True,
-    help="For all GPUs from Ampere on, not this one alone; may be slower.",
+    help="The engine also runs on other GPUs, from Ampere on. May be slower.",
 )
 @click.option(
     "--timing-cache",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="What TensorRT has measured, read and written; default: a file in the cache.",
+    help="File with the measurements of TensorRT, read and updated. Default: one in the cache.",
 )
 @click.option(
     "-o",
     "--output",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File for the engine, for `convert --engine`; default: one in the cache.",
+    help="File for the engine, for `convert --engine`. Default: one in the cache.",
 )
 @click.option(
     "--bounds",
     metavar="LARGEST MEAN",
     nargs=2,
     type=click.FloatRange(min=0),
-    help="How far its tones may be from the float32 model's, in levels of 255. Default: fp32 0.1 "
-    "0.01, fp16 4 0.25, int8 192 2.5.",
+    help="Maximum difference of its tones from the float32 model, in levels of 255. Default: "
+    "fp32 0.1 0.01, fp16 4 0.25, int8 192 2.5.",
 )
 @click.option("--device", metavar="cuda[:N]", default="cuda", show_default=True)
-@click.option("--force", is_flag=True, help="Build even if there is a valid engine.")
-@click.option("--json", "as_json", is_flag=True, help="The record of the engine on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
+@click.option("--force", is_flag=True, help="Build even if a valid engine exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record of the engine to stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress and no summary.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -134,11 +134,11 @@ def command(
     """Build a TensorRT engine of a model for this machine, and verify it.
 
     NAME or PATH is a shipped model (see info), or an ONNX file with its manifest beside it.
-    The engine is compared with the model in float32, and kept only if it does the same.
+    The engine is compared with the model in float32, and kept only if the results agree.
     """
     try:
         if not re.fullmatch(r"cuda(:\d+)?", device):
-            raise OptionsError(f"device is {device!r}; an engine is built on cuda or cuda:N")
+            raise OptionsError(f'device must be "cuda" or "cuda:N", got {device!r}')
         asked = _recipe(model, dynamic, tile, batch, optimization_level=opt_level, **recipe)
         with _told(quiet) as tell:
             engine = _made(
@@ -167,7 +167,7 @@ def command(
 def _recipe(
     model: str, dynamic: bool, tile: int | None, batch: tuple[int, int, int] | None, **rest: Any
 ) -> Recipe:
-    """Checked before a GPU is asked for."""
+    """Makes the recipe, and checks it before a GPU is used."""
     from sketchify_rt import models, tiling
 
     opened = models.load(model)
@@ -193,11 +193,11 @@ def _made(
     tell: Callable[[str], None],
     **how: Any,
 ) -> Engine:
-    """Builds in a thread, since TensorRT may be silent for minutes, and the clock is to go on."""
+    """Builds in a thread: TensorRT may be silent for minutes, and the time is shown meanwhile."""
     from sketchify_rt import backend, models
 
     opened, where = models.load(model), backend.cuda_device(device)
-    from sketchify_rt.tensorrt import engines  # after the GPU: it needs TensorRT
+    from sketchify_rt.tensorrt import engines  # imports TensorRT, after the check of the GPU
 
     phase, cancelled = "begins", Event()
 
@@ -215,14 +215,14 @@ def _made(
                 tell(f"building for {time.monotonic() - start:.0f} s: {phase}")
         except BaseException:
             cancelled.set()
-            tell("ending after this step")
+            tell("stopping after this step")
             raise
     return work.result()
 
 
 @contextmanager
 def _told(quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Shows a line on stderr: written over on a terminal, now and then elsewhere."""
+    """Shows a line on stderr: replaces it on a terminal, repeats it every `_LINE` s elsewhere."""
     if quiet or sys.stderr is None:
         yield lambda line: None
     elif sys.stderr.isatty():

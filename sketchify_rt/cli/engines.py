@@ -1,4 +1,4 @@
-"""`sketchify-rt engines`: the TensorRT engines in the cache, and whether they can be used here."""
+"""`sketchify-rt engines`: lists, verifies and prunes the TensorRT engines in the cache."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ _HEADER = (
 )
 
 _EPILOG = """\b
-name: of the model, and how the SHA-256 of its weights begins.
-tile and batch: least, best and largest. megapixels/s: when it was built.
-difference: largest and mean, in levels of 255, from the model in float32.
+name: of the model, and the first digits of the SHA-256 of its weights.
+tile and batch: minimum, best and maximum. megapixels/s: measured at the build.
+difference: maximum and mean, in levels of 255, from the model in float32.
 
 \b
-The cache is in SKETCHIFY_CACHE, else in the user's cache folder. An engine elsewhere, made
-with `build-engine --output`, is not listed; `verify FILE` reads it.
+The cache is in SKETCHIFY_CACHE, else in the user's cache folder. Engines of
+`build-engine --output` are not listed; `verify FILE` checks them.
 """
 
 
 @click.group(invoke_without_command=True, epilog=_EPILOG)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """List, verify and prune the TensorRT engines in the cache; list unless told otherwise."""
+    """List, verify and prune the TensorRT engines in the cache. Lists them by default."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_)
 
@@ -50,7 +50,7 @@ def command(ctx: click.Context) -> None:
 @command.command("list", epilog=_EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def list_(as_json: bool = False) -> None:
-    """Tell which engines there are, and whether or why not they can be used here."""
+    """List the engines, and whether they can be used on this machine."""
     root, found = _found()
     machine, unseen = _machine() if found or as_json else (None, "")
     if as_json:
@@ -63,12 +63,12 @@ def list_(as_json: bool = False) -> None:
 @click.argument("paths", metavar="[FILE]...", nargs=-1, type=click.Path(path_type=Path))
 @click.pass_context
 def verify(ctx: click.Context, paths: tuple[Path, ...]) -> None:
-    """Read every byte of all engines in the cache again, or of those given.
+    """Check whether engines are damaged: all in the cache, or those in FILE.
 
-    Each is compared with the SHA-256 that was written with it.
+    The content of each is compared with its SHA-256.
 
     \b
-    Exit code: 0 all are whole; 1 some are damaged, and how to build them anew is told.
+    Exit code: 0 none is damaged; 1 some are, and the message tells how to build them again.
     """
     if not paths:
         root, found = _found()
@@ -79,7 +79,7 @@ def verify(ctx: click.Context, paths: tuple[Path, ...]) -> None:
     for path in paths:
         try:
             size = len(cache.read(path).plan)
-            click.echo(f"{click.format_filename(path)}: whole, {_megabytes(size)}")
+            click.echo(f"{click.format_filename(path)}: not damaged, {_megabytes(size)}")
         except EngineError as error:
             damaged = True
             click.echo(str(error), err=True)
@@ -87,13 +87,13 @@ def verify(ctx: click.Context, paths: tuple[Path, ...]) -> None:
 
 
 @command.command()
-@click.option("--all", "everything", is_flag=True, help="All engines, also those of use.")
-@click.option("--dry-run", is_flag=True, help="Only tell what would be removed.")
+@click.option("--all", "everything", is_flag=True, help="Remove all engines, also usable ones.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 def prune(everything: bool, dry_run: bool) -> None:
-    """Remove engines that are of no use.
+    """Remove engines that cannot be used any more.
 
-    These are damaged ones, those of another version of sketchify-rt, and those for this GPU that
-    were built with another TensorRT than there is now. Engines for other GPUs stay.
+    These are damaged engines, engines of another version of sketchify-rt, and engines for this GPU
+    that were built with another version of TensorRT. Other engines for other GPUs stay.
     """
     machine, unseen = (None, "") if everything else _machine()
     try:
@@ -109,7 +109,7 @@ def prune(everything: bool, dry_run: bool) -> None:
     else:
         click.echo(f"{click.format_filename(root)}: nothing to remove")
     if unseen and cache.engines(root):
-        click.echo(f"which engines are out of date is unknown: {unseen}", err=True)
+        click.echo(f"cannot tell which engines are out of date: {unseen}", err=True)
 
 
 def _found() -> tuple[Path, list[Engine | Damaged]]:
@@ -121,7 +121,7 @@ def _found() -> tuple[Path, list[Engine | Damaged]]:
 
 
 def _machine() -> tuple[Machine | None, str]:
-    """This computer with its first GPU, or None and why that is not known."""
+    """Returns this computer with its first GPU, or None and the reason."""
     try:
         from sketchify_rt.tensorrt import engines
 
@@ -168,14 +168,14 @@ def _text(root: Path, found: list[Engine | Damaged], machine: Machine | None, un
         lines += _table([_HEADER, *rows])
     lines += [str(error) for error in found if isinstance(error, Damaged)]
     if unseen:
-        lines.append(f"which can be used here is unknown: {unseen}")
+        lines.append(f"cannot tell which engines can be used here: {unseen}")
     return "\n".join(lines)
 
 
 def _empty(root: Path) -> str:
     return (
-        f"no engines in {click.format_filename(root)}; `sketchify-rt build-engine` builds one of "
-        "the shipped model"
+        f"no engines in {click.format_filename(root)}. To build one of the shipped model: "
+        "sketchify-rt build-engine"
     )
 
 
@@ -207,7 +207,7 @@ def _range(values: tuple[int, int, int]) -> str:
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Columns as wide as they need to be."""
+    """Formats rows with columns of equal width."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return [
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
