@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--engine",
         type=Path,
-        metavar="FOLDER",
+        metavar="FILE",
         help='TensorRT engine of "lite"; else from the cache',
     )
     options = parser.parse_args(argv)

@@ -128,7 +128,7 @@ class Options:
             a GPU is a TensorRT engine that `sketchify-rt build-engine` made for this model on this
             machine, or else torch, with a note. "tensorrt" builds an engine that is missing or
             outdated, which takes minutes.
-        engine: Folder of the TensorRT engine to use. None: those in the cache.
+        engine: File of the TensorRT engine to use. None: those in the cache.
     """
 
     model: str = "lite"
@@ -180,7 +180,7 @@ class Options:
                 f"compile needs precision auto or half, got {self.precision}. Leave one of them out"
             )
         if self.engine == "":
-            raise OptionsError("engine must be the folder of an engine, got an empty path")
+            raise OptionsError("engine must be the file of an engine, got an empty path")
         if self.engine is not None and self.runtime not in ("auto", "tensorrt"):
             raise OptionsError(f"engine needs runtime auto or tensorrt, got {self.runtime}")
         if self.compile and (self.engine is not None or self.runtime not in ("auto", "torch")):

@@ -156,6 +156,12 @@ class Pipeline:
         except Exception as error:  # with its traceback, for who looks for the reason
             return error
 
+    @property
+    def takes_hint(self) -> bool:
+        """Whether the U-Net does; False in the other modes."""
+        painter = self.painter
+        return self.options.mode == "sketch" and painter is not None and painter.manifest.takes_hint
+
     def _decode(self, loaded: list[Loaded]) -> list[Image | Exception]:
         """Luma on the device, and an error in the place of each image that has none."""
         found: dict[int, Image | Exception] = {}

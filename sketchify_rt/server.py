@@ -17,7 +17,8 @@ from sketchify_rt.batch import sinks
 from sketchify_rt.errors import EngineError, ModelError, OptionsError, OutputError
 from sketchify_rt.kernels.reference import CELL
 from sketchify_rt.models import Kind, Manifest, Model
-from sketchify_rt.runtime import engine_cache, onnx_files
+from sketchify_rt.runtime import onnx_files
+from sketchify_rt.tensorrt import cache
 
 _FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
 _TYPES = {"u8": "UINT8", "f16": "FP16", "f32": "FP32"}  # OpenVINO's names and the server's
@@ -96,24 +97,24 @@ def of_onnx(model: Model, kind: Kind = "float", max_batch: int = 8) -> Served:
     return Served(model.manifest, "onnxruntime", inputs, output, max_batch, None, data)
 
 
-def of_engine(folder: Path, model: Model, max_batch: int | None = None) -> Served:
+def of_engine(path: Path, model: Model, max_batch: int | None = None) -> Served:
     """An engine of `sketchify-rt build-engine`, for the server's TensorRT backend.
 
     max_batch: None for what the engine takes. Raises EngineError where there is no engine, it is
     damaged, or of another model; OptionsError where it does not take such batches.
     """
-    engine = engine_cache.read(folder)
+    engine = cache.read(path)
     recipe, origin = engine.record.recipe, engine.record.origin
     kind: Kind = "int8" if recipe.precision == "int8" else "float"
     if origin.sha256 != hashlib.sha256(onnx_files.read(model, kind)).hexdigest():
         raise EngineError(
-            f"{folder}: built of the model {origin.name}, of other weights than {model.path}; give "
-            "the model that it was built of, or build another with `sketchify-rt build-engine`"
+            f"{path}: built from other weights of {origin.name} than {model.path}. Give the model "
+            "that it was built from, or build another with `sketchify-rt build-engine`"
         )
     least, best, most = recipe.batch
     if least > 1 or (max_batch or most) > most:
         raise OptionsError(
-            f"{folder}: it takes {least} to {most} images together; the server needs 1 to "
+            f"{path}: it takes {least} to {most} images together; the server needs 1 to "
             f"{max_batch or most}: `sketchify-rt build-engine --batch` builds such a one"
         )
     max_batch = max_batch or most
@@ -130,7 +131,7 @@ def of_engine(folder: Path, model: Model, max_batch: int | None = None) -> Serve
         Tensor("tones", "FP32" if recipe.precision == "fp32" else "FP16", dims),
         max_batch,
         min(best, max_batch),
-        engine.plan(),
+        engine.plan,
     )
 
 

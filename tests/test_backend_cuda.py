@@ -45,7 +45,7 @@ from sketchify_rt.image import Gray, resize
 from sketchify_rt.kernels import reference
 from sketchify_rt.options import ARITHMETICS
 from sketchify_rt.runtime import cuda_graphs
-from sketchify_rt.runtime.engine_record import Machine, Recipe
+from sketchify_rt.tensorrt.record import Machine, Recipe
 
 RNG = np.random.default_rng(0)
 
@@ -234,10 +234,10 @@ def trt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(backend, "_cuda", lambda options, index=0: made_up(options))
     monkeypatch.setenv("SKETCHIFY_CACHE", str(tmp_path))
     fake = fake_tensorrt.install(monkeypatch)
-    from sketchify_rt.runtime import engines
+    from sketchify_rt.tensorrt import engines
 
     here = Machine("11.4.0.106", "NVIDIA H200", "9.0")
-    monkeypatch.setattr(engines, "machine", lambda index=0: here)
+    monkeypatch.setattr(engines, "this_machine", lambda index=0: here)
     recipe = Recipe(tile=(208, 208, 208), batch=(1, 2, 4))
     engines.make(models.load("lite"), recipe, CPU)
     return fake
@@ -312,19 +312,19 @@ def test_where_an_engine_cannot_be_used_auto_says_so_and_others_refuse(
 
 @pytest.mark.usefixtures("trt")
 def test_a_dynamic_engine_gets_no_more_tiles_than_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sketchify_rt.runtime import engines, tensorrt
+    from sketchify_rt.tensorrt import engines, session
 
     recipe = Recipe(tile=(8, 104, 160), batch=(1, 1, 2))
     engine = engines.make(models.load("lite"), recipe, CPU)
     seen: list[tuple[int, ...]] = []
-    call = tensorrt.TensorRTRuntime.__call__
+    call = session.TensorRTRuntime.__call__
 
     def noted(runtime: Any, binary: torch.Tensor, hint: torch.Tensor) -> torch.Tensor:
         seen.append(tuple(binary.shape))
         return call(runtime, binary, hint)
 
-    monkeypatch.setattr(tensorrt.TensorRTRuntime, "__call__", noted)
-    sketchify = Sketchifier(device="cuda", engine=engine.folder)
+    monkeypatch.setattr(session.TensorRTRuntime, "__call__", noted)
+    sketchify = Sketchifier(device="cuda", engine=engine.path)
     sketches = list(sketchify.map([picture(40, 48)] * 8 + [picture(300, 210)]))
     assert [sketch.shape for sketch in sketches] == [(40, 48)] * 8 + [(300, 210)]
     assert seen[:4] == [(2, 40, 48)] * 4

@@ -12,16 +12,19 @@ from click.testing import CliRunner, Result
 
 from sketchify_rt.cli import engines
 from sketchify_rt.cli.verbs import main
-from sketchify_rt.runtime.engine_cache import Engine, folder_name, locked, store
-from sketchify_rt.runtime.engine_record import Check, Machine, Origin, Recipe
+from sketchify_rt.tensorrt.cache import Engine, file_name, write
+from sketchify_rt.tensorrt.record import Check, Machine, Origin, Recipe, Record
 
 HERE = Machine("11.4.0.106", "NVIDIA H200", "9.0")
 A100 = Machine("11.4.0.106", "NVIDIA A100", "8.0")
 
+DAMAGED = "is damaged: its SHA-256 differs"
 REMEDY = (
-    "`sketchify-rt engines prune` removes damaged engines from the cache, `sketchify-rt "
-    "build-engine` builds them anew; outside the cache it needs --force"
+    "To fix: `sketchify-rt build-engine` builds an engine, with --output FILE --force outside the "
+    "cache; `sketchify-rt engines prune` removes what is damaged from the cache"
 )
+
+_built = iter(range(10**6))
 
 
 @pytest.fixture(autouse=True)
@@ -38,16 +41,14 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def put(root: Path, recipe: Recipe | None = None, machine: Machine = HERE) -> Engine:
     origin, recipe = Origin("lite", "ab" * 32), recipe or Recipe()
-    folder = root / folder_name(origin, recipe, machine)
-    with locked(folder):
-        check = Check(1.254, 0.0312, 812.5, 96)
-        return store(folder, b"p" * 4_200_000, origin, recipe, machine, 61.25, check)
+    check = Check(1.254, 0.0312, 812.5, 96)
+    record = Record(origin, recipe, machine, check, f"2026-11-30T{next(_built):06}", 61.25)
+    return write(root / file_name(origin, recipe, machine), record, b"p" * 4_200_000)
 
 
 def damage(engine: Engine) -> Path:
-    path = engine.folder / engine.record.plan
-    path.write_bytes(b"q" + path.read_bytes()[1:])
-    return path
+    engine.path.write_bytes(engine.path.read_bytes()[:-1] + b"q")
+    return engine.path
 
 
 def call(*arguments: str, exit_code: int = 0) -> Result:
@@ -59,7 +60,7 @@ def call(*arguments: str, exit_code: int = 0) -> Result:
 @pytest.mark.parametrize("arguments", [(), ("list",), ("verify",)])
 def test_an_empty_cache_tells_how_to_build_an_engine(root: Path, arguments: tuple[str]) -> None:
     output = call(*arguments).stdout
-    assert output.startswith(f"no engines in {root}; `sketchify-rt build-engine` builds one")
+    assert output.startswith(f"no engines in {root}. To build one")
 
 
 def test_engines_are_listed_with_what_they_are_for(root: Path) -> None:
@@ -84,51 +85,43 @@ def test_engines_are_listed_with_what_they_are_for(root: Path) -> None:
 def test_one_of_another_tensorrt_or_version_is_told(root: Path) -> None:
     engine = put(root, machine=dataclasses.replace(HERE, tensorrt="11.3.0.9"))
     assert call().stdout.endswith("no: built with TensorRT 11.3.0.9, this is 11.4.0.106\n")
-    path = engine.folder / "engine.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
-    reason = "is of another version of sketchify-rt: got export format 99, expected 1"
-    assert f"{path}: {reason}. {REMEDY}" in call().stdout
+    engine.path.write_bytes(engine.path.read_bytes().replace(b"engine 2 ", b"engine 99 ", 1))
+    reason = "is of another version of sketchify-rt: got format 99, expected 2"
+    assert f"{engine.path}: {reason}. {REMEDY}" in call().stdout
 
 
 def test_without_a_gpu_all_is_listed(root: Path, no_gpu: None) -> None:
     put(root)
     lines = call("list").stdout.splitlines()
     assert lines[2].endswith("  1.25 0.031  unknown")
-    assert lines[3] == "which can be used here is unknown: no module named tensorrt"
+    assert lines[3] == "cannot tell which engines can be used here: no module named tensorrt"
     (engine,) = json.loads(call("list", "--json").stdout)["engines"]
     assert (engine["usable"], engine["why"]) == (None, "no module named tensorrt")
 
 
-def test_a_damaged_record_is_listed_with_what_to_do(root: Path) -> None:
-    whole, damaged = put(root), put(root, Recipe("int8"))
-    path = damaged.folder / "engine.json"
-    path.write_text(path.read_text().replace("H200", "H100"))
+def test_a_damaged_engine_is_listed_with_what_to_do(root: Path) -> None:
+    put(root)
+    path = damage(put(root, Recipe("int8")))
     lines = call().stdout.splitlines()
     assert len(lines) == 4
-    assert lines[3] == (
-        f"{path}: is damaged: its key is not that of its model, recipe and machine. {REMEDY}"
-    )
-    path.unlink()
-    whole.folder.joinpath("engine.json").write_text("[]")
-    _, line = call().stdout.splitlines()
-    assert line.startswith(f"{whole.folder}/engine.json: is damaged")
+    assert lines[3] == f"{path}: {DAMAGED}. {REMEDY}"
 
 
 def test_the_list_as_json(root: Path) -> None:
     own, other, damaged = put(root), put(root, machine=A100), put(root, Recipe("int8"))
-    (damaged.folder / "engine.json").write_text("[]")
+    damage(damaged)
     found: dict[str, Any] = json.loads(call("list", "--json").stdout)
     assert found["folder"] == str(root)
     assert found["machine"] == dataclasses.asdict(HERE)
     first, second = found["engines"]
-    assert first["folder"] == str(other.folder)
+    assert (first["path"], first["plan_bytes"]) == (str(other.path), 4_200_000)
     assert first["usable"] is False
     assert first["why"].startswith("built for NVIDIA A100")
     assert (second["usable"], second["why"]) == (True, None)
     assert second["recipe"]["batch"] == [1, 16, 32]
     assert second["check"] == dataclasses.asdict(own.record.check)
-    assert found["damaged"][0]["folder"] == str(damaged.folder)
-    assert "engine.json: is damaged" in found["damaged"][0]["error"]
+    (broken,) = found["damaged"]
+    assert broken == {"path": str(damaged.path), "error": f"{damaged.path}: {DAMAGED}. {REMEDY}"}
 
 
 def test_the_list_as_json_of_nothing_without_a_gpu(root: Path, no_gpu: None) -> None:
@@ -136,64 +129,52 @@ def test_the_list_as_json_of_nothing_without_a_gpu(root: Path, no_gpu: None) -> 
     assert json.loads(call("list", "--json").stdout) == expected
 
 
-def test_verify_reads_every_plan_and_record(root: Path) -> None:
+def test_verify_reads_every_engine(root: Path) -> None:
     whole, other = put(root), put(root, Recipe("fp32"))
     assert call("verify").stdout.splitlines() == [
-        f"{other.folder}: whole, 4.2 MB",
-        f"{whole.folder}: whole, 4.2 MB",
+        f"{other.path}: not damaged, 4.2 MB",
+        f"{whole.path}: not damaged, 4.2 MB",
     ]
-    plan = damage(other)
-    third = put(root, machine=A100)
-    (third.folder / "engine.json").write_text("")
+    path = damage(other)
     result = call("verify", exit_code=1)
-    assert result.stdout.splitlines() == [f"{whole.folder}: whole, 4.2 MB"]
-    assert result.stderr.splitlines() == [
-        f"{plan}: is damaged: its SHA-256 is not that of the record. {REMEDY}",
-        f"{third.folder}/engine.json: is damaged: expected a JSON object (Expecting value: line 1 "
-        f"column 1 (char 0)). {REMEDY}",
-    ]
+    assert result.stdout.splitlines() == [f"{whole.path}: not damaged, 4.2 MB"]
+    assert result.stderr.splitlines() == [f"{path}: {DAMAGED}. {REMEDY}"]
 
 
 def test_verify_reads_an_engine_elsewhere(root: Path, tmp_path: Path) -> None:
     damage(put(root))  # not asked about
-    whole, damaged = tmp_path / "one", tmp_path / "two"
-    put(root, Recipe("fp32")).folder.rename(whole)
-    put(root, Recipe("int8")).folder.rename(damaged)
-    assert call("verify", str(whole)).stdout == f"{whole}: whole, 4.2 MB\n"
-    path = damaged / "engine.json"
-    path.write_text(path.read_text().replace("H200", "H100"))
+    whole = put(root, Recipe("fp32")).path.rename(tmp_path / "one")
+    damaged = damage(put(root, Recipe("int8"))).rename(tmp_path / "two")
+    assert call("verify", str(whole)).stdout == f"{whole}: not damaged, 4.2 MB\n"
     result = call("verify", str(damaged), str(whole), str(tmp_path / "none"), exit_code=1)
-    assert result.stdout == f"{whole}: whole, 4.2 MB\n"
+    assert result.stdout == f"{whole}: not damaged, 4.2 MB\n"
     first, second = result.stderr.splitlines()
-    assert first.startswith(f"{path}: is damaged")
-    assert REMEDY in first
-    assert second.startswith(f"{tmp_path / 'none'}: no engine is there")
+    assert first == f"{damaged}: {DAMAGED}. {REMEDY}"
+    assert second.startswith(f"{tmp_path / 'none'}: cannot be read (No such file")
 
 
 def test_prune_tells_what_it_removes_and_why(root: Path) -> None:
     put(root)
-    stale = put(root, machine=dataclasses.replace(HERE, tensorrt="11.3.0.9")).folder
-    damaged = put(root, Recipe("fp32"))
-    plan = damage(damaged)
+    stale = put(root, machine=dataclasses.replace(HERE, tensorrt="11.3.0.9")).path
+    damaged = damage(put(root, Recipe("fp32")))
     whys = {
         f"{stale} (4.2 MB): built with TensorRT 11.3.0.9, this is 11.4.0.106",
-        f"{damaged.folder} (4.2 MB): {plan.name}: is damaged: its SHA-256 is not that of the "
-        "record",
+        f"{damaged} (4.2 MB): {DAMAGED}",
         "8.4 MB",
     }
     told = call("prune", "--dry-run").stdout.splitlines()
     assert set(told) == {f"would remove {why}" for why in whys}
-    assert stale.exists() and plan.exists()
+    assert stale.exists() and damaged.exists()
     assert set(call("prune").stdout.splitlines()) == {f"removed {why}" for why in whys}
-    assert not stale.exists() and not damaged.folder.exists()
+    assert not stale.exists() and not damaged.exists()
     assert call("prune").stdout == f"{root}: nothing to remove\n"
 
 
 def test_prune_removes_all_where_asked_to(root: Path, no_gpu: None) -> None:
-    folders = {put(root).folder, put(root, machine=A100).folder}
+    paths = {put(root).path, put(root, machine=A100).path}
     result = call("prune", "--all")
     assert set(result.stdout.splitlines()) == {
-        f"removed {folder} (4.2 MB): all are removed" for folder in folders
+        f"removed {path} (4.2 MB): all are removed" for path in paths
     } | {"removed 8.4 MB"}
     assert result.stderr == ""
     assert list(root.iterdir()) == []
@@ -206,8 +187,10 @@ def test_prune_without_a_gpu_says_what_it_cannot_know(root: Path, no_gpu: None) 
     stale = put(root, machine=dataclasses.replace(HERE, tensorrt="1"))
     result = call("prune")
     assert result.stdout == f"{root}: nothing to remove\n"
-    assert result.stderr == ("which engines are out of date is unknown: no module named tensorrt\n")
-    assert stale.plan()
+    assert result.stderr == (
+        "cannot tell which engines are out of date: no module named tensorrt\n"
+    )
+    assert stale.path.exists()
 
 
 @pytest.mark.parametrize("verb", ["list", "verify", "prune"])
@@ -238,11 +221,13 @@ def test_it_works_without_torch_and_tensorrt(root: Path) -> None:
 import sys
 sys.modules["torch"] = sys.modules["tensorrt"] = None
 from sketchify_rt.cli.verbs import main
+from sketchify_rt.tensorrt.cache import Engine, file_name, write
+from sketchify_rt.tensorrt.record import Check, Machine, Origin, Recipe, Record
 main()
 """
     for verb, expected in {
-        "list": "which can be used here is unknown: import of torch halted",
-        "verify": f"{engine.folder}: whole, 4.2 MB",
+        "list": "cannot tell which engines can be used here: import of torch halted",
+        "verify": f"{engine.path}: not damaged, 4.2 MB",
         "prune": "nothing to remove",
     }.items():
         result = subprocess.run(

@@ -21,9 +21,9 @@ from sketchify_rt import ModelError, models, server
 from sketchify_rt.batch import sinks
 from sketchify_rt.cli.verbs import main
 from sketchify_rt.models import Manifest, Model
-from sketchify_rt.runtime import engine_cache
-from sketchify_rt.runtime.engine_record import Check, Machine, Origin, Recipe
 from sketchify_rt.runtime.openvino import OpenVinoRuntime
+from sketchify_rt.tensorrt import cache
+from sketchify_rt.tensorrt.record import Check, Machine, Origin, Recipe, Record
 
 pytestmark = pytest.mark.slow
 
@@ -40,13 +40,13 @@ def config(folder: Path) -> model_config_pb2.ModelConfig:
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
-def engine(folder: Path, recipe: Recipe) -> Path:
+def engine(path: Path, recipe: Recipe) -> Path:
     manifest = models.load("lite").manifest
     sha256 = manifest.int8_sha256 if recipe.precision == "int8" else manifest.sha256
     origin = Origin(manifest.name, str(sha256))
     machine = Machine("11.4.0.106", "NVIDIA H200", "9.0")
-    engine_cache.store(folder, PLAN, origin, recipe, machine, 1.0, Check(1, 0.1, 100, 8))
-    return folder
+    record = Record(origin, recipe, machine, Check(1, 0.1, 100, 8), "2026", 1.0)
+    return cache.write(path, record, PLAN).path
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -169,7 +169,11 @@ def test_where_the_configuration_fails_no_model_stays(
             "model must be one of lite, or the path of an .onnx file, got",
         ),
         (("--max-batch", "0"), 2, "0 is not in the range"),
-        (("--backend", "tensorrt", "--engine", "nowhere"), 1, "nowhere: no engine is there"),
+        (
+            ("--backend", "tensorrt", "--engine", "nowhere"),
+            1,
+            "nowhere: cannot be read",
+        ),
     ],
 )
 def test_wrong_usage_is_told_and_nothing_written(

@@ -29,7 +29,7 @@ CLASSES = {
 
 # The right of each line is what mypy must find on its left.
 WRONG = """
-from sketchify_rt.runtime.tensorrt_log import trt
+from sketchify_rt.tensorrt.library import trt
 def wrong(
     config: trt.IBuilderConfig, builder: trt.Builder, context: trt.IExecutionContext
 ) -> None:
@@ -78,7 +78,7 @@ def described(bindings: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_our_modules_import_with_them(bindings: Path) -> None:
-    names = "\n".join(f"import sketchify_rt.runtime.{name}" for name in fake_tensorrt.MODULES)
+    names = "\n".join(f"import sketchify_rt.tensorrt.{name}" for name in fake_tensorrt.MODULES)
     result = tensorrt_bindings.run(bindings, "-c", names)
     assert result.returncode == 0, result.stderr
 
@@ -86,11 +86,10 @@ def test_our_modules_import_with_them(bindings: Path) -> None:
 def test_without_a_library_behind_them_they_are_refused(bindings: Path) -> None:
     code = """
 from sketchify_rt.errors import BackendUnavailable
-from sketchify_rt.runtime.tensorrt_log import Log, checked, trt
-log = Log()
+from sketchify_rt.tensorrt.library import LOG, checked, trt
 for make in trt.Runtime, trt.Builder:
     try:
-        checked(lambda: make(log), log)
+        checked(lambda: make(LOG))
     except BackendUnavailable as error:
         print(error)
 """
@@ -115,7 +114,7 @@ def test_their_types_fit_our_code(bindings: Path) -> None:
     settings = bindings / "mypy.ini"
     settings.write_text(SETTINGS.format(stubs=stubs))
     options = ["--config-file", settings, "--cache-dir", bindings / "mypy", "--no-error-summary"]
-    files = [ROOT / "sketchify_rt" / "runtime" / f"{name}.py" for name in fake_tensorrt.MODULES]
+    files = [ROOT / "sketchify_rt" / "tensorrt" / f"{name}.py" for name in fake_tensorrt.MODULES]
     result = subprocess.run(
         [sys.executable, "-m", "mypy", *options, "--hide-error-context", *files, wrong],
         cwd=ROOT,

@@ -176,10 +176,10 @@ def _candidates(setup: Setup, model: Model) -> tuple[dict[str, Step], dict[str, 
 
 
 def _engine(setup: Setup, model: Model) -> Step:
-    from sketchify_rt.runtime import engines
+    from sketchify_rt.tensorrt import engines
 
-    folder = None if setup.engine is None else str(setup.engine)
-    runtime = engines.open_runtime(model, Options(engine=folder), setup.device, 1)
+    path = None if setup.engine is None else str(setup.engine)
+    runtime = engines.open_runtime(model, Options(engine=path), setup.device, 1)
     together = runtime.most[0]
 
     def step(*batch: Tensor) -> object:

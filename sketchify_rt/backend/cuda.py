@@ -281,7 +281,7 @@ class CudaBackend:
         if options.runtime == "torch":
             return None
         try:
-            from sketchify_rt.runtime import engines
+            from sketchify_rt.tensorrt import engines
 
             memory = self._lane_bytes * LANES // 2
             runtime = engines.open_runtime(model, options, self._device, workers, memory)

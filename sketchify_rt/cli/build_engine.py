@@ -1,4 +1,4 @@
-"""`sketchify-rt build-engine`: a model -> a verified TensorRT engine for this machine."""
+"""`sketchify-rt build-engine`: builds and verifies a TensorRT engine for this machine."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ import click
 
 from sketchify_rt.cli import INTERRUPTED
 from sketchify_rt.errors import OptionsError, SketchifyError
-from sketchify_rt.runtime.engine_record import EnginePrecision, Recipe
+from sketchify_rt.tensorrt.record import EnginePrecision, Recipe
 
 if TYPE_CHECKING:
-    from sketchify_rt.runtime.engine_cache import Engine
-    from sketchify_rt.runtime.tensorrt_builder import Progress
+    from sketchify_rt.tensorrt.build import Progress
+    from sketchify_rt.tensorrt.cache import Engine
 
-_TICK = 0.5  # seconds between two looks at the clock, on a terminal
+_TICK = 0.5  # seconds between two updates of the line, on a terminal
 _LINE = 30  # seconds between two lines, elsewhere
 
 _EPILOG = """\b
 Examples:
   sketchify-rt build-engine                               # lite, FP16, into the cache
   sketchify-rt build-engine my.onnx --tile 768 --batch 1 8 16
-  sketchify-rt build-engine --output engines/lite --version-compatible
+  sketchify-rt build-engine --output lite.engine --version-compatible
   sketchify-rt build-engine --dynamic                     # any size up to 1536, fewer tiles
 
 \b
-convert then uses the engine by itself; `sketchify-rt engines` tells what there is.
-Exit code: 0 there is a verified engine; 1 the build or the verification failed, and what
-was there before is as it was; 2 wrong usage; 130 interrupted.
+convert uses the engine automatically; `sketchify-rt engines` lists the engines.
+Exit code: 0 the engine exists and is verified; 1 the build or the verification failed, and
+existing engines are unchanged; 2 wrong usage; 130 interrupted.
 """
 
 
@@ -48,23 +48,23 @@ was there before is as it was; 2 wrong usage; 130 interrupted.
     type=click.Choice(get_args(EnginePrecision)),
     default=Recipe.precision,
     show_default=True,
-    help="int8 is of the model's quantized form.",
+    help="int8 is built from the model's quantized form.",
 )
 @click.option(
     "--tile",
     metavar="PIXELS",
     type=click.IntRange(min=1),
-    help="Side of the tiles that images are cut into; with --dynamic the longest. Default: 512, "
-    "or more for a model that looks far; dynamic 1536.",
+    help="Side of the tiles that images are cut into; with --dynamic the maximum. Default: 512, "
+    "or more for a model with a large receptive field; 1536 with --dynamic.",
 )
 @click.option(
     "--batch",
     metavar="MIN OPT MAX",
     nargs=3,
     type=click.IntRange(min=1),
-    help="Tiles that go together: at least, best, at most. Default: 1 16 32, dynamic 1 1 4.",
+    help="Minimum, best and maximum number of tiles in a batch. Default: 1 16 32; dynamic 1 1 4.",
 )
-@click.option("--dynamic", is_flag=True, help="Tiles of any size, not of one.")
+@click.option("--dynamic", is_flag=True, help="Allow tiles of any size.")
 @click.option(
     "--opt-level",
     type=click.IntRange(0, 5),
@@ -76,43 +76,43 @@ was there before is as it was; 2 wrong usage; 130 interrupted.
     "--workspace",
     metavar="MIB",
     type=click.IntRange(min=1),
-    help="Memory that a layer may take to work in; default: TensorRT's own.",
+    help="Maximum scratch memory of the engine. Default: that of TensorRT.",
 )
 @click.option(
     "--version-compatible",
     is_flag=True,
-    help="For newer versions of TensorRT too, of the same major version, and its lean runtime.",
+    help="The engine also runs with newer TensorRT of the same major version and its lean runtime.",
 )
 @click.option(
     "--hardware-compatible",
     is_flag=True,
-    help="For all GPUs from Ampere on, not this one alone; may be slower.",
+    help="The engine also runs on other GPUs, from Ampere on. May be slower.",
 )
 @click.option(
     "--timing-cache",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="What TensorRT has measured, read and written; default: a file in the cache.",
+    help="File with the measurements of TensorRT, read and updated. Default: one in the cache.",
 )
 @click.option(
     "-o",
     "--output",
-    metavar="FOLDER",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the engine, for `convert --engine`; default: the cache.",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File for the engine, for `convert --engine`. Default: one in the cache.",
 )
 @click.option(
     "--bounds",
     metavar="LARGEST MEAN",
     nargs=2,
     type=click.FloatRange(min=0),
-    help="How far its tones may be from the float32 model's, in levels of 255. Default: fp32 0.1 "
-    "0.01, fp16 4 0.25, int8 64 1.",
+    help="Maximum difference of its tones from the float32 model, in levels of 255. Default: "
+    "fp32 0.1 0.01, fp16 4 0.25, int8 192 2.5.",
 )
 @click.option("--device", metavar="cuda[:N]", default="cuda", show_default=True)
-@click.option("--force", is_flag=True, help="Build even if there is a valid engine.")
-@click.option("--json", "as_json", is_flag=True, help="The record of the engine on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
+@click.option("--force", is_flag=True, help="Build even if a valid engine exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record of the engine to stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress and no summary.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -134,11 +134,11 @@ def command(
     """Build a TensorRT engine of a model for this machine, and verify it.
 
     NAME or PATH is a shipped model (see info), or an ONNX file with its manifest beside it.
-    The engine is compared with the model in float32, and kept only if it does the same.
+    The engine is compared with the model in float32, and kept only if the results agree.
     """
     try:
         if not re.fullmatch(r"cuda(:\d+)?", device):
-            raise OptionsError(f"device is {device!r}; an engine is built on cuda or cuda:N")
+            raise OptionsError(f'device must be "cuda" or "cuda:N", got {device!r}')
         asked = _recipe(model, dynamic, tile, batch, optimization_level=opt_level, **recipe)
         with _told(quiet) as tell:
             engine = _made(
@@ -146,7 +146,7 @@ def command(
                 asked,
                 device,
                 tell,
-                folder=output,
+                path=output,
                 force=force,
                 bounds=bounds,
                 timing_cache=timing_cache,
@@ -167,9 +167,8 @@ def command(
 def _recipe(
     model: str, dynamic: bool, tile: int | None, batch: tuple[int, int, int] | None, **rest: Any
 ) -> Recipe:
-    """Checked before a GPU is asked for."""
+    """Makes the recipe, and checks it before a GPU is used."""
     from sketchify_rt import models, tiling
-    from sketchify_rt.runtime import engine_record
 
     opened = models.load(model)
     manifest = opened.manifest
@@ -182,7 +181,7 @@ def _recipe(
     else:
         side = tile or tiling.static_side(manifest.halo, manifest.stride)
         recipe = Recipe(tile=(side, side, side), batch=batch or Recipe.batch, **rest)
-    engine_record.check(recipe, manifest)
+    recipe.check(manifest)
     opened.read("int8" if recipe.precision == "int8" else "float")
     return recipe
 
@@ -194,16 +193,12 @@ def _made(
     tell: Callable[[str], None],
     **how: Any,
 ) -> Engine:
-    """Builds in a thread, since TensorRT may be silent for minutes, and the clock is to go on."""
+    """Builds in a thread: TensorRT may be silent for minutes, and the time is shown meanwhile."""
     from sketchify_rt import backend, models
-    from sketchify_rt.runtime import engine_cache
 
     opened, where = models.load(model), backend.cuda_device(device)
-    from sketchify_rt.runtime import engines  # TensorRT: the GPU is the first to be asked for
+    from sketchify_rt.tensorrt import engines  # imports TensorRT, after the check of the GPU
 
-    before = engine_cache.last_seconds(
-        engine_cache.root(), opened.manifest.name, recipe, engines.machine(where.index or 0)
-    )
     phase, cancelled = "begins", Event()
 
     def note(progress: Progress) -> None:
@@ -217,22 +212,17 @@ def _made(
         )
         try:
             while not wait([work], _TICK).done:
-                tell(_clock(time.monotonic() - start, before, phase))
+                tell(f"building for {time.monotonic() - start:.0f} s: {phase}")
         except BaseException:
             cancelled.set()
-            tell("ending after this step")
+            tell("stopping after this step")
             raise
     return work.result()
 
 
-def _clock(seconds: float, before: float | None, phase: str) -> str:
-    about = f" of about {before:.0f} s, as the last time" if before and seconds <= before else ""
-    return f"building for {seconds:.0f} s{about}: {phase}"
-
-
 @contextmanager
 def _told(quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Shows a line on stderr: written over on a terminal, now and then elsewhere."""
+    """Shows a line on stderr: replaces it on a terminal, repeats it every `_LINE` s elsewhere."""
     if quiet or sys.stderr is None:
         yield lambda line: None
     elif sys.stderr.isatty():
@@ -251,13 +241,14 @@ def _told(quiet: bool) -> Iterator[Callable[[str], None]]:
 
 
 def _document(engine: Engine) -> dict[str, Any]:
-    return {"folder": str(engine.folder), **dataclasses.asdict(engine.record)}
+    record = dataclasses.asdict(engine.record)
+    return {"path": str(engine.path), "plan_bytes": len(engine.plan), **record}
 
 
 def _summary(engine: Engine) -> str:
     record, check = engine.record, engine.record.check
     return (
-        f"{engine.folder}: {record.plan_bytes / 1e6:.1f} MB, built in {record.seconds:.0f} s; on "
+        f"{engine.path}: {len(engine.plan) / 1e6:.1f} MB, built in {record.seconds:.0f} s; on "
         f"{check.crops} crops at most {check.largest:.2f} levels of 255 from the float32 model, "
         f"{check.mean:.3f} on average; {check.megapixels_s:.0f} megapixels/s"
     )

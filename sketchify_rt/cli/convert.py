@@ -144,7 +144,7 @@ usage, and nothing converted; 130 interrupted, what was begun is finished.
 @common.runtime
 @click.option(
     "--engine",
-    metavar="FOLDER|ray",
+    metavar="FILE|ray",
     help="Use this TensorRT engine, and no other; default: one from the cache. ray: convert in the "
     "actors of a Ray cluster, with --threads processors each, or one GPU.",
 )

@@ -1,4 +1,4 @@
-"""`sketchify-rt engines`: the TensorRT engines in the cache, and whether they can be used here."""
+"""`sketchify-rt engines`: lists, verifies and prunes the TensorRT engines in the cache."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from sketchify_rt.errors import BackendUnavailable, EngineError, SketchifyError
-from sketchify_rt.runtime import engine_cache, engine_record
-from sketchify_rt.runtime.engine_cache import Damaged, Engine
-from sketchify_rt.runtime.engine_record import Machine
+from sketchify_rt.tensorrt import cache
+from sketchify_rt.tensorrt.cache import Damaged, Engine
+from sketchify_rt.tensorrt.record import Machine
 
 _HEADER = (
     "name",
@@ -29,20 +29,20 @@ _HEADER = (
 )
 
 _EPILOG = """\b
-name: of the model, and how the SHA-256 of its weights begins.
-tile and batch: least, best and largest. megapixels/s: when it was built.
-difference: largest and mean, in levels of 255, from the model in float32.
+name: of the model, and the first digits of the SHA-256 of its weights.
+tile and batch: minimum, best and maximum. megapixels/s: measured at the build.
+difference: maximum and mean, in levels of 255, from the model in float32.
 
 \b
-The cache is in SKETCHIFY_CACHE, else in the user's cache folder. An engine elsewhere, made
-with `build-engine --output`, is not listed; `verify FOLDER` reads it.
+The cache is in SKETCHIFY_CACHE, else in the user's cache folder. Engines of
+`build-engine --output` are not listed; `verify FILE` checks them.
 """
 
 
 @click.group(invoke_without_command=True, epilog=_EPILOG)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """List, verify and prune the TensorRT engines in the cache; list unless told otherwise."""
+    """List, verify and prune the TensorRT engines in the cache. Lists them by default."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_)
 
@@ -50,7 +50,7 @@ def command(ctx: click.Context) -> None:
 @command.command("list", epilog=_EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def list_(as_json: bool = False) -> None:
-    """Tell which engines there are, and whether or why not they can be used here."""
+    """List the engines, and whether they can be used on this machine."""
     root, found = _found()
     machine, unseen = _machine() if found or as_json else (None, "")
     if as_json:
@@ -60,26 +60,26 @@ def list_(as_json: bool = False) -> None:
 
 
 @command.command()
-@click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="[FILE]...", nargs=-1, type=click.Path(path_type=Path))
 @click.pass_context
-def verify(ctx: click.Context, folders: tuple[Path, ...]) -> None:
-    """Read every byte of all engines in the cache again, or of those in folders.
+def verify(ctx: click.Context, paths: tuple[Path, ...]) -> None:
+    """Check whether engines are damaged: all in the cache, or those in FILE.
 
-    Each is compared with the SHA-256 that was written with it.
+    The content of each is compared with its SHA-256.
 
     \b
-    Exit code: 0 all are whole; 1 some are damaged, and how to build them anew is told.
+    Exit code: 0 none is damaged; 1 some are, and the message tells how to build them again.
     """
-    if not folders:
+    if not paths:
         root, found = _found()
-        folders = tuple(engine.folder for engine in found)
-        if not folders:
+        paths = tuple(engine.path for engine in found)
+        if not paths:
             click.echo(_empty(root))
     damaged = False
-    for folder in folders:
+    for path in paths:
         try:
-            size = len(engine_cache.read(folder).plan())
-            click.echo(f"{click.format_filename(folder)}: whole, {_megabytes(size)}")
+            size = len(cache.read(path).plan)
+            click.echo(f"{click.format_filename(path)}: not damaged, {_megabytes(size)}")
         except EngineError as error:
             damaged = True
             click.echo(str(error), err=True)
@@ -87,19 +87,18 @@ def verify(ctx: click.Context, folders: tuple[Path, ...]) -> None:
 
 
 @command.command()
-@click.option("--all", "everything", is_flag=True, help="All engines, also those of use.")
-@click.option("--dry-run", is_flag=True, help="Only tell what would be removed.")
+@click.option("--all", "everything", is_flag=True, help="Remove all engines, also usable ones.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 def prune(everything: bool, dry_run: bool) -> None:
-    """Remove engines that are of no use.
+    """Remove engines that cannot be used any more.
 
-    These are damaged ones, those of another version of sketchify-rt, what killed builds left
-    behind, and those for this GPU that were built with another TensorRT than there is now. Other
-    engines for other GPUs stay. What is being built is not touched.
+    These are damaged engines, engines of another version of sketchify-rt, and engines for this GPU
+    that were built with another version of TensorRT. Other engines for other GPUs stay.
     """
     machine, unseen = (None, "") if everything else _machine()
     try:
-        root = engine_cache.root()
-        removed = engine_cache.prune(root, machine, everything, dry_run)
+        root = cache.root()
+        removed = cache.prune(root, machine, everything, dry_run)
     except SketchifyError as error:
         raise click.ClickException(str(error)) from error
     verb = "would remove" if dry_run else "removed"
@@ -109,24 +108,24 @@ def prune(everything: bool, dry_run: bool) -> None:
         click.echo(f"{verb} {_megabytes(sum(size for *_, size in removed))}")
     else:
         click.echo(f"{click.format_filename(root)}: nothing to remove")
-    if unseen and engine_cache.engines(root):
-        click.echo(f"which engines are out of date is unknown: {unseen}", err=True)
+    if unseen and cache.engines(root):
+        click.echo(f"cannot tell which engines are out of date: {unseen}", err=True)
 
 
 def _found() -> tuple[Path, list[Engine | Damaged]]:
     try:
-        root = engine_cache.root()
-        return root, engine_cache.engines(root)
+        root = cache.root()
+        return root, cache.engines(root)
     except SketchifyError as error:
         raise click.ClickException(str(error)) from error
 
 
 def _machine() -> tuple[Machine | None, str]:
-    """This computer with its first GPU, or None and why that is not known."""
+    """Returns this computer with its first GPU, or None and the reason."""
     try:
-        from sketchify_rt.runtime import engines
+        from sketchify_rt.tensorrt import engines
 
-        return engines.machine(), ""
+        return engines.this_machine(), ""
     except (BackendUnavailable, ImportError) as error:
         return None, str(error)
 
@@ -138,12 +137,13 @@ def _document(
     engines = []
     for engine in found:
         if isinstance(engine, Engine):
-            why = engine_record.stale(engine.record, machine) if machine else unseen
+            why = engine.record.mismatch(machine) if machine else unseen
             engines.append(
                 {
-                    "folder": str(engine.folder),
+                    "path": str(engine.path),
+                    "plan_bytes": len(engine.plan),
                     "usable": not why if machine else None,
-                    "why": why,
+                    "why": why or None,
                     **dataclasses.asdict(engine.record),
                 }
             )
@@ -152,7 +152,7 @@ def _document(
         "machine": machine and dataclasses.asdict(machine),
         "engines": engines,
         "damaged": [
-            {"folder": str(error.folder), "error": str(error)}
+            {"path": str(error.path), "error": str(error)}
             for error in found
             if isinstance(error, Damaged)
         ],
@@ -168,21 +168,21 @@ def _text(root: Path, found: list[Engine | Damaged], machine: Machine | None, un
         lines += _table([_HEADER, *rows])
     lines += [str(error) for error in found if isinstance(error, Damaged)]
     if unseen:
-        lines.append(f"which can be used here is unknown: {unseen}")
+        lines.append(f"cannot tell which engines can be used here: {unseen}")
     return "\n".join(lines)
 
 
 def _empty(root: Path) -> str:
     return (
-        f"no engines in {click.format_filename(root)}; `sketchify-rt build-engine` builds one of "
-        "the shipped model"
+        f"no engines in {click.format_filename(root)}. To build one of the shipped model: "
+        "sketchify-rt build-engine"
     )
 
 
 def _row(engine: Engine, machine: Machine | None) -> tuple[str, ...]:
     record = engine.record
     recipe, check = record.recipe, record.check
-    why = engine_record.stale(record, machine) if machine else None
+    why = record.mismatch(machine) if machine else ""
     return (
         f"{record.origin.name} {record.origin.sha256[:8]}",
         recipe.precision,
@@ -190,7 +190,7 @@ def _row(engine: Engine, machine: Machine | None) -> tuple[str, ...]:
         _range(recipe.batch),
         record.machine.gpu,
         record.machine.tensorrt,
-        _megabytes(record.plan_bytes),
+        _megabytes(len(engine.plan)),
         record.built[:16].replace("T", " "),
         f"{check.megapixels_s:.0f}",
         f"{check.largest:.2f} {check.mean:.3f}",
@@ -207,7 +207,7 @@ def _range(values: tuple[int, int, int]) -> str:
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Columns as wide as they need to be."""
+    """Formats rows with columns of equal width."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return [
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -12,7 +12,7 @@ _EPILOG = """\b
 Examples:
   sketchify-rt export-server models/                       # lite, for ONNX Runtime
   sketchify-rt export-server models/ --precision int8 --max-batch 32
-  sketchify-rt export-server models/ --backend tensorrt --engine engines/lite
+  sketchify-rt export-server models/ --backend tensorrt --engine lite.engine
 
 \b
 The server takes what the U-Net takes, black and white tiles; docs/server.md tells how
@@ -43,8 +43,8 @@ to make them. Exit code: 0 written; 1 failed; 2 wrong usage.
 )
 @click.option(
     "--engine",
-    metavar="FOLDER",
-    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FILE",
+    type=click.Path(path_type=Path),
     help="An engine of build-engine --output, built with the server's TensorRT for its card.",
 )
 @click.option(

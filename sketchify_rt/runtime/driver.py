@@ -8,9 +8,10 @@ from pathlib import Path
 
 
 def driver() -> str:
-    """Version of the kernel driver.
+    """Return the version of the kernel driver.
 
-    Where the system does not tell, as in WSL, that of the CUDA it is for; "unknown" without one.
+    If the system does not tell it, as in WSL, it is the version of CUDA that the driver is for,
+    "for CUDA 13.1"; "unknown" without a driver.
     """
     try:
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")

@@ -13,8 +13,8 @@ from plain import plain
 
 from sketchify_rt import BackendUnavailable, EngineError, Options, Sketchifier, models
 from sketchify_rt.models import Model
-from sketchify_rt.runtime.engine_record import Recipe
 from sketchify_rt.runtime.torch import TorchRuntime
+from sketchify_rt.tensorrt.record import Recipe
 
 pytestmark = pytest.mark.gpu
 
@@ -34,14 +34,14 @@ RECIPES = {
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SKETCHIFY_CACHE", str(tmp_path))
     try:
-        from sketchify_rt.runtime import tensorrt_log  # noqa: F401
+        from sketchify_rt.tensorrt import library  # noqa: F401
     except BackendUnavailable as error:
         skip(str(error))
 
 
 @pytest.fixture
 def builder() -> None:
-    from sketchify_rt.runtime.tensorrt_log import trt
+    from sketchify_rt.tensorrt.library import trt
 
     if not hasattr(trt, "Builder"):
         skip("only TensorRT's lean runtime is installed")
@@ -51,7 +51,7 @@ def builder() -> None:
     "plan", [b"", b"no plan", bytes(10_000), b"ptrt" + bytes(range(256)) * 40], ids=len
 )
 def test_what_is_no_plan_of_this_version_is_refused_in_words(plan: bytes) -> None:
-    from sketchify_rt.runtime.tensorrt import TensorRTRuntime
+    from sketchify_rt.tensorrt.session import TensorRTRuntime
 
     with pytest.raises(EngineError, match=r"^lite: .* refuses it: it is damaged, or was built"):
         TensorRTRuntime(plan, "lite", torch.device("cuda"))
@@ -60,14 +60,14 @@ def test_what_is_no_plan_of_this_version_is_refused_in_words(plan: bytes) -> Non
 @pytest.mark.usefixtures("builder")
 @pytest.mark.parametrize("name", RECIPES)
 def test_an_engine_is_built_verified_and_paints_what_torch_does(name: str) -> None:
-    from sketchify_rt.runtime import engines
+    from sketchify_rt.tensorrt import engines
 
     recipe = RECIPES[name]
     engine = engines.make(LITE, recipe, torch.device("cuda", 0))
     assert engine.record.check.largest < 32
     pages = [picture(700, 530, seed) for seed in range(5)]
     precision = {"fp16": "half"}.get(recipe.precision, recipe.precision)
-    by_engine = Sketchifier(device="cuda", engine=engine.folder, precision=precision)
+    by_engine = Sketchifier(device="cuda", engine=engine.path, precision=precision)
     by_torch = Sketchifier(device="cuda", runtime="torch")
     for sketch, expected in zip(by_engine.map(pages), by_torch.map(pages), strict=True):
         levels = abs(sketch.astype(int) - expected)
@@ -78,12 +78,12 @@ def test_an_engine_is_built_verified_and_paints_what_torch_does(name: str) -> No
 @pytest.mark.parametrize("name", ["fp16", "fp32", "dynamic"])
 @pytest.mark.parametrize("model", [LITE, None], ids=["hint", "no hint"])
 def test_tones_are_those_of_torch(model: Model | None, name: str, tmp_path: Path) -> None:
-    from sketchify_rt.runtime import engines
+    from sketchify_rt.tensorrt import engines
 
     device, recipe = torch.device("cuda", 0), RECIPES[name]
     model = model or plain(tmp_path / "plain.onnx")
     engine = engines.make(model, recipe, device)
-    options = Options(model=str(model.path), engine=str(engine.folder), precision="auto")
+    options = Options(model=str(model.path), engine=str(engine.path), precision="auto")
     runtime = engines.open_runtime(model, options, device, 1)
     exact = TorchRuntime(model, device, precision="fp32")
     binary = torch.from_numpy(picture(2 * 256, 256).reshape(2, 256, 256) // 128 * 255).to(device)
@@ -99,11 +99,11 @@ def test_tones_are_those_of_torch(model: Model | None, name: str, tmp_path: Path
 @pytest.mark.usefixtures("builder")
 def test_batches_in_a_hurry_do_not_run_into_each_other() -> None:
     # Inputs are staged while the batch before is at work, from other streams.
-    from sketchify_rt.runtime import engines
+    from sketchify_rt.tensorrt import engines
 
     device = torch.device("cuda", 0)
     engine = engines.make(LITE, RECIPES["fp16"], device)
-    options = Options(engine=str(engine.folder))
+    options = Options(engine=str(engine.path))
     runtime = engines.open_runtime(LITE, options, device, 1)
     batches = [
         torch.from_numpy(picture(4 * 256, 256, seed).reshape(4, 256, 256) // 128 * 255).to(device)
@@ -125,9 +125,9 @@ def test_batches_in_a_hurry_do_not_run_into_each_other() -> None:
 @pytest.mark.usefixtures("builder")
 @pytest.mark.parametrize("change", [lambda data: data[:-100], lambda data: data[:5000] * 2])
 def test_a_damaged_plan_is_refused_by_tensorrt_too(change: Callable[[bytes], bytes]) -> None:
-    from sketchify_rt.runtime import engines
-    from sketchify_rt.runtime.tensorrt import TensorRTRuntime
+    from sketchify_rt.tensorrt import engines
+    from sketchify_rt.tensorrt.session import TensorRTRuntime
 
-    plan = engines.make(LITE, RECIPES["fp16"], torch.device("cuda", 0)).plan()
+    plan = engines.make(LITE, RECIPES["fp16"], torch.device("cuda", 0)).plan
     with pytest.raises(EngineError, match="refuses it"):
         TensorRTRuntime(change(plan), "lite", torch.device("cuda"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import sys
@@ -14,12 +15,11 @@ from typing import Any
 
 import fake_tensorrt
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from sketchify_rt.errors import BackendUnavailable, EngineError
-from sketchify_rt.runtime.engine_record import Recipe
+from sketchify_rt.tensorrt.record import Recipe
 
 
 def scaled() -> bytes:
@@ -51,10 +51,10 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def build(trt: Any) -> Callable[..., bytes]:
-    from sketchify_rt.runtime import tensorrt_builder
+def build(trt: Any, tmp_path: Path) -> Callable[..., bytes]:
+    from sketchify_rt.tensorrt import build
 
-    return tensorrt_builder.build
+    return functools.partial(build.build, timing_cache=tmp_path / "timing.cache")
 
 
 def test_a_plan_holds_the_network_and_its_shapes(trt: Any, build: Callable[..., bytes]) -> None:
@@ -70,7 +70,7 @@ def test_a_plan_holds_the_network_and_its_shapes(trt: Any, build: Callable[..., 
 
 
 def test_the_plan_computes_what_the_network_does(trt: Any, build: Callable[..., bytes]) -> None:
-    from sketchify_rt.runtime.tensorrt_log import Log
+    from sketchify_rt.tensorrt.library import Log
 
     log = Log()
     engine = trt.Runtime(log).deserialize_cuda_engine(build(GRAPH, SMALL))
@@ -108,12 +108,11 @@ def test_the_recipe_reaches_the_configuration(trt: Any, build: Callable[..., byt
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        ("network", "cannot begin a build: no memory for a network; free the GPU"),
-        ("config", "cannot begin a build: no memory; free the GPU"),
-        ("profile", "cannot begin a build: no memory; free the GPU"),
-        ("set_shape", r"refuses the shapes \(1, 1, 8, 8\) to \(4, 1, 32, 32\): .* inconsistent"),
-        ("add_profile", r"refuses the shapes .*: invalid profile; see docs/engines.md"),
-        ("timing_cache", "gives no timing cache: no memory for a timing cache"),
+        ("network", "cannot begin a build: no memory for a network. To fix: free GPU"),
+        ("config", "cannot begin a build: no memory. To fix: free GPU"),
+        ("profile", "cannot begin a build: no memory. To fix: free GPU"),
+        ("set_shape", r"refuses the shapes \[\(1, 8\), \(2, 16\), \(4, 32\)\] \(.* inconsistent"),
+        ("add_profile", r"refuses the shapes .*: invalid profile. To fix: see docs/engines.md"),
         ("build", "cannot build the engine: Could not find any implementation .* smaller --batch"),
     ],
 )
@@ -121,7 +120,7 @@ def test_each_failure_has_its_message_and_leaves_the_files(
     trt: Any, build: Callable[..., bytes], tmp_path: Path, step: str, message: str
 ) -> None:
     cache = tmp_path / "timing.cache"
-    build(GRAPH, SMALL, timing_cache=cache)
+    build(GRAPH, SMALL)
     before = cache.read_bytes()
     trt.fail = {step}
     with pytest.raises(EngineError, match=message):
@@ -133,9 +132,15 @@ def test_each_failure_has_its_message_and_leaves_the_files(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "it does not say why; see docs/engines.md"),
-        (["Error Code 2: OutOfMemory", "failed"], "OutOfMemory; failed; free the GPU, or give a "),
-        (["Could not find any implementation for node conv1"], "conv1; give more --workspace, "),
+        ([], "it does not say why. To fix: see docs/engines.md"),
+        (
+            ["Error Code 2: OutOfMemory", "failed"],
+            "OutOfMemory; failed. To fix: free GPU memory, or give a smaller ",
+        ),
+        (
+            ["Could not find any implementation for node conv1"],
+            "conv1. To fix: give a larger --workspace",
+        ),
     ],
 )
 def test_a_failed_build_tells_words_and_remedy(
@@ -170,13 +175,6 @@ def test_what_is_no_network_is_refused(build: Callable[..., bytes]) -> None:
         build(b"no ONNX file", SMALL)
 
 
-def test_a_network_of_another_input_cannot_be_built(build: Callable[..., bytes]) -> None:
-    model = onnx.load_model_from_string(GRAPH)
-    model.graph.input[0].name = model.graph.node[0].input[0] = "image"
-    with pytest.raises(EngineError, match="image: dynamic, but not in an optimization profile"):
-        build(model.SerializeToString(), SMALL)
-
-
 def test_progress_is_told(build: Callable[..., bytes]) -> None:
     told: list[Any] = []
     build(GRAPH, SMALL, progress=told.append)
@@ -190,9 +188,6 @@ def test_progress_is_told(build: Callable[..., bytes]) -> None:
         )
     ]
     assert [(p.phase, p.step, p.steps) for p in told] == [("Build", 0, 3), *layers]
-    seconds = [p.seconds for p in told]
-    assert seconds == sorted(seconds)
-    assert 0 <= seconds[0] < seconds[-1]
 
 
 def test_a_build_is_cancelled(trt: Any, build: Callable[..., bytes], tmp_path: Path) -> None:
@@ -203,7 +198,6 @@ def test_a_build_is_cancelled(trt: Any, build: Callable[..., bytes], tmp_path: P
         build(
             GRAPH,
             SMALL,
-            timing_cache=tmp_path / "timing.cache",
             progress=told.append,
             cancelled=cancelled,
         )
@@ -267,35 +261,23 @@ def test_an_unfit_timing_cache_is_begun_anew(
     cache.write_bytes(data)
     assert trt.header(build(GRAPH, SMALL, timing_cache=cache))["entries"] == 0
     assert reason in caplog.text
-    assert "begun anew" in caplog.text
+    assert "TensorRT refuses this timing cache" in caplog.text
     caplog.clear()
     assert trt.header(build(GRAPH, SMALL, timing_cache=cache))["entries"] == 1
-    assert "begun anew" not in caplog.text
+    assert "TensorRT refuses this timing cache" not in caplog.text
 
 
-def test_a_timing_cache_that_cannot_be_read_is_an_error(
-    build: Callable[..., bytes], tmp_path: Path
-) -> None:
-    with pytest.raises(EngineError, match=f"{tmp_path}: the timing cache cannot be read"):
-        build(GRAPH, SMALL, timing_cache=tmp_path)
-
-
-def test_a_timing_cache_that_cannot_be_written_costs_no_engine(
+def test_a_timing_cache_that_cannot_be_used_costs_no_engine(
     trt: Any, build: Callable[..., bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cache = tmp_path / "timing.cache"
-    trt.on_step = lambda: cache.mkdir(exist_ok=True)  # while the build runs
-    assert build(GRAPH, SMALL, timing_cache=cache)
-    assert f"{cache}: the timing cache cannot be written" in caplog.text
-    assert [*tmp_path.iterdir()] == [cache]
-
-
-def test_a_timing_cache_that_is_not_given_costs_no_engine(
-    trt: Any, build: Callable[..., bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+    assert build(GRAPH, SMALL, timing_cache=tmp_path)
+    assert f"{tmp_path}: the timing cache cannot be written (Is a directory)" in caplog.text
     trt.fail = {"memory"}
-    assert build(GRAPH, SMALL, timing_cache=tmp_path / "timing.cache")
-    assert "no timing cache to write: no host memory for the timing cache" in caplog.text
+    assert build(GRAPH, SMALL)
+    assert "TensorRT gives no timing cache: no host memory for the timing cache" in caplog.text
+    trt.fail = {"timing_cache"}
+    assert build(GRAPH, SMALL)
+    assert "TensorRT refuses this timing cache: no memory for a timing cache" in caplog.text
     assert [*tmp_path.iterdir()] == []
 
 
@@ -314,35 +296,33 @@ def test_the_lean_runtime_cannot_build(
 
 
 def test_a_runtime_that_does_not_work_is_never_freed(trt: Any) -> None:
-    from sketchify_rt.runtime.tensorrt_log import Log, checked
+    from sketchify_rt.tensorrt.library import LOG, checked
 
-    log = Log()
     made: list[weakref.ref[Any]] = []
 
     def runtime() -> Any:
-        result = trt.Runtime(log)
+        result = trt.Runtime(LOG)
         made.append(weakref.ref(result))
         return result
 
-    assert checked(runtime, log).deserialize_cuda_engine(b"no plan") is None
+    assert checked(runtime).deserialize_cuda_engine(b"no plan") is None
     trt.fail = {"runtime"}
     with pytest.raises(BackendUnavailable, match="CUDA initialization failure with error: 35"):
-        checked(runtime, log)
+        checked(runtime)
     gc.collect()
     assert [reference() is None for reference in made] == [True, False]
-    assert log.words() == ""
+    assert LOG.words() == ""
 
 
 def test_old_errors_are_not_of_what_is_made_now(trt: Any) -> None:
-    from sketchify_rt.runtime.tensorrt_log import Log, checked
+    from sketchify_rt.tensorrt.library import LOG, checked
 
-    log = Log()
-    log.log(trt.ILogger.ERROR, "of something else")
-    assert isinstance(checked(lambda: trt.Runtime(log), log), trt.Runtime)
+    LOG.log(trt.ILogger.ERROR, "of something else")
+    assert isinstance(checked(lambda: trt.Runtime(LOG)), trt.Runtime)
 
 
 def test_messages_go_to_the_log(trt: Any, caplog: pytest.LogCaptureFixture) -> None:
-    from sketchify_rt.runtime.tensorrt_log import Log
+    from sketchify_rt.tensorrt.library import Log
 
     caplog.set_level(logging.DEBUG, "sketchify_rt")
     log = Log()
@@ -360,7 +340,7 @@ def test_messages_go_to_the_log(trt: Any, caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_the_last_errors_are_kept(trt: Any) -> None:
-    from sketchify_rt.runtime.tensorrt_log import Log
+    from sketchify_rt.tensorrt.library import Log
 
     log = Log()
     for number in range(100):
@@ -378,10 +358,10 @@ def test_where_it_is_not_installed_the_remedy_is_told(monkeypatch: pytest.Monkey
     without(monkeypatch, "tensorrt", "tensorrt_lean", "tensorrt_lean_bindings")
     with pytest.raises(
         BackendUnavailable,
-        match="import of tensorrt halted.*: run `pip install tensorrt-cu13 --extra-index-url "
+        match="import of tensorrt halted.*. To fix: `pip install tensorrt-cu13 --extra-index-url "
         r"https://pypi\.nvidia\.com`; see docs/engines\.md",
     ):
-        from sketchify_rt.runtime import tensorrt_log  # noqa: F401
+        from sketchify_rt.tensorrt import library  # noqa: F401
 
 
 @pytest.mark.parametrize("name", ["tensorrt_lean", "tensorrt_lean_bindings"])
@@ -390,6 +370,6 @@ def test_the_lean_runtime_does_where_the_other_is_not(
 ) -> None:
     without(monkeypatch, "tensorrt", "tensorrt_lean", "tensorrt_lean_bindings")
     monkeypatch.setitem(sys.modules, name, trt)
-    from sketchify_rt.runtime import tensorrt_log
+    from sketchify_rt.tensorrt import library
 
-    assert tensorrt_log.trt is trt
+    assert library.trt is trt

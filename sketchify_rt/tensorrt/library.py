@@ -1,7 +1,7 @@
-"""TensorRT's library, as `trt`, and what it says.
+"""NVIDIA's library, as `trt`, and its log.
 
 Importing this module raises BackendUnavailable where TensorRT is not installed. The lean runtime
-will do for engines built with `--version-compatible`; it cannot build.
+will do for engines that were built with `--version-compatible`; it cannot build.
 """
 
 from __future__ import annotations
@@ -44,22 +44,16 @@ def _library() -> ModuleType:
         except (ImportError, OSError) as error:  # OSError: its shared libraries cannot be loaded
             reason = reason or error
     raise BackendUnavailable(
-        f"TensorRT is not installed ({reason}): run `pip install tensorrt-cu13 --extra-index-url "
-        "https://pypi.nvidia.com`; see docs/engines.md"
+        f"TensorRT is not installed ({reason}). To fix: `pip install tensorrt-cu13 "
+        "--extra-index-url https://pypi.nvidia.com`; see docs/engines.md"
     ) from reason
 
 
 if not TYPE_CHECKING:
     trt = _library()
 
-_LEVELS = {
-    # Whether an error matters shows in what TensorRT returns, and is told then.
-    trt.ILogger.INTERNAL_ERROR: logging.INFO,
-    trt.ILogger.ERROR: logging.INFO,
-    trt.ILogger.WARNING: logging.WARNING,
-    trt.ILogger.INFO: logging.INFO,
-    trt.ILogger.VERBOSE: logging.DEBUG,
-}
+# All others are INFO. An error matters only if TensorRT's call fails; then our message has it.
+_LEVELS = {trt.ILogger.WARNING: logging.WARNING, trt.ILogger.VERBOSE: logging.DEBUG}
 
 
 class Log(trt.ILogger):  # type: ignore[misc]  # its types are not always there
@@ -70,15 +64,16 @@ class Log(trt.ILogger):  # type: ignore[misc]  # its types are not always there
         self._errors: deque[tuple[int, str]] = deque(maxlen=_KEPT)
 
     def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
-        """For TensorRT to call."""
+        """Take a message from TensorRT."""
         if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
             self._errors.append((get_ident(), msg))
-        log.log(_LEVELS[severity], "TensorRT: %s", msg)
+        log.log(_LEVELS.get(severity, logging.INFO), "TensorRT: %s", msg)
 
     def words(self, of_all: bool = False) -> str:
-        """The last errors since the last call, in TensorRT's words; empty where there are none.
+        """Return the last errors since the last call, in TensorRT's words; "" if there are none.
 
-        of_all: of all threads, since a builder has its own; else of this one.
+        Args:
+            of_all: Those of all threads, since a builder has threads of its own; else of this one.
         """
         here, words = get_ident(), []
         for error in list(self._errors):
@@ -96,25 +91,29 @@ LOG = Log()
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(LOG))
 
 
-def checked(make: Callable[[], T], log: Log = LOG) -> T:
-    """What `make` returns, a Runtime or a Builder that writes to `log`, where it works.
+def checked(make: Callable[[], T]) -> T:
+    """Return what `make` returns, if it works.
 
-    Without a driver, TensorRT 11.4 says so in its log only. What it returns ends the process with a
-    segmentation fault, when it is put to use and even when it is freed: so it never is.
+    Without a driver TensorRT 11.4 tells that in its log only. The object that it returns ends the
+    process with a segmentation fault when it is used, and even when it is freed: so it never is.
 
-    Raises BackendUnavailable.
+    Args:
+        make: Makes a Runtime or a Builder that writes to `LOG`.
+
+    Raises:
+        BackendUnavailable: It does not work.
     """
-    log.words()
+    LOG.words()
     try:
         made = make()
     except TypeError as error:  # pybind11, of a null pointer
-        words = log.words() or str(error)
+        words = LOG.words() or str(error)
     else:
-        words = log.words()
+        words = LOG.words()
         if not words:
             return made
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
     raise BackendUnavailable(
-        f"TensorRT {trt.__version__} does not work here: {words}; `nvidia-smi` shows driver and "
+        f"TensorRT {trt.__version__} does not work here: {words}. `nvidia-smi` shows driver and "
         "GPU, and docs/engines.md which driver TensorRT needs"
     )
