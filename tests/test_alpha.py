@@ -26,7 +26,7 @@ from PIL import Image
 
 from sketchify_rt import DecodeError, EncodeError, Encoding, InputError, Sketchifier, image
 from sketchify_rt.backend import cpu as backend
-from sketchify_rt.codec import alpha, cpu
+from sketchify_rt.codec import cpu
 from sketchify_rt.codec.extras import Extras
 from sketchify_rt.inputs import File, Picture
 from sketchify_rt.kernels import reference
@@ -38,7 +38,7 @@ HOLDING: tuple[Format, ...] = ("png", "webp")
 
 
 def read(data: bytes) -> np.ndarray | None:
-    return alpha.read(File("page", data))
+    return cpu.decode_alpha(File("page", data))
 
 
 def with_alpha(form: str, **options: Any) -> bytes:
@@ -199,16 +199,16 @@ def test_png_and_lossless_webp_hold_both(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(shape)
     gray, plane = rng.integers(0, 256, (2, *shape), np.uint8)
     plane[0, 0] = 7
-    found = planes(alpha.encode(gray, plane, KEEP))
+    found = planes(cpu.encode(gray, KEEP, plane))
     np.testing.assert_array_equal(found, (gray, plane))
-    seen, kept = planes(alpha.encode(gray, plane, Encoding("webp", alpha="keep")))
+    seen, kept = planes(cpu.encode(gray, Encoding("webp", alpha="keep"), plane))
     np.testing.assert_array_equal(kept, plane)
     np.testing.assert_array_equal(seen[plane > 0], gray[plane > 0])
 
 
 def test_lossy_webp_with_alpha() -> None:
     gray = luma_of(RGB)
-    data = alpha.encode(gray, ALPHA, Encoding("webp", 90, alpha="keep"))
+    data = cpu.encode(gray, Encoding("webp", 90, alpha="keep"), ALPHA)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert pixels is not None and b"VP8 " in data
     np.testing.assert_array_equal(pixels[..., 3], ALPHA)
@@ -218,8 +218,8 @@ def test_lossy_webp_with_alpha() -> None:
 def test_what_webp_cannot_hold() -> None:
     wide = np.zeros((1, 16_384), np.uint8)
     with pytest.raises(EncodeError, match="holds at most 16383 a side; use png"):
-        alpha.encode(wide, wide, Encoding("webp", alpha="keep"))
-    np.testing.assert_array_equal(planes(alpha.encode(wide, wide, KEEP)), (wide, wide))
+        cpu.encode(wide, Encoding("webp", alpha="keep"), wide)
+    np.testing.assert_array_equal(planes(cpu.encode(wide, KEEP, wide)), (wide, wide))
 
 
 # Through the engine
@@ -330,7 +330,7 @@ def test_errors_stay_with_their_image(
     def broken(data: bytes) -> None:
         raise OSError("no such luck")
 
-    monkeypatch.setattr(alpha, "read", broken)
+    monkeypatch.setattr(cpu, "decode_alpha", broken)
     with pytest.raises(DecodeError, match="page: its alpha cannot be read: no such luck"):
         sketchify.encode(File("page", with_alpha("PNG")), KEEP)
 

@@ -214,14 +214,6 @@ def test_a_header_is_parsed_once(
     assert len(calls) == 2
 
 
-def test_a_jpeg_is_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[bytes] = []
-    walk = header.jpeg_segments
-    monkeypatch.setattr(header, "jpeg_segments", lambda data: calls.append(data) or walk(data))
-    Sketchifier(mode="dodge", device="cpu")(file("jpg", 20, 30).data)
-    assert len(calls) == 1
-
-
 @pytest.mark.parametrize(
     "data", [b"", b"text", b"\xff\xd8\xff", b"GIF89a", b"II*\0", b"P5 x", b"BM"]
 )

@@ -1,14 +1,12 @@
 """Image files to luma and back on the processor.
 
 OpenCV reads JPEG (the luma plane alone), WebP, and colour of 16 bits a sample. Pillow reads the
-rest, because it is strict about damage, and every header but those of WebP and PNM.
+rest, because it is strict about damage.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -16,29 +14,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.ImageFile import ImageFile
 
 from sketchify_rt import forks
 from sketchify_rt.codec import header, png, pnm
-from sketchify_rt.codec.header import Header
+from sketchify_rt.codec.header import File, Header
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError
 from sketchify_rt.image import Gray, bands, orient, to_luma
 from sketchify_rt.options import Encoding
 
 _EXIF_ORIENTATION = 274
 # TIFF tags and values
-_BITS_PER_SAMPLE = 258
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _PLANAR_CONFIGURATION, _SEPARATE = 284, 2
 _EXTRA_SAMPLES, _STRAIGHT_ALPHA = 338, 2
 
-SIDE_LIMITS = {"jpg": 65500, "webp": 16383}  # pixels a side, of libjpeg and of the format
+SIDE_LIMITS = {"jpg": 65500, "webp": 16383}
+"""Pixels a side that libjpeg and the format WebP hold at most."""
 JPEG_QUALITY = 95
 _LOSSLESS_WEBP = 101  # what OpenCV takes for it
-
-_Check = Callable[[int, int], None]  # of width and height, before any pixel is decoded
 
 
 def decode(data: bytes, source: str, max_pixels: int, found: Header | None = None) -> Gray:
@@ -60,6 +54,7 @@ def decode(data: bytes, source: str, max_pixels: int, found: Header | None = Non
 
     Raises:
         DecodeError: with the reason, whatever the bytes.
+        BackendUnavailable: a package that the format needs is not installed.
     """
     if not data:
         raise DecodeError(source, "is empty")
@@ -69,22 +64,20 @@ def decode(data: bytes, source: str, max_pixels: int, found: Header | None = Non
         seems = f"seems to be {name}, which " if name else ""
         readable = ", ".join(header.READABLE)
         raise DecodeError(source, f"{seems}is not an image this program reads ({readable})")
-
-    def check(width: int, height: int) -> None:
-        if width < 1 or height < 1:
-            raise DecodeError(source, f"has no pixels ({width} x {height})")
-        if width * height > max_pixels:
-            raise DecodeError(
-                source,
-                f"is {width} x {height} = {width * height} pixels, over the limit of "
-                f"{max_pixels}; raise max_pixels to read it",
-            )
-
+    size = f"{found.width} x {found.height}"
+    if not found.problem and not found.pixels:
+        raise DecodeError(source, f"has no pixels ({size})")
+    if found.pixels > max_pixels:
+        raise DecodeError(
+            source,
+            f"is {size} = {found.pixels} pixels, over the limit of {max_pixels}; "
+            "raise max_pixels to read it",
+        )
     try:
         if found.problem:
             raise ValueError(found.problem)
-        return _READERS[name](data, found, check)
-    except (DecodeError, BackendUnavailable):  # the latter: a package is missing
+        return _READERS[name](data, found)
+    except BackendUnavailable:
         raise
     except MemoryError as error:
         raise DecodeError(source, "does not fit into the memory there is") from error
@@ -93,82 +86,107 @@ def decode(data: bytes, source: str, max_pixels: int, found: Header | None = Non
         raise DecodeError(source, f"cannot be read as {name}: {why}") from error
 
 
-def _read_jpeg(data: bytes, found: Header, check: _Check) -> Gray:
-    check(found.width, found.height)
+def decode_alpha(file: File) -> Gray | None:
+    """Alpha of a file that `decode` has read, upright.
+
+    16 bits a sample become v / 257, rounded, and a transparent colour is 0. Raises whatever a
+    decoder does.
+
+    Returns:
+        uint8 (H, W), 255 is opaque; None where the file has none, which its header tells.
+    """
+    data, found = file.data, file.header
+    if found.format == "WebP" and found.alpha:
+        return orient(_alpha_of_opencv(_read_opencv(data)), found.orientation)
+    if _READERS.get(found.format or "") is not _read_pillow:
+        return None
+    with _open_pillow(data, found) as image:
+        if _is_deep_colour(image, found) and image.has_transparency_data:
+            return _read_deep_colour(data, image, _alpha_of_opencv)
+        return alpha_of_pil(image)
+
+
+def _read_jpeg(data: bytes, found: Header) -> Gray:
     if found.channels == 4:
-        return from_pil(JpegImageFile(io.BytesIO(data)))
+        return from_pil(header.open_pillow("JPEG", data))
     # 4.2 ms for 992 x 1401 against 4.8 in Pillow, with the same result
-    return orient(read_opencv(data, cv2.IMREAD_GRAYSCALE), found.orientation)
+    return orient(_read_opencv(data, cv2.IMREAD_GRAYSCALE), found.orientation)
 
 
-def _read_pillow(data: bytes, found: Header, check: _Check) -> Gray:
-    with header.open_pillow(str(found.format), data) as image:
-        check(*image.size)
-        return from_pil(image)
+def _read_webp(data: bytes, found: Header) -> Gray:
+    # Pillow needs 1,540 MB for 100 megapixels, OpenCV 570
+    return orient(_luma_of_opencv(_read_opencv(data)), found.orientation)
 
 
-def _read_png(data: bytes, found: Header, check: _Check) -> Gray:
-    header.check_png(data)
-    with PngImageFile(io.BytesIO(header.without_profile(data))) as image:
-        check(*image.size)
-        bits = found.bits
-        if bits == 16 and not image.mode.startswith("I;16"):
-            return _read_deep_colour(data, orientation(image))
-        if image.mode == "L" and "transparency" in image.info:
-            # Pillow scales samples of 2 and 4 bits, but not the value that is transparent
-            image.info["transparency"] *= 255 // (2**bits - 1) if bits < 8 else 1
-        return from_pil(image)
+def _read_pnm(data: bytes, found: Header) -> Gray:
+    stored = pnm.read_header(data)
+    return _luma_of_samples(pnm.read_samples(data, stored), stored.maxval)
 
 
-def _read_tiff(data: bytes, found: Header, check: _Check) -> Gray:
-    with TiffImageFile(io.BytesIO(data)) as image:
-        check(*image.size)
-        tags = image.tag_v2
-        bits = tags.get(_BITS_PER_SAMPLE, (1,))
-        separate = tags.get(_PLANAR_CONFIGURATION) == _SEPARATE and len(bits) > 1
-        if bits[0] not in (1, 2, 4, 8, 16) or (bits[0] == 16 and separate):
-            planes = " in separate planes" if separate else ""
-            raise ValueError(f"{bits[0]} bits a sample{planes}; save it with 8 bits a sample")
+def _read_pillow(data: bytes, found: Header) -> Gray:
+    with _open_pillow(data, found) as image:
+        tags = _tiff_tags(image)
         # OpenCV would take premultiplied alpha for straight, and padding for alpha.
         alpha = tags.get(_EXTRA_SAMPLES, (_STRAIGHT_ALPHA,))
-        if bits[0] == 16 and image.mode in ("RGB", "RGBA") and alpha == (_STRAIGHT_ALPHA,):
-            return _read_deep_colour(data, 1)
+        if _is_deep_colour(image, found) and alpha == (_STRAIGHT_ALPHA,):
+            return _read_deep_colour(data, image, _luma_of_opencv)
         luma = from_pil(image)
         if image.mode == "I;16" and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
             np.bitwise_not(luma, out=luma)  # which Pillow does for fewer bits alone
         return luma
 
 
-def _read_webp(data: bytes, found: Header, check: _Check) -> Gray:
-    check(found.width, found.height)
-    # Pillow needs 1,540 MB for 100 megapixels, OpenCV 570
-    return orient(_luma_of_bgr(read_opencv(data, cv2.IMREAD_UNCHANGED)), found.orientation)
-
-
-def _read_pnm(data: bytes, found: Header, check: _Check) -> Gray:
-    check(found.width, found.height)
-    stored = pnm.read_header(data)
-    samples = pnm.read_samples(data, stored)
-    table = _to_8_bits(stored.maxval)
-    luma = np.empty(samples.shape[:2], np.uint8)
-    for rows in bands(luma.shape):
-        luma[rows] = to_luma(table[np.minimum(samples[rows], stored.maxval)])
-    return luma
-
-
-_READERS: dict[str, Callable[[bytes, Header, _Check], Gray]] = {
+_READERS: dict[str, Callable[[bytes, Header], Gray]] = {
     "JPEG": _read_jpeg,
-    "PNG": _read_png,
     "WebP": _read_webp,
-    "BMP": _read_pillow,
-    "GIF": _read_pillow,
-    "TIFF": _read_tiff,
-    "AVIF": _read_pillow,
     "PNM": _read_pnm,
+    **dict.fromkeys(("PNG", "BMP", "GIF", "TIFF", "AVIF"), _read_pillow),
 }
 
 
-def read_opencv(data: bytes, flags: int) -> NDArray[Any]:
+def _open_pillow(data: bytes, found: Header) -> ImageFile:
+    """The file by Pillow, not loaded. Raises ValueError for a damaged PNG and an odd TIFF."""
+    if found.format == "PNG":
+        data = header.sound_png(data)
+    image = header.open_pillow(str(found.format), data)
+    bits = found.bits
+    separate = _tiff_tags(image).get(_PLANAR_CONFIGURATION) == _SEPARATE and found.channels > 1
+    if bits not in (1, 2, 4, 8, 16) or (bits == 16 and separate):
+        planes = " in separate planes" if separate else ""
+        raise ValueError(f"{bits} bits a sample{planes}; save it with 8 bits a sample")
+    if image.mode == "L" and bits < 8 and "transparency" in image.info:
+        # Pillow scales samples of 2 and 4 bits, but not the value that is transparent
+        image.info["transparency"] *= 255 // (2**bits - 1)
+    return image
+
+
+def _tiff_tags(image: ImageFile) -> Any:
+    """By number; none of another format."""
+    return getattr(image, "tag_v2", {})
+
+
+def _is_deep_colour(image: ImageFile, found: Header) -> bool:
+    """Whether it has colour or alpha of 16 bits, of which Pillow would drop the low byte."""
+    return found.bits == 16 and image.mode in ("LA", "RGB", "RGBA")
+
+
+_log_level = forks.Lock()
+
+
+def _read_deep_colour(
+    data: bytes, image: ImageFile, convert: Callable[[NDArray[Any]], Gray]
+) -> Gray:
+    with _log_level:  # no warnings about harmless oddities; the level belongs to the process
+        before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        try:
+            pixels = _read_opencv(data)
+        finally:
+            cv2.utils.logging.setLogLevel(before)
+    # OpenCV gives a TIFF upright
+    return orient(convert(pixels), 1 if image.format == "TIFF" else _orientation(image))
+
+
+def _read_opencv(data: bytes, flags: int = cv2.IMREAD_UNCHANGED) -> NDArray[Any]:
     """Pixels as they are stored, BGR. Raises ValueError."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
@@ -176,51 +194,49 @@ def read_opencv(data: bytes, flags: int) -> NDArray[Any]:
     return pixels
 
 
-def _read_deep_colour(data: bytes, orientation: int) -> Gray:
-    """RGB and RGBA of 16 bits, of which Pillow would drop the low byte."""
-    with _silent_opencv():
-        pixels = read_opencv(data, cv2.IMREAD_UNCHANGED)
-    return orient(_luma_of_bgr(pixels), orientation)
-
-
-_log_level = forks.Lock()
-
-
-@contextmanager
-def _silent_opencv() -> Iterator[None]:
-    """Keeps warnings about harmless oddities off stderr; the level belongs to the process."""
-    with _log_level:
-        before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        try:
-            yield
-        finally:
-            cv2.utils.logging.setLogLevel(before)
-
-
-def orientation(image: Image.Image) -> int:
-    """Of the EXIF that a Pillow image carries, 1 where it is broken."""
-    try:
-        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # a broken EXIF block is no reason to refuse the picture
-        return 1
-
-
 def from_pil(image: Image.Image) -> Gray:
-    """Luma of a Pillow image of any 8-bit or 16-bit mode, (H, W) uint8.
+    """Luma of a Pillow image of any 8-bit or 16-bit mode.
 
     As for files, transparency is composited on white, and an EXIF orientation that the image
-    carries is applied, as PIL.ImageOps.exif_transpose does. Raises InputError for a mode without a
-    defined white, and whatever `image.load` raises.
+    carries is applied, as PIL.ImageOps.exif_transpose does. Raises whatever `image.load` does.
+
+    Returns:
+        uint8 (H, W), upright.
+
+    Raises:
+        InputError: the image has no pixels, or a mode without a defined white.
     """
     if not image.width or not image.height:
         raise InputError(f"image has no pixels ({image.width} x {image.height})")
     image.load()
     if image.mode in ("I", "F", "LAB"):
         raise InputError(f"image mode {image.mode} has no defined white; convert it to L or RGB")
-    luma = np.empty((image.height, image.width), np.uint8)
-    for rows in bands(luma.shape):
-        luma[rows] = _luma_of_pil(image.crop((0, rows.start, image.width, rows.stop)))
-    return orient(luma, orientation(image))
+    return _convert_pil(image, _luma_of_pil)
+
+
+def alpha_of_pil(image: Image.Image) -> Gray | None:
+    """Alpha of a Pillow image of any mode that `from_pil` takes.
+
+    Returns:
+        uint8 (H, W), upright, 255 is opaque; None where it has none.
+    """
+    return _convert_pil(image, _alpha_of_pil) if image.has_transparency_data else None
+
+
+def _convert_pil(image: Image.Image, convert: Callable[[Image.Image], Gray]) -> Gray:
+    image.load()
+    plane = np.empty((image.height, image.width), np.uint8)
+    for rows in bands(plane.shape):
+        plane[rows] = convert(image.crop((0, rows.start, image.width, rows.stop)))
+    return orient(plane, _orientation(image))
+
+
+def _orientation(image: Image.Image) -> int:
+    """Of the EXIF that a Pillow image carries, 1 where it is broken."""
+    try:
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # a broken EXIF block is no reason to refuse the picture
+        return 1
 
 
 def _luma_of_pil(image: Image.Image) -> Gray:
@@ -237,18 +253,39 @@ def _luma_of_pil(image: Image.Image) -> Gray:
     return to_luma(np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB")))
 
 
-def _luma_of_bgr(pixels: NDArray[Any]) -> Gray:
-    """pixels: as OpenCV decodes them, uint8 or uint16, (H, W), (H, W, 3) BGR or (H, W, 4) BGRA."""
-    luma = np.empty(pixels.shape[:2], np.uint8)
+def _alpha_of_pil(image: Image.Image) -> Gray:
+    if image.mode.startswith("I;16"):
+        return np.where(np.asarray(image) == image.info["transparency"], 0, 255).astype(np.uint8)
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode not in ("LA", "RGBA"):
+        image = image.convert("RGBA")
+    return np.asarray(image.getchannel("A"))
+
+
+def _luma_of_opencv(pixels: NDArray[Any]) -> Gray:
+    """pixels: as OpenCV decodes them, uint8 or uint16, (H, W, 3) BGR or (H, W, 4) BGRA."""
+    # 0.3 ms for 992 x 1401; an index that swaps the channels takes 6
+    swap = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+    return _luma_of_samples(
+        pixels, np.iinfo(pixels.dtype).max, lambda band: cv2.cvtColor(band, swap)
+    )
+
+
+def _alpha_of_opencv(pixels: NDArray[Any]) -> Gray:
+    return _luma_of_samples(pixels[..., 3], np.iinfo(pixels.dtype).max)
+
+
+def _luma_of_samples(
+    samples: NDArray[Any], maxval: int, to_rgb: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+) -> Gray:
+    """samples: (H, W) gray or (H, W, channels), 0 black to `maxval` white."""
+    luma = np.empty(samples.shape[:2], np.uint8)
     for rows in bands(luma.shape):
-        band = pixels[rows]
-        if band.dtype == np.uint16:
-            band = _to_8_bits(65535)[band]
-        if band.ndim == 3:
-            # 0.3 ms for 992 x 1401; an index that swaps the channels takes 6
-            swap = cv2.COLOR_BGR2RGB if band.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-            band = cv2.cvtColor(band, swap)
-        luma[rows] = to_luma(band)
+        band = samples[rows]
+        if maxval != 255:
+            band = _to_8_bits(maxval)[np.minimum(band, maxval)]
+        luma[rows] = to_luma(to_rgb(band) if to_rgb else band)
     return luma
 
 
@@ -258,11 +295,19 @@ def _to_8_bits(maxval: int) -> NDArray[np.uint8]:
     return ((np.arange(maxval + 1) * 255 + maxval // 2) // maxval).astype(np.uint8)
 
 
-def encode(image: Gray, encoding: Encoding) -> bytes:
-    """A file of one image in gray.
+def encode(image: Gray, encoding: Encoding, alpha: Gray | None = None) -> bytes:
+    """A file of one image in gray, or in gray and straight alpha.
 
-    image: (H, W) uint8. PNG and WebP are lossless, but for WebP with a quality. WebP stores colour,
-    three equal channels. Raises EncodeError if the format cannot hold an image of that size.
+    PNG and WebP are lossless, but for WebP with a quality. WebP stores colour, three equal
+    channels, and pixels that alpha hides lose their gray in it.
+
+    Args:
+        image: uint8 (H, W).
+        encoding: Its format holds alpha, where that is given.
+        alpha: uint8 (H, W), 255 is opaque; None for none.
+
+    Raises:
+        EncodeError: the format cannot hold an image of that size.
     """
     height, width = image.shape
     limit = SIDE_LIMITS.get(encoding.format)
@@ -272,12 +317,13 @@ def encode(image: Gray, encoding: Encoding) -> bytes:
             "a side; use png"
         )
     if encoding.format == "png":
-        return png.write(image)
+        return png.write(image, alpha)
     if encoding.format == "jpg":
         options = [cv2.IMWRITE_JPEG_QUALITY, encoding.quality or JPEG_QUALITY]
     else:
         options = [cv2.IMWRITE_WEBP_QUALITY, encoding.quality or _LOSSLESS_WEBP]
-    done, data = cv2.imencode(f".{encoding.format}", image, options)
+    pixels = image if alpha is None else cv2.merge((image, image, image, alpha))
+    done, data = cv2.imencode(f".{encoding.format}", pixels, options)
     if not done:
         raise EncodeError(f"image of {width} x {height} pixels cannot be encoded as {encoding}")
     return data.tobytes()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import PIL.Image
 
 from sketchify_rt import image
-from sketchify_rt.codec import alpha, metadata
+from sketchify_rt.codec import cpu, metadata
 from sketchify_rt.codec.header import File
 from sketchify_rt.codec.metadata import Metadata
 from sketchify_rt.errors import DecodeError, EncodeError, InputError
@@ -17,7 +17,12 @@ from sketchify_rt.options import Encoding
 
 @dataclass(frozen=True, eq=False)
 class Extras:
-    """alpha: (H, W) uint8, upright, of the luma's shape, 255 opaque; None where all of it is."""
+    """What a source has besides its luma.
+
+    Attributes:
+        metadata: EXIF, colour profile and resolution.
+        alpha: uint8 (H, W), upright, of the luma's shape, 255 opaque; None where all of it is.
+    """
 
     metadata: Metadata = metadata.NONE
     alpha: Gray | None = None
@@ -25,7 +30,8 @@ class Extras:
     def fitted(self, shape: tuple[int, int], max_side: int | None, square: int | None) -> Extras:
         """For luma of that shape, cut and resized as `image.fit` says.
 
-        Raises InputError where alpha has another shape.
+        Raises:
+            InputError: alpha has another shape.
         """
         rows, columns, height, width = image.fit(shape, max_side, square)
         across = width / len(range(shape[1])[columns])
@@ -45,30 +51,29 @@ class Extras:
         )
 
     def encode(self, sketch: Gray, encoding: Encoding) -> bytes:
-        """See `alpha.encode`; there must be alpha."""
-        assert self.alpha is not None  # noqa: S101
-        return alpha.encode(sketch, self.alpha, encoding)
+        """A file of the sketch with its alpha, see `cpu.encode`."""
+        return cpu.encode(sketch, encoding, self.alpha)
 
     def attach(
         self, file: bytes | EncodeError, encoding: Encoding, shape: tuple[int, int]
     ) -> bytes | EncodeError:
-        """See `metadata.attach`; an error in the place of a file stays. shape: of the sketch."""
+        """The file of a sketch of that shape with the metadata in it; an error stays one."""
         if isinstance(file, EncodeError):
             return file
         return metadata.attach(file, encoding.format, self.metadata, *shape)
 
 
 def read(file: File, encoding: Encoding) -> Extras:
-    """What the encoding asks for of a file that `cpu.decode` reads.
+    """What the encoding asks for of a file that `cpu.decode` has read; without broken metadata.
 
-    Raises DecodeError where alpha cannot be read; metadata that is
-    broken is left out.
+    Raises:
+        DecodeError: alpha cannot be read.
     """
-    found = metadata.read(file) if encoding.metadata else metadata.NONE
+    found = metadata.read(file.header) if encoding.metadata else metadata.NONE
     if encoding.alpha != "keep":
         return Extras(found)
     try:
-        return Extras(found, _unless_opaque(alpha.read(file)))
+        return Extras(found, _unless_opaque(cpu.decode_alpha(file)))
     except Exception as error:  # broken data makes decoders raise anything
         raise DecodeError(file.name, f"its alpha cannot be read: {error}") from error
 
@@ -76,7 +81,7 @@ def read(file: File, encoding: Encoding) -> Extras:
 def from_pil(source: PIL.Image.Image, encoding: Encoding) -> Extras:
     """What the encoding asks for of a Pillow image. Raises whatever `load` of it does."""
     found = metadata.from_pil(source) if encoding.metadata else metadata.NONE
-    plane = alpha.from_pil(source) if encoding.alpha == "keep" else None
+    plane = cpu.alpha_of_pil(source) if encoding.alpha == "keep" else None
     return Extras(found, _unless_opaque(plane))
 
 

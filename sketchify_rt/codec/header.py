@@ -7,10 +7,11 @@ on PNG), so containers with an end mark are walked to it first.
 
 from __future__ import annotations
 
+import importlib
 import io
-import itertools
 import re
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
     from sketchify_rt.options import Hint
+
+INCH = 0.0254  # metres
+PNG_REFUSED = (b"iCCP", b"pHYs")
+"""Chunks over which Pillow refuses a picture: where they are broken, or a profile has 1 MiB."""
+
+_BITS_PER_SAMPLE = 258  # a tag of TIFF
 
 READABLE = ("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF", "PNM")
 
@@ -68,14 +75,18 @@ class Header:
 
     Attributes:
         format: See `identify`.
-        width, height: Pixels as stored, of an animated WebP those of the canvas; 0 where unknown.
+        width: Pixels across as stored, of an animated WebP those of the canvas; 0 where unknown.
+        height: Pixels down.
         channels: Samples a pixel of JPEG (1 gray, 3 colour, 4 CMYK), PNG, PNM and TIFF; else 0.
-        bits: A sample of PNG and TIFF has so many; 8 elsewhere.
-        orientation: Of EXIF in JPEG and WebP, 1 to 8; 1 elsewhere.
+        bits: Bits a sample of PNG and TIFF; 8 elsewhere.
         alpha: Whether a WebP has an alpha plane.
-        plain: A JPEG whose first plane is luma, coded as every decoder knows it, on a GPU too:
-            baseline or progressive, Huffman codes, neither RGB nor CMYK.
-        text: A PNM whose samples are decimal numbers.
+        plain: Whether it is a JPEG whose first plane is luma, coded as every decoder knows it, on a
+            GPU too: baseline or progressive, Huffman codes, neither RGB nor CMYK.
+        text: Whether it is a PNM whose samples are decimal numbers.
+        exif: EXIF block of JPEG, PNG, WebP and AVIF, and a TIFF file itself, see `exif.read`.
+        profile: ICC profile of JPEG, WebP and AVIF; of PNG the chunk that has it.
+        dpi: Resolution of JPEG and PNG, in pixels per inch, across and down, as stored; as it is in
+            the file, so any number.
         problem: What is wrong with the header; empty where nothing is.
     """
 
@@ -84,10 +95,12 @@ class Header:
     height: int = 0
     channels: int = 0
     bits: int = 8
-    orientation: int = 1
     alpha: bool = False
     plain: bool = False
     text: bool = False
+    exif: bytes = b""
+    profile: bytes = b""
+    dpi: tuple[float, float] | None = None
     problem: str = ""
 
     @property
@@ -95,13 +108,20 @@ class Header:
         """0 where the size is unknown."""
         return self.width * self.height
 
+    @property
+    def orientation(self) -> int:
+        """Orientation that EXIF tells, 1 to 8; 1 where it tells none."""
+        return exif.orientation(self.exif)
+
 
 @dataclass(frozen=True)
 class File:
     """The bytes of an image file.
 
-    name: for messages; hint: of this image alone, see `inputs.hinted`, None for that of the
-    `Sketchifier`.
+    Attributes:
+        name: For messages.
+        data: The bytes.
+        hint: Of this image alone, see `inputs.hinted`; None for that of the `Sketchifier`.
     """
 
     name: str
@@ -117,7 +137,7 @@ class File:
 def probe(data: bytes) -> Header:
     """What the header of a file says; of a damaged one what is wrong with it, whatever the bytes.
 
-    A PNG is not walked to its end, see `check_png`.
+    Whether a PNG is complete is not checked, see `sound_png`.
     """
     form = identify(data)
     try:
@@ -132,44 +152,20 @@ def truncated(data: bytes) -> ValueError:
     return ValueError(f"it is truncated, the file ends after {len(data)} bytes")
 
 
+_SCAN = 0xDA
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive
+_JFIF_UNITS = {1: 1.0, 2: 2.54}  # an inch, a centimetre; in pixels per inch
+
+
 def _probe_jpeg(data: bytes) -> Header:
     """Walks the segments, so that the end mark of a thumbnail in EXIF does not count.
 
     After the first scan begins, FF D9 is the end: scan data escapes FF, and no table holds it.
     """
-    width = height = channels = 0
-    orientation = 1
+    width = height = channels = parts = 0
     huffman = rgb = False
-    for marker, at, body in jpeg_segments(data):
-        if marker == _SCAN:
-            if data.rfind(b"\xff\xd9", at) < 0:
-                break
-            plain = huffman and (channels == 1 or (channels == 3 and not rgb))
-            return Header("JPEG", width, height, channels, orientation=orientation, plain=plain)
-        if marker in _JPEG_FRAMES and len(body) >= 6:
-            bits, height, width, channels = struct.unpack_from(">BHHB", body)
-            if bits != 8:
-                raise ValueError(f"{bits} bits a sample; save it with 8 bits a sample")
-            huffman = marker in _HUFFMAN_FRAMES
-            rgb |= body[6::3][:3] == b"RGB"  # the names of the planes
-        elif marker == 0xEE and body.startswith(b"Adobe"):
-            rgb |= body[11:12] == b"\0"  # no transform to luma and chroma
-        elif marker == 0xE1 and body.startswith(b"Exif\0\0"):
-            orientation = exif.orientation(body)
-    raise truncated(data)
-
-
-_SCAN = 0xDA
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive
-
-
-def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Marker, place and body of each segment, up to the first scan.
-
-    Raises:
-        ValueError: where a segment should begin and does not.
-    """
+    block, dpi, profile = b"", None, dict[int, bytes]()
     at = 2
     while at + 4 <= len(data):
         mark, marker, length = struct.unpack_from(">BBH", data, at)
@@ -178,10 +174,38 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         if marker == 0xFF:  # fill byte
             at += 1
             continue
-        yield marker, at, data[at + 4 : at + 2 + length]
+        body = data[at + 4 : at + 2 + length]
         if marker == _SCAN:
-            return
+            if data.rfind(b"\xff\xd9", at) < 0:
+                break
+            return Header(
+                "JPEG",
+                width,
+                height,
+                channels,
+                plain=huffman and (channels == 1 or (channels == 3 and not rgb)),
+                exif=block,
+                profile=b"".join(profile.get(part, b"") for part in range(1, parts + 1)),
+                dpi=dpi,
+            )
+        if marker in _JPEG_FRAMES and len(body) >= 6:
+            bits, height, width, channels = struct.unpack_from(">BHHB", body)
+            if bits != 8:
+                raise ValueError(f"{bits} bits a sample; save it with 8 bits a sample")
+            huffman = marker in _HUFFMAN_FRAMES
+            rgb |= body[6::3][:3] == b"RGB"  # the names of the planes
+        elif marker == 0xEE and body.startswith(b"Adobe"):
+            rgb |= body[11:12] == b"\0"  # no transform to luma and chroma
+        elif marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 12:
+            unit, across, down = struct.unpack_from(">BHH", body, 7)
+            per_inch = _JFIF_UNITS.get(unit, 0)
+            dpi = across * per_inch, down * per_inch
+        elif marker == 0xE1 and body.startswith(b"Exif\0\0"):
+            block = body
+        elif marker == 0xE2 and body.startswith(b"ICC_PROFILE\0") and len(body) > 14:
+            profile[body[12]], parts = body[14:], body[13]
         at += 2 + length
+    raise truncated(data)
 
 
 def _probe_webp(data: bytes) -> Header:
@@ -200,26 +224,45 @@ def _probe_webp(data: bytes) -> Header:
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
     else:
         raise ValueError("corrupt data, no frame where one should begin")
-    blocks = [data[start:stop] for kind, start, stop in webp_chunks(data) if kind == b"EXIF"]
-    turned = exif.orientation(blocks[-1]) if blocks else 1
-    return Header("WebP", width, height, orientation=turned, alpha=alpha)
+    found = {kind: data[place] for kind, place in webp_chunks(data) if kind in (b"EXIF", b"ICCP")}
+    block, profile = found.get(b"EXIF", b""), found.get(b"ICCP", b"")
+    return Header("WebP", width, height, alpha=alpha, exif=block, profile=profile)
 
 
-def webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Kind of each chunk, and where its body starts and stops."""
+def webp_chunks(data: bytes) -> Iterator[tuple[bytes, slice]]:
+    """Kind of each chunk, and where its body is."""
     at = 12
     while at + 8 <= len(data):
         kind, length = struct.unpack_from("<4sI", data, at)
-        yield kind, at + 8, at + 8 + length
+        yield kind, slice(at + 8, at + 8 + length)
         at += 8 + length + (length & 1)
 
 
 def _probe_png(data: bytes) -> Header:
-    """Nothing is wrong with a cut one yet: `check_png` tells."""
-    if len(data) < 26:
-        return Header("PNG")
-    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
-    return Header("PNG", width, height, {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(colour, 0), bits)
+    if len(data) < 33:
+        raise truncated(data)
+    kind, width, height, bits, colour, _, checksum = struct.unpack_from(">4sIIBB3sI", data, 12)
+    if kind != b"IHDR" or zlib.crc32(data[12:29]) != checksum:
+        raise ValueError("corrupt data, the checksum of its IHDR chunk is wrong")
+    found = {
+        kind: data[start + 8 : stop - 4]
+        for kind, start, stop in png_chunks(data)
+        if kind in (b"eXIf", *PNG_REFUSED)
+    }
+    dpi, density = None, found.get(b"pHYs", b"")
+    if len(density) == 9 and density[8] == 1:
+        across, down = struct.unpack_from(">II", density)
+        dpi = across * INCH, down * INCH
+    return Header(
+        "PNG",
+        width,
+        height,
+        {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(colour, 0),
+        bits,
+        exif=found.get(b"eXIf", b""),
+        profile=found.get(b"iCCP", b""),
+        dpi=dpi,
+    )
 
 
 def _probe_pnm(data: bytes) -> Header:
@@ -230,43 +273,32 @@ def _probe_pnm(data: bytes) -> Header:
     return Header("PNM", found.width, found.height, channels, text=found.kind <= 3)
 
 
-def _probe_tiff(data: bytes) -> Header:
-    from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
-
-    with TiffImageFile(io.BytesIO(data)) as image:
-        bits = image.tag_v2.get(BITSPERSAMPLE, (1,))
-        return Header("TIFF", *image.size, len(bits), bits[0])
-
-
 def _probe_pillow(form: str, data: bytes) -> Header:
     with open_pillow(form, data) as image:
-        return Header(form, *image.size)
+        if form == "TIFF":
+            bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (1,))
+            return Header(form, *image.size, len(bits), bits[0], exif=data)
+        kept = image.info if form == "AVIF" else {}
+        block, profile = kept.get("exif", b""), kept.get("icc_profile", b"")
+        return Header(form, *image.size, exif=block, profile=profile)
 
 
 def open_pillow(form: str, data: bytes) -> ImageFile:
-    """The file of a BMP, GIF or AVIF.
+    """Opens a file of a format that Pillow reads.
 
     Not by Image.open, whose own pixel limit is a setting of the process and would come before ours.
     """
-    from PIL import AvifImagePlugin, BmpImagePlugin, GifImagePlugin
-
-    classes: dict[str, type[ImageFile]] = {
-        "BMP": BmpImagePlugin.BmpImageFile,
-        "GIF": GifImagePlugin.GifImageFile,
-        "AVIF": AvifImagePlugin.AvifImageFile,
-    }
-    return classes[form](io.BytesIO(data))
+    plugin = importlib.import_module(f"PIL.{form.title()}ImagePlugin")
+    image: ImageFile = getattr(plugin, f"{form.title()}ImageFile")(io.BytesIO(data))
+    return image
 
 
 _PROBES: dict[str, Callable[[bytes], Header]] = {
     "JPEG": _probe_jpeg,
     "PNG": _probe_png,
     "WebP": _probe_webp,
-    "BMP": partial(_probe_pillow, "BMP"),
-    "GIF": partial(_probe_pillow, "GIF"),
-    "TIFF": _probe_tiff,
-    "AVIF": partial(_probe_pillow, "AVIF"),
     "PNM": _probe_pnm,
+    **{form: partial(_probe_pillow, form) for form in ("BMP", "GIF", "TIFF", "AVIF")},
 }
 
 
@@ -298,33 +330,28 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         at += 12 + length
 
 
-def check_png(data: bytes) -> None:
-    """Walks the chunks to the end, and checks every checksum.
+def sound_png(data: bytes) -> bytes:
+    """Checks a PNG to its end, with every checksum.
+
+    Returns:
+        The file without the chunks of PNG_REFUSED.
 
     Raises:
-        ValueError: what is wrong.
+        ValueError: it is damaged.
     """
     crc32 = isal_zlib().crc32
     view = memoryview(data)
+    refused = []
     for kind, start, stop in png_chunks(data):
         if stop > len(data):
             break
         if crc32(view[start + 4 : stop - 4]) != int.from_bytes(view[stop - 4 : stop], "big"):
             name = kind.decode("latin-1")
             raise ValueError(f"corrupt data, the checksum of its {name} chunk is wrong")
+        if kind in PNG_REFUSED:
+            refused.append((start, stop))
         if kind == b"IEND":
-            return
+            for start, stop in reversed(refused):
+                data = data[:start] + data[stop:]
+            return data
     raise truncated(data)
-
-
-def without_profile(data: bytes) -> bytes:
-    """A PNG without its colour profile and resolution.
-
-    Pillow refuses the whole picture where these are broken, or the profile has over 1 MiB.
-    data: as `check_png` passes it.
-    """
-    before = itertools.takewhile(lambda chunk: chunk[0] not in (b"IDAT", b"IEND"), png_chunks(data))
-    for kind, start, stop in reversed([*before]):
-        if kind in (b"iCCP", b"pHYs"):
-            data = data[:start] + data[stop:]
-    return data

@@ -10,37 +10,39 @@ from __future__ import annotations
 import contextlib
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import PIL.Image
 
 from sketchify_rt.codec import exif, header, icc, png
-from sketchify_rt.codec.header import File
+from sketchify_rt.codec.header import INCH, Header
 from sketchify_rt.options import Format
 
 _MOST_PROFILE = 2**24  # bytes; those of printers have some 2 MiB
-_INCH = 0.0254  # metres
 _DPI = (0.01, 99_999.0)  # what is believed
 
 _JPEG_BODY = 65_533  # bytes of a segment, besides its marker and length
 _EXIF_MARK, _ICC_MARK = b"Exif\0\0", b"ICC_PROFILE\0"
-_JFIF_NONE, _JFIF_INCH, _JFIF_CENTIMETRE = 0, 1, 2
+_JFIF_NONE, _JFIF_INCH = 0, 1
 
 _VP8X_ICC, _VP8X_ALPHA, _VP8X_EXIF = 0x20, 0x10, 0x08
 
 Density = tuple[float, float]
+"""Pixels per inch, across and down."""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file tells of its picture. dpi: pixels per inch, across and down, of the upright one.
+    """What a file tells of its picture.
 
-    profile: ICC, as it is in the file.
+    Attributes:
+        exif: What is kept of EXIF; None for nothing.
+        profile: ICC profile, as it is in the file; empty for none.
+        dpi: Resolution of the upright picture; None where it is unknown.
     """
 
     exif: exif.Exif | None = None
-    profile: bytes | None = None
+    profile: bytes = b""
     dpi: Density | None = None
 
     def scaled(self, across: float, down: float) -> Metadata:
@@ -53,14 +55,10 @@ class Metadata:
 NONE = Metadata()
 
 
-def read(file: File) -> Metadata:
-    """Metadata of a JPEG, PNG, WebP, TIFF or AVIF, without decoding pixels; whatever the bytes.
-
-    The resolution is that of the container, else that of EXIF.
-    """
-    reader = _READERS.get(file.header.format or "")
-    block, profile, dpi = reader(file.data) if reader else (b"", None, None)
-    return _metadata(block, profile, dpi)
+def read(found: Header) -> Metadata:
+    """Metadata of a JPEG, PNG, WebP, TIFF or AVIF by its header; none of other formats."""
+    profile = _inflated(found.profile) if found.format == "PNG" else found.profile
+    return assemble(found.exif, profile, found.dpi)
 
 
 def from_pil(image: PIL.Image.Image) -> Metadata:
@@ -70,14 +68,21 @@ def from_pil(image: PIL.Image.Image) -> Metadata:
         block = info.get("exif") or image.getexif().tobytes()
     except Exception:  # as in a file, where it is broken
         block = b""
-    try:
+    dpi = None
+    with contextlib.suppress(KeyError, TypeError, ValueError, ArithmeticError):
         across, down = map(float, info["dpi"])
-    except (KeyError, TypeError, ValueError, ArithmeticError):
-        return _metadata(block, info.get("icc_profile"), None)
-    return _metadata(block, info.get("icc_profile"), (across, down))
+        dpi = across, down
+    return assemble(block, info.get("icc_profile") or b"", dpi)
 
 
-def _metadata(block: bytes, profile: bytes | None, dpi: Density | None) -> Metadata:
+def assemble(block: bytes, profile: bytes, dpi: Density | None) -> Metadata:
+    """Metadata of what is in a file, whatever the bytes.
+
+    Args:
+        block: EXIF, see `exif.read`.
+        profile: ICC profile; empty for that of EXIF.
+        dpi: Resolution of the picture as it is stored; None for that of EXIF.
+    """
     found = exif.read(block)
     dpi = _believed(dpi) or _believed(found.dpi if found else None)
     if found:
@@ -92,100 +97,40 @@ def _believed(dpi: Density | None) -> Density | None:
     return dpi if dpi and all(_DPI[0] <= value <= _DPI[1] for value in dpi) else None
 
 
-_Found = tuple[bytes, bytes | None, Density | None]
-
-
-def _read_jpeg(data: bytes) -> _Found:
-    block, dpi = b"", None
-    parts: dict[int, bytes] = {}
-    count = 0
-    for marker, _, body in _sound_segments(data):
-        if marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 12:
-            unit, across, down = struct.unpack_from(">BHH", body, 7)
-            per_inch = {_JFIF_INCH: 1.0, _JFIF_CENTIMETRE: 100 * _INCH}.get(unit)
-            dpi = (across * per_inch, down * per_inch) if per_inch else None
-        elif marker == 0xE1 and body.startswith(_EXIF_MARK):
-            block = body
-        elif marker == 0xE2 and body.startswith(_ICC_MARK) and len(body) > 14:
-            parts[body[12]], count = body[14:], body[13]
-    whole = parts and sorted(parts) == list(range(1, count + 1))
-    return block, b"".join(parts[at] for at in sorted(parts)) if whole else None, dpi
-
-
-def _sound_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    with contextlib.suppress(ValueError):
-        yield from header.jpeg_segments(data)
-
-
-def _read_png(data: bytes) -> _Found:
-    block, profile, dpi = b"", None, None
-    for kind, start, stop in header.png_chunks(data):
-        body = slice(start + 8, stop - 4)
-        if kind == b"eXIf":
-            block = data[body]
-        elif kind == b"iCCP":
-            profile = _inflated(data[body].partition(b"\0")[2][1:])
-        elif kind == b"pHYs" and len(data[body]) == 9:
-            across, down, unit = struct.unpack(">IIB", data[body])
-            dpi = (across * _INCH, down * _INCH) if unit == 1 else None  # metres; 0 is none
-    return block, profile, dpi
-
-
-def _inflated(packed: bytes) -> bytes | None:
+def _inflated(chunk: bytes) -> bytes:
+    """The profile in a chunk iCCP of PNG; empty where it is broken or too large."""
     unpack = zlib.decompressobj()
     try:
-        profile = unpack.decompress(packed, _MOST_PROFILE)
+        profile = unpack.decompress(chunk.partition(b"\0")[2][1:], _MOST_PROFILE)
     except zlib.error:
-        return None
-    return profile if unpack.eof else None
-
-
-def _read_webp(data: bytes) -> _Found:
-    wanted = (b"EXIF", b"ICCP")
-    chunks = {k: data[start:stop] for k, start, stop in header.webp_chunks(data) if k in wanted}
-    return chunks.get(b"EXIF", b""), chunks.get(b"ICCP"), None
-
-
-def _read_tiff(data: bytes) -> _Found:
-    return data, None, None  # a block of EXIF is nothing else
-
-
-def _read_avif(data: bytes) -> _Found:
-    try:
-        with header.open_pillow("AVIF", data) as image:
-            return image.info.get("exif", b""), image.info.get("icc_profile"), None
-    except Exception:  # broken data makes decoders raise anything
-        return b"", None, None
-
-
-_READERS = {
-    "JPEG": _read_jpeg,
-    "PNG": _read_png,
-    "WebP": _read_webp,
-    "TIFF": _read_tiff,
-    "AVIF": _read_avif,
-}
+        return b""
+    return profile if unpack.eof else b""
 
 
 def attach(encoded: bytes, form: Format, metadata: Metadata, height: int, width: int) -> bytes:
-    """The file with the metadata in it.
+    """The file of a sketch with metadata in it.
 
-    encoded: of `height` x `width` pixels in gray, in the format `form`, as `codec` writes it. The
-    colour profile becomes one of gray, see `icc.gray`; but WebP holds colour, and keeps only one of
-    RGB. WebP has no resolution but that of EXIF. JPEG has no room for EXIF of 64 KiB.
+    The colour profile becomes one of gray, see `icc.gray`; but WebP holds colour, and keeps only
+    one of RGB. WebP has no resolution but that of EXIF. JPEG has no room for EXIF of 64 KiB.
+
+    Args:
+        encoded: A file of gray, as `codec` writes it.
+        form: Its format.
+        metadata: Of the source.
+        height: Pixels down of the sketch.
+        width: Pixels across.
     """
     if metadata == NONE:
         return encoded
-    found, dpi = metadata.exif, metadata.dpi
+    found, dpi, profile = metadata.exif, metadata.dpi, metadata.profile
     if form == "webp" and dpi:
         found = found or exif.Exif("<", {})
     block = found.write(width, height, dpi) if found else b""
-    profile = metadata.profile or b""
     if form == "webp":
         profile = profile if icc.space(profile) == "RGB" else b""
         return _into_webp(encoded, block, profile, width, height)
     into = _into_png if form == "png" else _into_jpeg
-    return into(encoded, block, icc.gray(profile) or b"", dpi)
+    return into(encoded, block, icc.gray(profile), dpi)
 
 
 def _into_png(encoded: bytes, block: bytes, profile: bytes, dpi: Density | None) -> bytes:
@@ -193,7 +138,7 @@ def _into_png(encoded: bytes, block: bytes, profile: bytes, dpi: Density | None)
     if profile:
         added += png.chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
     if dpi:
-        across, down = (round(value / _INCH) for value in dpi)
+        across, down = (round(value / INCH) for value in dpi)
         added += png.chunk(b"pHYs", struct.pack(">IIB", across, down, 1))
     if block:
         added += png.chunk(b"eXIf", block)
@@ -226,8 +171,7 @@ def _segment(marker: int, body: bytes) -> bytes:
 def _into_webp(encoded: bytes, block: bytes, profile: bytes, width: int, height: int) -> bytes:
     if not block and not profile:
         return encoded
-    image = [(k, encoded[start:stop]) for k, start, stop in header.webp_chunks(encoded)]
-    image = [chunk for chunk in image if chunk[0] != b"VP8X"]
+    image = [(k, encoded[place]) for k, place in header.webp_chunks(encoded) if k != b"VP8X"]
     flags = (_VP8X_ICC if profile else 0) | (_VP8X_EXIF if block else 0)
     flags |= _VP8X_ALPHA if header.probe(encoded).alpha else 0
     sides = ((side - 1).to_bytes(3, "little") for side in (width, height))

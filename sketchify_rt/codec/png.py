@@ -29,10 +29,19 @@ _LEVEL = 1
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def write(image: Gray) -> bytes:
-    """image: (H, W) uint8, any strides, each side at most 2**31 - 1. Returns a PNG file."""
+def write(image: Gray, alpha: Gray | None = None) -> bytes:
+    """A PNG file of gray, or of gray and straight alpha.
+
+    Args:
+        image: uint8 (H, W), any strides, each side at most 2**31 - 1.
+        alpha: uint8 (H, W), 255 is opaque; None for none.
+    """
     height, width = image.shape
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    colour = 0
+    if alpha is not None:
+        # The rows are those of a gray picture of twice the width.
+        colour, image = 4, np.dstack((image, alpha)).reshape(height, 2 * width)
+    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
     parts = (
         _SIGNATURE,
         *_chunk(b"IHDR", header),
@@ -58,7 +67,7 @@ def _compress(image: Gray) -> bytes:
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
-    """With its length and checksum."""
+    """A chunk with its length and checksum."""
     return b"".join(_chunk(kind, body))
 
 

@@ -6,9 +6,9 @@ Python loop.
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,16 @@ _BITMAP = re.compile(rb"P[14]" + _FIELD * 2 + rb"\s")
 _GRAYMAP = re.compile(rb"P[2356]" + _FIELD * 3 + rb"\s")
 
 
-@dataclass(frozen=True)
-class Header:
-    """kind: 1..6 of "P1".."P6". maxval: value of white, 1..65535. start: offset of the samples."""
+class Header(NamedTuple):
+    """What the header of a file says.
+
+    Attributes:
+        kind: 1 to 6, of "P1" to "P6".
+        width: Pixels across.
+        height: Pixels down.
+        maxval: The value of white, 1 to 65535.
+        start: Offset of the samples, in bytes.
+    """
 
     kind: int
     width: int
@@ -33,55 +40,50 @@ class Header:
 
 
 def read_header(data: bytes) -> Header:
-    """Raises ValueError with what is wrong."""
+    """The header of a file.
+
+    Raises:
+        ValueError: it is not complete, or its maxval is out of range.
+    """
     kind = data[1] - ord("0")
     match = (_BITMAP if kind in (1, 4) else _GRAYMAP).match(data)
     if not match:
         raise ValueError("its header is not complete")
-    width, height, *rest = map(int, match.groups())
-    maxval = rest[0] if rest else 1
+    width, height, maxval = (*map(int, match.groups()), 1)[:3]
     if not 1 <= maxval <= 65535:
-        raise ValueError(f"its maxval is {maxval}, not 1 to 65535")
+        raise ValueError(f"its maxval must be 1 to 65535, got {maxval}")
     return Header(kind, width, height, maxval, match.end())
 
 
 def read_samples(data: bytes, header: Header) -> NDArray[Any]:
-    """Samples as stored, 0 black to `maxval` white: uint8 or uint16, (H, W) or (H, W, 3).
+    """Samples as they are stored, 0 black to `maxval` white.
 
-    Raises ValueError if there are fewer than the header promises.
+    Returns:
+        uint8 or uint16, (H, W) or (H, W, 3) RGB.
+
+    Raises:
+        ValueError: there are fewer than the header says.
     """
-    colours = 3 if header.kind in (3, 6) else 1
-    count = header.height * header.width * colours
-    if header.kind <= 3:
-        samples = _plain(data, header, count)
-    elif header.kind == 4:
-        stride = -(-header.width // 8)
-        packed = _raw(data, header, np.dtype(np.uint8), header.height * stride)
-        rows = np.unpackbits(packed.reshape(header.height, stride), axis=1, count=header.width)
-        samples = rows ^ 1  # 1 is black in a bitmap
-    else:
-        samples = _raw(data, header, np.dtype("u1" if header.maxval < 256 else ">u2"), count)
-    shape = (header.height, header.width, 3) if colours == 3 else (header.height, header.width)
+    kind, width, height, maxval, start = header
+    shape = (height, width, 3) if kind in (3, 6) else (height, width)
+    count = math.prod(shape)
+    dtype = np.dtype(np.uint8 if maxval < 256 else ">u2")
+    samples: NDArray[Any]
+    if kind <= 3:
+        text = re.sub(rb"#[^\r\n]*", b"", data[start:])
+        if kind == 1:  # its samples need no space between them, and 1 is black
+            bits = np.frombuffer(text, np.uint8)
+            samples = ord("1") - bits[(bits == ord("0")) | (bits == ord("1"))]
+        else:
+            # not fromstring(count=...), which pads a short text with uninitialised memory
+            samples = np.fromstring(text, np.int32, sep=" ").clip(0, maxval).astype(dtype)
+        if samples.size < count:
+            raise truncated(data)
+        return samples[:count].reshape(shape)
+    stored = height * -(-width // 8) if kind == 4 else count
+    if len(data) - start < stored * dtype.itemsize:
+        raise truncated(data)
+    samples = np.frombuffer(data, dtype, stored, start)
+    if kind == 4:  # 8 pixels a byte, and 1 is black
+        samples = np.unpackbits(samples.reshape(height, -1), axis=1, count=width) ^ 1
     return samples.reshape(shape)
-
-
-def _raw(data: bytes, header: Header, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
-    if len(data) - header.start < count * dtype.itemsize:
-        raise truncated(data)
-    return np.frombuffer(data, dtype, count, header.start)
-
-
-def _plain(data: bytes, header: Header, count: int) -> NDArray[Any]:
-    """Decimal text; the samples of a bitmap need no space between them."""
-    text = re.sub(rb"#[^\r\n]*", b"", data[header.start :])
-    if header.kind == 1:
-        bits = np.frombuffer(text, np.uint8)
-        bits = bits[(bits == ord("0")) | (bits == ord("1"))][:count]
-        samples: NDArray[Any] = np.uint8(ord("1")) - bits
-    else:
-        # not fromstring(count=...), which pads a short text with uninitialised memory
-        values = np.fromstring(text, np.int32, sep=" ")[:count]
-        samples = values.clip(0, header.maxval).astype(np.uint16)
-    if samples.size < count:
-        raise truncated(data)
-    return samples

@@ -59,7 +59,7 @@ def walk(data: bytes) -> None:
     assert exif.orientation(data) in range(1, 9)
     if found.format == "PNG":
         try:
-            header.check_png(data)
+            header.sound_png(data)
         except ValueError as error:
             assert str(error)
 
