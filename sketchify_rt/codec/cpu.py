@@ -34,6 +34,9 @@ SIDE_LIMITS = {"jpg": 65500, "webp": 16383}
 JPEG_QUALITY = 95
 _LOSSLESS_WEBP = 101  # what OpenCV takes for it
 
+_Take = Callable[[NDArray[Any]], Gray]
+"""`to_luma` or `_alpha`: of uint8 (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA."""
+
 
 def decode(data: bytes, source: str, max_pixels: int, found: Header | None = None) -> Gray:
     """Luma of an image file, upright, whichever orientation it is stored in.
@@ -97,12 +100,12 @@ def decode_alpha(file: File) -> Gray | None:
     """
     data, found = file.data, file.header
     if found.format == "WebP" and found.alpha:
-        return orient(_alpha_of_opencv(_read_opencv(data)), found.orientation)
+        return orient(_from_opencv(_read_opencv(data), _alpha), found.orientation)
     if _READERS.get(found.format or "") is not _read_pillow:
         return None
     with _open_pillow(data, found) as image:
         if _is_deep_colour(image, found) and image.has_transparency_data:
-            return _read_deep_colour(data, image, _alpha_of_opencv)
+            return _read_deep_colour(data, image, _alpha)
         return alpha_of_pil(image)
 
 
@@ -115,12 +118,11 @@ def _read_jpeg(data: bytes, found: Header) -> Gray:
 
 def _read_webp(data: bytes, found: Header) -> Gray:
     # Pillow needs 1,540 MB for 100 megapixels, OpenCV 570
-    return orient(_luma_of_opencv(_read_opencv(data)), found.orientation)
+    return orient(_from_opencv(_read_opencv(data), to_luma), found.orientation)
 
 
 def _read_pnm(data: bytes, found: Header) -> Gray:
-    stored = pnm.read_header(data)
-    return _luma_of_samples(pnm.read_samples(data, stored), stored.maxval)
+    return _from_samples(*pnm.read(data), to_luma)
 
 
 def _read_pillow(data: bytes, found: Header) -> Gray:
@@ -129,7 +131,7 @@ def _read_pillow(data: bytes, found: Header) -> Gray:
         # OpenCV would take premultiplied alpha for straight, and padding for alpha.
         alpha = tags.get(_EXTRA_SAMPLES, (_STRAIGHT_ALPHA,))
         if _is_deep_colour(image, found) and alpha == (_STRAIGHT_ALPHA,):
-            return _read_deep_colour(data, image, _luma_of_opencv)
+            return _read_deep_colour(data, image, to_luma)
         luma = from_pil(image)
         if image.mode == "I;16" and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
             np.bitwise_not(luma, out=luma)  # which Pillow does for fewer bits alone
@@ -173,9 +175,7 @@ def _is_deep_colour(image: ImageFile, found: Header) -> bool:
 _log_level = forks.Lock()
 
 
-def _read_deep_colour(
-    data: bytes, image: ImageFile, convert: Callable[[NDArray[Any]], Gray]
-) -> Gray:
+def _read_deep_colour(data: bytes, image: ImageFile, take: _Take) -> Gray:
     with _log_level:  # no warnings about harmless oddities; the level belongs to the process
         before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         try:
@@ -183,7 +183,7 @@ def _read_deep_colour(
         finally:
             cv2.utils.logging.setLogLevel(before)
     # OpenCV gives a TIFF upright
-    return orient(convert(pixels), 1 if image.format == "TIFF" else _orientation(image))
+    return orient(_from_opencv(pixels, take), 1 if image.format == "TIFF" else _orientation(image))
 
 
 def _read_opencv(data: bytes, flags: int = cv2.IMREAD_UNCHANGED) -> NDArray[Any]:
@@ -211,7 +211,7 @@ def from_pil(image: Image.Image) -> Gray:
     image.load()
     if image.mode in ("I", "F", "LAB"):
         raise InputError(f"image mode {image.mode} has no defined white; convert it to L or RGB")
-    return _convert_pil(image, _luma_of_pil)
+    return _from_pil(image, to_luma)
 
 
 def alpha_of_pil(image: Image.Image) -> Gray | None:
@@ -220,15 +220,34 @@ def alpha_of_pil(image: Image.Image) -> Gray | None:
     Returns:
         uint8 (H, W), upright, 255 is opaque; None where it has none.
     """
-    return _convert_pil(image, _alpha_of_pil) if image.has_transparency_data else None
+    return _from_pil(image, _alpha) if image.has_transparency_data else None
 
 
-def _convert_pil(image: Image.Image, convert: Callable[[Image.Image], Gray]) -> Gray:
+def _from_pil(image: Image.Image, take: _Take) -> Gray:
     image.load()
     plane = np.empty((image.height, image.width), np.uint8)
     for rows in bands(plane.shape):
-        plane[rows] = convert(image.crop((0, rows.start, image.width, rows.stop)))
+        plane[rows] = take(_pixels(image.crop((0, rows.start, image.width, rows.stop))))
     return orient(plane, _orientation(image))
+
+
+def _pixels(image: Image.Image) -> NDArray[Any]:
+    """uint8, (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA."""
+    if image.mode.startswith("I;16"):
+        samples = np.asarray(image)
+        gray: Gray = _to_8_bits(65535)[samples]
+        if (key := image.info.get("transparency")) is None:
+            return gray
+        return cv2.merge((gray, gray, gray, np.where(samples == key, 0, 255).astype(np.uint8)))
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        return np.asarray(image.convert("RGBA"))
+    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+
+
+def _alpha(rgba: NDArray[Any]) -> Gray:
+    return rgba[..., 3]
 
 
 def _orientation(image: Image.Image) -> int:
@@ -239,54 +258,21 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _luma_of_pil(image: Image.Image) -> Gray:
-    if image.mode.startswith("I;16"):
-        samples = np.asarray(image)
-        luma: Gray = _to_8_bits(65535)[samples]
-        if (key := image.info.get("transparency")) is not None:
-            luma[samples == key] = 255
-        return luma
-    if image.mode == "La":
-        image = image.convert("LA")
-    if image.has_transparency_data:
-        return to_luma(np.asarray(image.convert("RGBA")))
-    return to_luma(np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB")))
-
-
-def _alpha_of_pil(image: Image.Image) -> Gray:
-    if image.mode.startswith("I;16"):
-        return np.where(np.asarray(image) == image.info["transparency"], 0, 255).astype(np.uint8)
-    if image.mode == "La":
-        image = image.convert("LA")
-    if image.mode not in ("LA", "RGBA"):
-        image = image.convert("RGBA")
-    return np.asarray(image.getchannel("A"))
-
-
-def _luma_of_opencv(pixels: NDArray[Any]) -> Gray:
+def _from_opencv(pixels: NDArray[Any], take: _Take) -> Gray:
     """pixels: as OpenCV decodes them, uint8 or uint16, (H, W, 3) BGR or (H, W, 4) BGRA."""
     # 0.3 ms for 992 x 1401; an index that swaps the channels takes 6
     swap = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-    return _luma_of_samples(
-        pixels, np.iinfo(pixels.dtype).max, lambda band: cv2.cvtColor(band, swap)
-    )
+    maxval = np.iinfo(pixels.dtype).max
+    return _from_samples(pixels, maxval, lambda band: take(cv2.cvtColor(band, swap)))
 
 
-def _alpha_of_opencv(pixels: NDArray[Any]) -> Gray:
-    return _luma_of_samples(pixels[..., 3], np.iinfo(pixels.dtype).max)
-
-
-def _luma_of_samples(
-    samples: NDArray[Any], maxval: int, to_rgb: Callable[[NDArray[Any]], NDArray[Any]] | None = None
-) -> Gray:
-    """samples: (H, W) gray or (H, W, channels), 0 black to `maxval` white."""
-    luma = np.empty(samples.shape[:2], np.uint8)
-    for rows in bands(luma.shape):
+def _from_samples(samples: NDArray[Any], maxval: int, take: _Take) -> Gray:
+    """samples: (H, W) or (H, W, channels), 0 black to `maxval` white."""
+    plane = np.empty(samples.shape[:2], np.uint8)
+    for rows in bands(plane.shape):
         band = samples[rows]
-        if maxval != 255:
-            band = _to_8_bits(maxval)[np.minimum(band, maxval)]
-        luma[rows] = to_luma(to_rgb(band) if to_rgb else band)
-    return luma
+        plane[rows] = take(band if maxval == 255 else _to_8_bits(maxval)[np.minimum(band, maxval)])
+    return plane
 
 
 @lru_cache(4)

@@ -268,9 +268,8 @@ def _probe_png(data: bytes) -> Header:
 def _probe_pnm(data: bytes) -> Header:
     from sketchify_rt.codec import pnm
 
-    found = pnm.read_header(data)
-    channels = 3 if found.kind in (3, 6) else 1
-    return Header("PNM", found.width, found.height, channels, text=found.kind <= 3)
+    kind, width, height, _, _ = pnm.read_header(data)
+    return Header("PNM", width, height, 3 if kind in (3, 6) else 1, text=kind <= 3)
 
 
 def _probe_pillow(form: str, data: bytes) -> Header:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,26 +21,12 @@ _BITMAP = re.compile(rb"P[14]" + _FIELD * 2 + rb"\s")
 _GRAYMAP = re.compile(rb"P[2356]" + _FIELD * 3 + rb"\s")
 
 
-class Header(NamedTuple):
+def read_header(data: bytes) -> tuple[int, int, int, int, int]:
     """What the header of a file says.
 
-    Attributes:
-        kind: 1 to 6, of "P1" to "P6".
-        width: Pixels across.
-        height: Pixels down.
-        maxval: The value of white, 1 to 65535.
-        start: Offset of the samples, in bytes.
-    """
-
-    kind: int
-    width: int
-    height: int
-    maxval: int
-    start: int
-
-
-def read_header(data: bytes) -> Header:
-    """The header of a file.
+    Returns:
+        1 to 6, of "P1" to "P6"; pixels across; pixels down; the value of white, 1 to 65535; the
+        offset of the samples.
 
     Raises:
         ValueError: it is not complete, or its maxval is out of range.
@@ -52,19 +38,19 @@ def read_header(data: bytes) -> Header:
     width, height, maxval = (*map(int, match.groups()), 1)[:3]
     if not 1 <= maxval <= 65535:
         raise ValueError(f"its maxval must be 1 to 65535, got {maxval}")
-    return Header(kind, width, height, maxval, match.end())
+    return kind, width, height, maxval, match.end()
 
 
-def read_samples(data: bytes, header: Header) -> NDArray[Any]:
-    """Samples as they are stored, 0 black to `maxval` white.
+def read(data: bytes) -> tuple[NDArray[Any], int]:
+    """Samples as they are stored, 0 black, and the value of white.
 
     Returns:
-        uint8 or uint16, (H, W) or (H, W, 3) RGB.
+        uint8, or uint16 where white is above 255; (H, W) or (H, W, 3) RGB.
 
     Raises:
         ValueError: there are fewer than the header says.
     """
-    kind, width, height, maxval, start = header
+    kind, width, height, maxval, start = read_header(data)
     shape = (height, width, 3) if kind in (3, 6) else (height, width)
     count = math.prod(shape)
     dtype = np.dtype(np.uint8 if maxval < 256 else ">u2")
@@ -79,11 +65,11 @@ def read_samples(data: bytes, header: Header) -> NDArray[Any]:
             samples = np.fromstring(text, np.int32, sep=" ").clip(0, maxval).astype(dtype)
         if samples.size < count:
             raise truncated(data)
-        return samples[:count].reshape(shape)
+        return samples[:count].reshape(shape), maxval
     stored = height * -(-width // 8) if kind == 4 else count
     if len(data) - start < stored * dtype.itemsize:
         raise truncated(data)
     samples = np.frombuffer(data, dtype, stored, start)
     if kind == 4:  # 8 pixels a byte, and 1 is black
         samples = np.unpackbits(samples.reshape(height, -1), axis=1, count=width) ^ 1
-    return samples.reshape(shape)
+    return samples.reshape(shape), maxval
