@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator
@@ -24,42 +25,29 @@ def count(root: Path = Path("/")) -> int:
 
 def _quotas(root: Path) -> Iterator[float]:
     """Yields the quota of this process's cgroup and of each group above it, in processors."""
-    for folder, own in _groups(root):
-        # A container may see the host's path here but only its own group in /sys: the folders that
-        # are not there are skipped.
-        for path in (own, *own.parents):
-            quota = _version_2(folder / path) or _version_1(folder / path)
-            if quota:
-                yield quota
+    for group in _groups(root):
+        # Of version 2 one file, "150000 100000": microseconds in each period. Of version 1 two.
+        quota, _, period = (
+            _text(group / "cpu.max")
+            or f"{_text(group / 'cpu.cfs_quota_us')} {_text(group / 'cpu.cfs_period_us')}"
+        ).partition(" ")
+        with contextlib.suppress(ValueError, ZeroDivisionError):  # "max", or there are no files
+            if int(quota) > 0:  # -1 of version 1 is none
+                yield int(quota) / int(period)
 
 
-def _groups(root: Path) -> Iterator[tuple[Path, Path]]:
-    """Yields the folder of each hierarchy that may hold quotas, and this process's path in it."""
+def _groups(root: Path) -> Iterator[Path]:
+    """Yields the folders of this process's cgroups, and of those above them, that may have quotas.
+
+    A container may see the host's path in /proc, but only its own group in /sys: some of the
+    folders are not there.
+    """
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
-        if number == "0" and not controllers:
-            yield root / "sys/fs/cgroup", Path(path.lstrip("/"))
-        elif "cpu" in controllers.split(","):
-            yield root / "sys/fs/cgroup" / controllers, Path(path.lstrip("/"))
-
-
-def _version_2(group: Path) -> float | None:
-    # "150000 100000": microseconds in each period. "max 100000": no quota.
-    quota, _, period = _text(group / "cpu.max").partition(" ")
-    return _ratio(quota, period)
-
-
-def _version_1(group: Path) -> float | None:
-    return _ratio(_text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us"))
-
-
-def _ratio(quota: str, period: str) -> float | None:
-    """Returns None for "max" of version 2, -1 of version 1, and where there are no files."""
-    try:
-        ratio = int(quota) / int(period)
-    except (ValueError, ZeroDivisionError):
-        return None
-    return ratio if ratio > 0 else None
+        own = Path(path.lstrip("/"))
+        if (number == "0" and not controllers) or "cpu" in controllers.split(","):
+            for group in (own, *own.parents):
+                yield root / "sys/fs/cgroup" / controllers / group
 
 
 def _text(path: Path) -> str:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch
@@ -62,38 +62,45 @@ class Codec:
         self._lock = threading.Lock()
 
     def decode(self, files: Sequence[File], max_pixels: int) -> list[Tensor | DecodeError]:
-        """Luma of image files in order, upright, as `cpu.decode` defines it, errors included.
+        """Luma of image files, as `cpu.decode` defines it, but that a GPU rounds JPEG differently.
 
-        A GPU rounds the luma of JPEG files differently; see `JpegDecoder`.
+        DALI is given the JPEG files that it can decode, see `Header.plain`.
 
-        Gives uint8 (H, W) on the device, some of them views of
-        one buffer, or a DecodeError in the place of a file that cannot be read. Raises
-        BackendUnavailable where DALI is installed and does not work, and MemoryError or
-        torch.OutOfMemoryError where there is too little on the device.
+        Args:
+            files: Image files.
+            max_pixels: An image of more is refused.
+
+        Returns:
+            For each file uint8 (H, W) on the device, upright, some of them views of one buffer; or
+            the DecodeError of `cpu.decode`.
+
+        Raises:
+            BackendUnavailable: DALI is installed and does not work.
+            MemoryError: there is too little memory on the device; or torch.OutOfMemoryError.
         """
-        host: dict[int, Future[Gray]] = {}
 
-        def read(file: File) -> Gray:
+        def read(index: int) -> Gray:
+            file = files[index]
             return cpu.decode(file.data, file.name, max_pixels, file.header)
 
-        def read_on_host(index: int) -> None:
-            host[index] = self._pool.submit(read, files[index])
-
-        on_device = [index for index, file in enumerate(files) if self._takes(file, max_pixels)]
-        for index in range(len(files)):
-            if index not in on_device:
-                read_on_host(index)
+        headers = [file.header for file in files]
+        on_device = [
+            index
+            for index, header in enumerate(headers)
+            if self._has_dali and header.plain and 0 < header.pixels <= max_pixels
+        ]
+        rest = [index for index in range(len(files)) if index not in on_device]
+        host = {index: self._pool.submit(read, index) for index in rest}
         results: dict[int, Tensor | DecodeError] = {}
         if on_device:
             planes = self._open(JpegDecoder)(
                 [files[index].data for index in on_device],
-                [files[index].header.orientation for index in on_device],
+                [headers[index].orientation for index in on_device],
             )
-            for index, plane in zip(on_device, planes, strict=True):
-                if plane is None:
-                    read_on_host(index)
-                else:
-                    results[index] = plane
+            decoded = zip(on_device, planes, strict=True)
+            results = {index: plane for index, plane in decoded if plane is not None}
+            refused = [index for index in on_device if index not in results]
+            host |= {index: self._pool.submit(read, index) for index in refused}
         luma: dict[int, Gray] = {}
         for index, future in host.items():
             try:
@@ -104,15 +111,18 @@ class Codec:
         results.update(zip(luma, uploaded, strict=True))
         return [results[index] for index in range(len(files))]
 
-    def _takes(self, file: File, max_pixels: int) -> bool:
-        """Whether DALI is to read it; else the host does, or says what is wrong with it."""
-        return self._has_dali and file.header.plain and 0 < file.header.pixels <= max_pixels
-
     def encode(self, images: Sequence[Tensor], encoding: Encoding) -> list[bytes | EncodeError]:
-        """Files of images in order, as `cpu.encode` writes them, or an EncodeError in the place.
+        """Files of images, as `cpu.encode` writes them.
 
-        images: uint8 (H, W) on the device. A JPEG that nvImageCodec writes has other bytes, but
-        the same quality. Waits for the current stream.
+        A JPEG that nvImageCodec writes has other bytes, but the same quality. Waits for the current
+        stream.
+
+        Args:
+            images: uint8 (H, W) on the device.
+            encoding: Of all of them.
+
+        Returns:
+            For each image its file, or the EncodeError of `cpu.encode`.
         """
         results: dict[int, bytes | EncodeError] = {}
         if encoding.format == "jpg" and self._has_nvimagecodec:

@@ -79,17 +79,22 @@ class JpegDecoder:
             planes = self._decode(files)
             if all(plane is None for plane in planes):
                 self._check()
-            upright = [
-                None if plane is None else _orient(plane, orientation)
-                for plane, orientation in zip(planes, orientations, strict=True)
-            ]
-            copies = _copy(upright, self._device)
+            upright = {
+                index: _orient(plane, orientations[index])
+                for index, plane in enumerate(planes)
+                if plane is not None
+            }
+            shapes = [tuple(plane.shape) for plane in upright.values()]
+            results: list[Tensor | None] = [None] * len(files)
+            copies = tensors.empty(shapes, self._device)
+            for copy, (index, plane) in zip(copies, upright.items(), strict=True):
+                results[index] = copy.copy_(plane)
             # The planes are DALI's memory, which it reuses in the order of its own stream: they
             # must outlive the copies, which are queued on ours. The wait costs next to nothing,
             # since decoding is the first that is done for a batch.
             if self._device.type == "cuda":
                 torch.cuda.current_stream(self._device).synchronize()
-            return copies
+            return results
 
     def _check(self) -> None:
         try:
@@ -146,12 +151,3 @@ def _orient(plane: Tensor, orientation: int) -> Tensor:
     """As `image.orient`, but for the order in memory."""
     turned = plane.flip(_FLIPS[orientation]) if orientation in _FLIPS else plane
     return turned.T if orientation >= 5 else turned
-
-
-def _copy(planes: Sequence[Tensor | None], device: torch.device) -> list[Tensor | None]:
-    """As `tensors.empty` lays them out."""
-    shapes = [(0, 0) if plane is None else tuple(plane.shape) for plane in planes]
-    return [
-        None if plane is None else copy.copy_(plane)
-        for copy, plane in zip(tensors.empty(shapes, device), planes, strict=True)
-    ]

@@ -8,7 +8,7 @@ types, and turn text that is not ASCII into question marks.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -25,7 +25,7 @@ _OUTER = {EXIF: FIRST, GPS: FIRST, INTEROPERABILITY: EXIF}
 
 _ORIENTATION = 274
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
-_INCH, _CENTIMETRE = 2, 3
+_NO_UNIT, _INCH, _CENTIMETRE = 1, 2, 3
 _PROFILE = 34675
 _WRITTEN_ANEW = {_ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _PROFILE}
 _PIXEL_X_DIMENSION, _PIXEL_Y_DIMENSION = 40962, 40963
@@ -53,6 +53,9 @@ class Field(NamedTuple):
     data: bytes
 
 
+_NO_FIELD = Field(0, b"")
+
+
 @dataclass(frozen=True)
 class Exif:
     """What is kept of a block.
@@ -68,32 +71,29 @@ class Exif:
     @property
     def orientation(self) -> int:
         """1 to 8; 1 where there is none."""
-        value = self._number(_ORIENTATION) or 1
+        value = self._number(_ORIENTATION)
         return int(value) if value in range(1, 9) else 1
 
     @property
     def dpi(self) -> tuple[float, float] | None:
         """Pixels per inch, across and down, of the stored picture; None where there are none."""
-        x, y = self._number(_X_RESOLUTION), self._number(_Y_RESOLUTION)
-        unit = self._number(_RESOLUTION_UNIT)
-        if x is None or y is None or unit == 1:  # 1: the unit is unknown
-            return None
+        x, y, unit = map(self._number, (_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT))
         per_inch = 2.54 if unit == _CENTIMETRE else 1.0
-        return x * per_inch, y * per_inch
+        return (x * per_inch, y * per_inch) if x and y and unit != _NO_UNIT else None
 
     @property
     def profile(self) -> bytes:
         """The ICC profile of a TIFF file; empty where there is none."""
-        return self.fields.get((FIRST, _PROFILE), Field(0, b"")).data
+        return self.fields.get((FIRST, _PROFILE), _NO_FIELD).data
 
-    def _number(self, tag: int) -> float | None:
-        """The value of a field in the first directory; None where it is no number."""
-        kind, data = self.fields.get((FIRST, tag), Field(0, b""))
-        code = {_SHORT: "H", _LONG: "I", _RATIONAL: "II"}.get(kind)
-        if code is None:
-            return None
-        above, below = (*struct.unpack_from(self.order + code, data), 1)[:2]
-        return above / below if below else None
+    def _number(self, tag: int) -> float:
+        """The value of a field in the first directory; 0 where there is none."""
+        kind, data = self.fields.get((FIRST, tag), _NO_FIELD)
+        if kind == _RATIONAL:
+            above, below = struct.unpack_from(self.order + "II", data)
+            return float(above / below) if below else 0.0
+        code = {_SHORT: "H", _LONG: "I"}.get(kind)
+        return float(struct.unpack_from(self.order + code, data)[0]) if code else 0.0
 
     def write(self, width: int, height: int, dpi: tuple[float, float] | None) -> bytes:
         """The block of the sketch.
@@ -146,7 +146,10 @@ class Exif:
         return entries + bytes(4) + behind
 
 
-def read(block: bytes, kept: Set[int] = _KEPT) -> Exif | None:
+NONE = Exif("<", {})
+
+
+def read(block: bytes) -> Exif:
     """What is kept of a block.
 
     Fields that are broken or outside the block are left out, and so is the thumbnail, which shows
@@ -154,16 +157,12 @@ def read(block: bytes, kept: Set[int] = _KEPT) -> Exif | None:
     at the same place.
 
     Args:
-        block: With or without the mark that it has in JPEG, or a TIFF file.
-        kept: Tags to keep of the first directory.
-
-    Returns:
-        None where nothing is left.
+        block: With or without the mark that it has in JPEG, or a TIFF file; any bytes.
     """
     tiff = block.removeprefix(b"Exif\0\0")
     order = _ORDERS.get(tiff[:4])
     if order is None or len(tiff) < 8:
-        return None
+        return NONE
     fields: dict[tuple[int, int], Field] = {}
     offsets, left = {FIRST: tiff[4:8]}, len(tiff)
     for which in (FIRST, *_OUTER):
@@ -174,7 +173,7 @@ def read(block: bytes, kept: Set[int] = _KEPT) -> Exif | None:
         entries = tiff[start + 2 : start + 2 + 12 * count]
         whole = entries[: len(entries) // 12 * 12]
         for tag, kind, number, value in struct.iter_unpack(order + "HHI4s", whole):
-            if tag in _LEFT_OUT or (which == FIRST and tag not in kept):
+            if tag in _LEFT_OUT or (which == FIRST and tag not in _KEPT):
                 continue
             if tag in _OUTER:
                 if _OUTER[tag] == which:
@@ -189,10 +188,4 @@ def read(block: bytes, kept: Set[int] = _KEPT) -> Exif | None:
             if len(value) >= length:
                 fields[which, tag] = Field(kind, value[:length])
                 left -= length
-    return Exif(order, fields) if fields else None
-
-
-def orientation(block: bytes) -> int:
-    """1 to 8, of a block as `read` takes it; 1 where there is none, or the block is broken."""
-    found = read(block, {_ORIENTATION})
-    return found.orientation if found else 1
+    return Exif(order, fields) if fields else NONE

@@ -111,7 +111,7 @@ class Header:
     @property
     def orientation(self) -> int:
         """Orientation that EXIF tells, 1 to 8; 1 where it tells none."""
-        return exif.orientation(self.exif)
+        return exif.read(self.exif).orientation
 
 
 @dataclass(frozen=True)
@@ -178,15 +178,10 @@ def _probe_jpeg(data: bytes) -> Header:
         if marker == _SCAN:
             if data.rfind(b"\xff\xd9", at) < 0:
                 break
+            plain = huffman and (channels == 1 or (channels == 3 and not rgb))
+            whole = b"".join(profile.get(part, b"") for part in range(1, parts + 1))
             return Header(
-                "JPEG",
-                width,
-                height,
-                channels,
-                plain=huffman and (channels == 1 or (channels == 3 and not rgb)),
-                exif=block,
-                profile=b"".join(profile.get(part, b"") for part in range(1, parts + 1)),
-                dpi=dpi,
+                "JPEG", width, height, channels, plain=plain, exif=block, profile=whole, dpi=dpi
             )
         if marker in _JPEG_FRAMES and len(body) >= 6:
             bits, height, width, channels = struct.unpack_from(">BHHB", body)
@@ -253,16 +248,9 @@ def _probe_png(data: bytes) -> Header:
     if len(density) == 9 and density[8] == 1:
         across, down = struct.unpack_from(">II", density)
         dpi = across * INCH, down * INCH
-    return Header(
-        "PNG",
-        width,
-        height,
-        {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(colour, 0),
-        bits,
-        exif=found.get(b"eXIf", b""),
-        profile=found.get(b"iCCP", b""),
-        dpi=dpi,
-    )
+    channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(colour, 0)
+    block, profile = found.get(b"eXIf", b""), found.get(b"iCCP", b"")
+    return Header("PNG", width, height, channels, bits, exif=block, profile=profile, dpi=dpi)
 
 
 def _probe_pnm(data: bytes) -> Header:

@@ -36,12 +36,12 @@ class Metadata:
     """What a file tells of its picture.
 
     Attributes:
-        exif: What is kept of EXIF; None for nothing.
+        exif: What is kept of EXIF.
         profile: ICC profile, as it is in the file; empty for none.
         dpi: Resolution of the upright picture; None where it is unknown.
     """
 
-    exif: exif.Exif | None = None
+    exif: exif.Exif = exif.NONE
     profile: bytes = b""
     dpi: Density | None = None
 
@@ -84,12 +84,10 @@ def assemble(block: bytes, profile: bytes, dpi: Density | None) -> Metadata:
         dpi: Resolution of the picture as it is stored; None for that of EXIF.
     """
     found = exif.read(block)
-    dpi = _believed(dpi) or _believed(found.dpi if found else None)
-    if found:
-        profile = profile or found.profile
-        if dpi and found.orientation >= 5:
-            dpi = dpi[::-1]
-    return Metadata(found, profile, dpi)
+    dpi = _believed(dpi) or _believed(found.dpi)
+    if dpi and found.orientation >= 5:
+        dpi = dpi[::-1]
+    return Metadata(found, profile or found.profile, dpi)
 
 
 def _believed(dpi: Density | None) -> Density | None:
@@ -123,9 +121,7 @@ def attach(encoded: bytes, form: Format, metadata: Metadata, height: int, width:
     if metadata == NONE:
         return encoded
     found, dpi, profile = metadata.exif, metadata.dpi, metadata.profile
-    if form == "webp" and dpi:
-        found = found or exif.Exif("<", {})
-    block = found.write(width, height, dpi) if found else b""
+    block = found.write(width, height, dpi) if found.fields or form == "webp" else b""
     if form == "webp":
         profile = profile if icc.space(profile) == "RGB" else b""
         return _into_webp(encoded, block, profile, width, height)

@@ -56,7 +56,7 @@ def walk(data: bytes) -> None:
     assert found.format == header.identify(data)
     assert found.pixels >= 0
     assert found.orientation in range(1, 9)
-    assert exif.orientation(data) in range(1, 9)
+    assert exif.read(data).orientation in range(1, 9)
     if found.format == "PNG":
         try:
             header.sound_png(data)
