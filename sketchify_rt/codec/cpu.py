@@ -26,7 +26,6 @@ from sketchify_rt.options import Encoding
 _EXIF_ORIENTATION = 274
 # TIFF tags and values
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
-_PLANAR_CONFIGURATION, _SEPARATE = 284, 2
 _EXTRA_SAMPLES, _STRAIGHT_ALPHA = 338, 2
 
 SIDE_LIMITS = {"jpg": 65500, "webp": 16383}
@@ -127,7 +126,7 @@ def _read_pnm(data: bytes, found: Header) -> Gray:
 
 def _read_pillow(data: bytes, found: Header) -> Gray:
     with _open_pillow(data, found) as image:
-        tags = _tiff_tags(image)
+        tags = getattr(image, "tag_v2", {})  # of TIFF
         # OpenCV would take premultiplied alpha for straight, and padding for alpha.
         alpha = tags.get(_EXTRA_SAMPLES, (_STRAIGHT_ALPHA,))
         if _is_deep_colour(image, found) and alpha == (_STRAIGHT_ALPHA,):
@@ -147,24 +146,14 @@ _READERS: dict[str, Callable[[bytes, Header], Gray]] = {
 
 
 def _open_pillow(data: bytes, found: Header) -> ImageFile:
-    """The file by Pillow, not loaded. Raises ValueError for a damaged PNG and an odd TIFF."""
+    """The file by Pillow, not loaded. Raises ValueError for a damaged PNG."""
     if found.format == "PNG":
         data = header.sound_png(data)
     image = header.open_pillow(str(found.format), data)
-    bits = found.bits
-    separate = _tiff_tags(image).get(_PLANAR_CONFIGURATION) == _SEPARATE and found.channels > 1
-    if bits not in (1, 2, 4, 8, 16) or (bits == 16 and separate):
-        planes = " in separate planes" if separate else ""
-        raise ValueError(f"{bits} bits a sample{planes}; save it with 8 bits a sample")
-    if image.mode == "L" and bits < 8 and "transparency" in image.info:
+    if image.mode == "L" and found.bits < 8 and "transparency" in image.info:
         # Pillow scales samples of 2 and 4 bits, but not the value that is transparent
-        image.info["transparency"] *= 255 // (2**bits - 1)
+        image.info["transparency"] *= 255 // (2**found.bits - 1)
     return image
-
-
-def _tiff_tags(image: ImageFile) -> Any:
-    """By number; none of another format."""
-    return getattr(image, "tag_v2", {})
 
 
 def _is_deep_colour(image: ImageFile, found: Header) -> bool:

@@ -34,11 +34,11 @@ _PIXEL_X_DIMENSION, _PIXEL_Y_DIMENSION = 40962, 40963
 # too: DocumentName, ImageDescription, Make, Model, PageName, Software, DateTime, Artist,
 # HostComputer, Rating, RatingPercent, Copyright, and what Windows writes, XPTitle to XPSubject.
 _KEPT = {269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096)}
-_KEPT |= _WRITTEN_ANEW | {EXIF, GPS}
+_KEPT |= _WRITTEN_ANEW
 
 # MakerNote has offsets that no longer hold, and often a preview of the original; SubjectArea and
-# SubjectLocation are places in the original.
-_LEFT_OUT = {37500, 37396, 41492}
+# SubjectLocation are places in the original; offsets of directories are written anew.
+_LEFT_OUT = {37500, 37396, 41492, *_OUTER}
 
 
 class Field(NamedTuple):
@@ -107,16 +107,13 @@ class Exif:
             The block without the mark that it has in JPEG; empty where there are no fields.
         """
         order = self.order
-        fields = {
-            (where, tag): field
-            for (where, tag), field in self.fields.items()
-            if where != FIRST or tag not in _WRITTEN_ANEW
-        }
+        fields = dict(self.fields)
+        for tag in _WRITTEN_ANEW:
+            fields.pop((FIRST, tag), None)
         if dpi is not None:
-            ratios = (Fraction(value).limit_denominator(10_000) for value in dpi)
-            for tag, ratio in zip((_X_RESOLUTION, _Y_RESOLUTION), ratios, strict=True):
-                data = struct.pack(order + "II", *ratio.as_integer_ratio())
-                fields[FIRST, tag] = Field(_RATIONAL, data)
+            for tag, value in zip((_X_RESOLUTION, _Y_RESOLUTION), dpi, strict=True):
+                ratio = Fraction(value).limit_denominator(10_000).as_integer_ratio()
+                fields[FIRST, tag] = Field(_RATIONAL, struct.pack(order + "II", *ratio))
             fields[FIRST, _RESOLUTION_UNIT] = Field(_SHORT, struct.pack(order + "H", _INCH))
         if not fields:
             return b""
@@ -126,9 +123,8 @@ class Exif:
         if (FIRST, EXIF) in fields:
             for tag, side in ((_PIXEL_X_DIMENSION, width), (_PIXEL_Y_DIMENSION, height)):
                 fields[EXIF, tag] = Field(_LONG, struct.pack(order + "I", side))
-        start = 8
-        head = struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, start)
-        return head + self._directory(fields, FIRST, start)
+        head = struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 8)
+        return head + self._directory(fields, FIRST, 8)
 
     def _directory(self, fields: Mapping[tuple[int, int], Field], which: int, start: int) -> bytes:
         """One directory, to stand at that offset, and behind it what does not fit into 4 bytes."""
@@ -173,14 +169,10 @@ def read(block: bytes) -> Exif:
         entries = tiff[start + 2 : start + 2 + 12 * count]
         whole = entries[: len(entries) // 12 * 12]
         for tag, kind, number, value in struct.iter_unpack(order + "HHI4s", whole):
-            if tag in _LEFT_OUT or (which == FIRST and tag not in _KEPT):
-                continue
-            if tag in _OUTER:
-                if _OUTER[tag] == which:
-                    offsets[tag] = value
-                continue
+            if _OUTER.get(tag) == which:
+                offsets[tag] = value
             length = _SIZES.get(kind, 0) * number
-            if not 0 < length <= left:
+            if tag in _LEFT_OUT or (which == FIRST and tag not in _KEPT) or not 0 < length <= left:
                 continue
             if length > 4:
                 (place,) = struct.unpack(order + "I", value)

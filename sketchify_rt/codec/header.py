@@ -30,7 +30,9 @@ INCH = 0.0254  # metres
 PNG_REFUSED = (b"iCCP", b"pHYs")
 """Chunks over which Pillow refuses a picture: where they are broken, or a profile has 1 MiB."""
 
-_BITS_PER_SAMPLE = 258  # a tag of TIFF
+# Tags of TIFF
+_BITS_PER_SAMPLE = 258
+_PLANAR_CONFIGURATION, _SEPARATE = 284, 2
 
 READABLE = ("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF", "PNM")
 
@@ -260,11 +262,19 @@ def _probe_pnm(data: bytes) -> Header:
     return Header("PNM", width, height, 3 if kind in (3, 6) else 1, text=kind <= 3)
 
 
+def _probe_tiff(data: bytes) -> Header:
+    with open_pillow("TIFF", data) as image:
+        tags = getattr(image, "tag_v2", {})
+        bits = tags.get(_BITS_PER_SAMPLE, (1,))
+        separate = tags.get(_PLANAR_CONFIGURATION) == _SEPARATE and len(bits) > 1
+        if bits[0] not in (1, 2, 4, 8, 16) or (bits[0] == 16 and separate):
+            planes = " in separate planes" if separate else ""
+            raise ValueError(f"{bits[0]} bits a sample{planes}; save it with 8 bits a sample")
+        return Header("TIFF", *image.size, len(bits), bits[0], exif=data)
+
+
 def _probe_pillow(form: str, data: bytes) -> Header:
     with open_pillow(form, data) as image:
-        if form == "TIFF":
-            bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (1,))
-            return Header(form, *image.size, len(bits), bits[0], exif=data)
         kept = image.info if form == "AVIF" else {}
         block, profile = kept.get("exif", b""), kept.get("icc_profile", b"")
         return Header(form, *image.size, exif=block, profile=profile)
@@ -285,7 +295,8 @@ _PROBES: dict[str, Callable[[bytes], Header]] = {
     "PNG": _probe_png,
     "WebP": _probe_webp,
     "PNM": _probe_pnm,
-    **{form: partial(_probe_pillow, form) for form in ("BMP", "GIF", "TIFF", "AVIF")},
+    "TIFF": _probe_tiff,
+    **{form: partial(_probe_pillow, form) for form in ("BMP", "GIF", "AVIF")},
 }
 
 
