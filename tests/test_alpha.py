@@ -67,9 +67,83 @@ def sketchify() -> Sketchifier:
 # Out of every format
 
 
-@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
-def test_rgba(form: str) -> None:
-    np.testing.assert_array_equal(read(with_alpha(form)), ALPHA)
+PALETTE = Image.fromarray(RGB).quantize(16)
+INDEX = np.asarray(PALETTE)
+COLOURS = np.asarray(PALETTE.convert("RGB"))
+ALPHAS = np.arange(0, 256, 17, dtype=np.uint8)
+COLOUR, GRAY = NOISE[..., :3], NOISE[..., 0]
+BOTH = Image.merge("LA", [Image.fromarray(GRAY), Image.fromarray(ALPHA)])
+DEEP = samples_of_16_bits(9, 11, 4)
+DEEP[..., 3].flat[:6] = 0, 128, 129, 65406, 65407, 65535
+DEEP[2, 3] = DEEP[4, 5]
+KEY = (DEEP[..., :3] == DEEP[4, 5, :3]).all(axis=2)
+DEEP_8 = to_8_bits(DEEP)
+
+
+def few_bits(bits: int) -> tuple[bytes, np.ndarray, np.ndarray]:
+    """A gray PNG of so many bits a sample, of which 1 is transparent."""
+    samples = np.arange(8).reshape(1, 8) % 2**bits
+    packed = np.packbits((samples[..., None] >> np.arange(bits - 1, -1, -1)) & 1, axis=None)
+    key = png_chunk(b"tRNS", struct.pack(">H", 1))
+    data = bytearray(png_file(packed.reshape(1, -1, 1), bits, 0, key))
+    data[16:33] = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0))[8:]
+    return bytes(data), samples * (255 // (2**bits - 1)), np.where(samples == 1, 0, 255)
+
+
+def key_of(*values: int) -> bytes:
+    return png_chunk(b"tRNS", struct.pack(f">{len(values)}H", *values))
+
+
+# Files, and the colour and alpha in them.
+TRANSPARENT: dict[str, tuple[bytes, np.ndarray, np.ndarray]] = {
+    **{f"RGBA {form}": (with_alpha(form), COLOUR, ALPHA) for form in ("PNG", "WEBP", "TIFF")},
+    **{f"gray {form}": (saved(BOTH, form), GRAY, ALPHA) for form in ("PNG", "TIFF")},
+    **{
+        f"an entry of a palette, {form}": (
+            saved(PALETTE, form, transparency=int(INDEX[7, 9])),
+            COLOURS,
+            np.where(INDEX[7, 9] == INDEX, 0, 255),
+        )
+        for form in ("PNG", "GIF")
+    },
+    "a palette": (saved(PALETTE, "PNG", transparency=ALPHAS.tobytes()), COLOURS, ALPHAS[INDEX]),
+    "a colour": (
+        saved(RGB, "PNG", transparency=tuple(RGB[3, 4].tolist())),
+        RGB,
+        np.where((RGB[3, 4] == RGB).all(axis=2), 0, 255),
+    ),
+    **{f"gray of {bits} bits": few_bits(bits) for bits in (1, 2, 4, 8)},
+    "RGBA PNG of 16 bits": (png_file(DEEP, 16, 6), DEEP_8[..., :3], DEEP_8[..., 3]),
+    "gray PNG of 16 bits": (png_file(DEEP[..., 2:], 16, 4), DEEP_8[..., 2], DEEP_8[..., 3]),
+    "a colour of 16 bits": (
+        png_file(DEEP[..., :3], 16, 2, key_of(*DEEP[4, 5, :3])),
+        DEEP_8[..., :3],
+        np.where(KEY, 0, 255),
+    ),
+    "a gray of 16 bits": (
+        png_file(DEEP[..., :1], 16, 0, key_of(DEEP[4, 5, 0])),
+        DEEP_8[..., 0],
+        np.where(DEEP[..., 0] == DEEP[4, 5, 0], 0, 255),
+    ),
+    **{
+        f"TIFF of 16 bits {order}": (
+            tiff_file(DEEP, 2, order=order, extra=2),
+            DEEP_8[..., :3],
+            DEEP_8[..., 3],
+        )
+        for order in "<>"
+    },
+}
+
+
+@pytest.mark.parametrize("name", TRANSPARENT)
+def test_alpha_and_luma_on_white(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    data, colour, plane = TRANSPARENT[name]
+    np.testing.assert_array_equal(read(data), plane)
+    white = on_white(colour, plane)
+    luma = luma_of(white) if colour.ndim == 3 else white
+    np.testing.assert_array_equal(cpu.decode(data, "it", 10**6), luma)
+    assert capfd.readouterr().err == ""
 
 
 def test_avif() -> None:
@@ -80,76 +154,12 @@ def test_avif() -> None:
     assert np.abs(found.astype(int) - plane).max() <= 2
 
 
-@pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_gray_and_alpha(form: str) -> None:
-    both = Image.merge("LA", [Image.fromarray(NOISE[..., channel]) for channel in (0, 3)])
-    np.testing.assert_array_equal(read(saved(both, form)), ALPHA)
-
-
 def test_lossy_webp_keeps_alpha_without_loss() -> None:
     np.testing.assert_array_equal(read(saved(NOISE, "WEBP", quality=50)), ALPHA)
 
 
-@pytest.mark.parametrize("form", ["PNG", "GIF"])
-def test_a_transparent_palette_entry(form: str) -> None:
-    image = Image.fromarray(RGB).quantize(16)
-    index = np.asarray(image)[7, 9]
-    data = saved(image, form, transparency=int(index))
-    np.testing.assert_array_equal(read(data), np.where(np.asarray(image) == index, 0, 255))
-
-
-def test_a_palette_with_alpha() -> None:
-    image = Image.fromarray(RGB).quantize(16)
-    alphas = bytes(range(0, 256, 17))
-    data = saved(image, "PNG", transparency=alphas)
-    expected = np.frombuffer(alphas, np.uint8)[np.asarray(image)]
-    np.testing.assert_array_equal(read(data), expected)
-
-
-def test_a_transparent_colour() -> None:
-    colour = tuple(int(value) for value in RGB[3, 4])
-    data = saved(RGB, "PNG", transparency=colour)
-    expected = np.where((RGB[3, 4] == RGB).all(axis=2), 0, 255)
-    np.testing.assert_array_equal(read(data), expected)
-
-
-@pytest.mark.parametrize(("bits", "values"), [(1, 2), (2, 4), (4, 16), (8, 256)])
-def test_a_transparent_gray(bits: int, values: int) -> None:
-    samples = np.arange(8).reshape(1, 8) % values
-    packed = np.packbits((samples[..., None] >> np.arange(bits - 1, -1, -1)) & 1, axis=None)
-    key = png_chunk(b"tRNS", struct.pack(">H", 1))
-    data = bytearray(png_file(packed.reshape(1, -1, 1), bits, 0, key))
-    data[16:33] = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0))[8:]
-    np.testing.assert_array_equal(read(bytes(data)), np.where(samples == 1, 0, 255))
-
-
-@pytest.mark.parametrize("colour", [4, 6])
-def test_png_of_16_bits(colour: int) -> None:
-    samples = samples_of_16_bits(9, 11, colour - 2)
-    samples[..., -1].flat[:6] = 0, 128, 129, 65406, 65407, 65535
-    found = read(png_file(samples, 16, colour))
-    np.testing.assert_array_equal(found, to_8_bits(samples[..., -1]))
-
-
-def test_transparent_values_of_16_bits() -> None:
-    samples = samples_of_16_bits(9, 11, 3)
-    samples[2, 3] = samples[4, 5]
-    key = png_chunk(b"tRNS", samples[4, 5].astype(">u2").tobytes())
-    expected = np.full((9, 11), 255)
-    expected[[2, 4], [3, 5]] = 0
-    np.testing.assert_array_equal(read(png_file(samples, 16, 2, key)), expected)
-    gray = samples[..., :1]
-    key = png_chunk(b"tRNS", gray[4, 5].astype(">u2").tobytes())
-    expected = np.where(gray[..., 0] == gray[4, 5], 0, 255)
-    np.testing.assert_array_equal(read(png_file(gray, 16, 0, key)), expected)
-
-
-@pytest.mark.parametrize("extra", [1, 2])  # premultiplied and straight
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_tiff_of_16_bits(order: str, extra: int) -> None:
-    samples = samples_of_16_bits(9, 11, 4)
-    found = read(tiff_file(samples, 2, order=order, extra=extra))
-    np.testing.assert_array_equal(found, to_8_bits(samples[..., 3]))
+def test_premultiplied_alpha_of_16_bits() -> None:
+    np.testing.assert_array_equal(read(tiff_file(DEEP, 2, extra=1)), DEEP_8[..., 3])
 
 
 def test_no_alpha_is_told_by_the_header(monkeypatch: pytest.MonkeyPatch) -> None:

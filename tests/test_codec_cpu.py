@@ -17,7 +17,6 @@ from pictures import (
     RNG,
     bomb,
     luma_of,
-    on_white,
     png_chunk,
     png_file,
     ppm_of_16_bits,
@@ -73,20 +72,6 @@ def test_rgb_and_gray(form: str, options: dict[str, Any]) -> None:
     np.testing.assert_array_equal(decoded(saved(gray, form, **options)), gray)
 
 
-@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
-def test_alpha_is_composited_on_white(form: str) -> None:
-    options = {"lossless": True, "exact": True} if form == "WEBP" else {}
-    expected = luma_of(on_white(NOISE[..., :3], NOISE[..., 3]))
-    np.testing.assert_array_equal(decoded(saved(NOISE, form, **options)), expected)
-
-
-@pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_gray_and_alpha(form: str) -> None:
-    image = Image.merge("LA", [Image.fromarray(NOISE[..., channel]) for channel in (0, 3)])
-    expected = on_white(NOISE[..., 0], NOISE[..., 3])
-    np.testing.assert_array_equal(decoded(saved(image, form)), expected)
-
-
 @pytest.mark.parametrize("form", ["PNG", "GIF", "BMP", "TIFF"])
 def test_palette(form: str) -> None:
     image = Image.fromarray(RGB).quantize(16)
@@ -94,41 +79,11 @@ def test_palette(form: str) -> None:
     np.testing.assert_array_equal(decoded(saved(image, form)), luma_of(colours))
 
 
-@pytest.mark.parametrize("form", ["PNG", "GIF"])
-def test_transparent_palette_entry_is_white(form: str) -> None:
-    image = Image.fromarray(RGB).quantize(16)
-    expected = luma_of(np.asarray(image.convert("RGB")))
-    index = np.asarray(image)[7, 9]
-    expected[np.asarray(image) == index] = 255
-    data = saved(image, form, transparency=int(index))
-    np.testing.assert_array_equal(decoded(data), expected)
-
-
-def test_palette_with_alpha() -> None:
-    image = Image.fromarray(RGB).quantize(16)
-    alphas = bytes(range(0, 256, 17))
-    colour, alpha = np.asarray(image.convert("RGB")), np.frombuffer(alphas, np.uint8)
-    expected = luma_of(on_white(colour, alpha[np.asarray(image)]))
-    np.testing.assert_array_equal(decoded(saved(image, "PNG", transparency=alphas)), expected)
-
-
 @pytest.mark.parametrize("form", ["PNG", "GIF", "BMP", "TIFF", "PPM"])
 def test_one_bit(form: str) -> None:
     bits = NOISE[..., 0] > 127
     expected = np.where(bits, 255, 0)
     np.testing.assert_array_equal(decoded(saved(Image.fromarray(bits), form)), expected)
-
-
-@pytest.mark.parametrize(("bits", "values"), [(1, 2), (2, 4), (4, 16)])
-def test_png_gray_of_few_bits_with_a_transparent_value(bits: int, values: int) -> None:
-    samples = np.arange(8).reshape(1, 8) % values
-    packed = np.packbits((samples[..., None] >> np.arange(bits - 1, -1, -1)) & 1, axis=None)
-    data = bytearray(
-        png_file(packed.reshape(1, -1, 1), bits, 0, png_chunk(b"tRNS", struct.pack(">H", 1)))
-    )
-    data[16:33] = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0))[8:]
-    expected = np.where(samples == 1, 255, samples * (255 // (values - 1)))
-    np.testing.assert_array_equal(decoded(bytes(data)), expected)
 
 
 def test_lossy_formats_stay_close() -> None:
@@ -213,32 +168,6 @@ def test_gray_of_16_bits(write: Callable[[np.ndarray], bytes]) -> None:
 def test_rgb_of_16_bits(write: Callable[[np.ndarray], bytes]) -> None:
     samples = samples_of_16_bits(9, 11, 3)
     np.testing.assert_array_equal(decoded(write(samples)), luma_of(to_8_bits(samples)))
-
-
-@pytest.mark.parametrize(
-    "write",
-    [lambda samples: png_file(samples, 16, 6), lambda samples: tiff_file(samples, 2, extra=2)],
-    ids=["png", "tiff"],
-)
-def test_rgba_of_16_bits(
-    write: Callable[[np.ndarray], bytes], capfd: pytest.CaptureFixture[str]
-) -> None:
-    samples = to_8_bits(rgba := samples_of_16_bits(9, 11, 4))
-    expected = luma_of(on_white(samples[..., :3], samples[..., 3]))
-    np.testing.assert_array_equal(decoded(write(rgba)), expected)
-    assert capfd.readouterr().err == ""
-
-
-def test_png_of_16_bits_with_a_transparent_colour() -> None:
-    samples = samples_of_16_bits(9, 11, 3)
-    key = png_chunk(b"tRNS", samples[4, 5].astype(">u2").tobytes())
-    expected = luma_of(to_8_bits(samples))
-    expected[4, 5] = 255
-    np.testing.assert_array_equal(decoded(png_file(samples, 16, 2, key)), expected)
-    gray = samples[..., 0]
-    key = png_chunk(b"tRNS", struct.pack(">H", gray[4, 5]))
-    expected = np.where(gray == gray[4, 5], 255, to_8_bits(gray))
-    np.testing.assert_array_equal(decoded(png_file(gray, 16, 0, key)), expected)
 
 
 def test_tiff_of_16_bits_with_premultiplied_alpha_or_padding() -> None:

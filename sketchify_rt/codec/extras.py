@@ -81,8 +81,7 @@ def read(file: File, encoding: Encoding) -> Extras:
 def from_pil(source: PIL.Image.Image, encoding: Encoding) -> Extras:
     """What the encoding asks for of a Pillow image. Raises whatever `load` of it does."""
     found = metadata.from_pil(source) if encoding.metadata else metadata.NONE
-    plane = cpu.alpha_of_pil(source) if encoding.alpha == "keep" else None
-    return Extras(found, _unless_opaque(plane))
+    return Extras(found, cpu.alpha_of_pil(source) if encoding.alpha == "keep" else None)
 
 
 def _unless_opaque(plane: Gray | None) -> Gray | None:
