@@ -331,7 +331,7 @@ def test_errors_stay_with_their_image(
     assert results[0] == results[4] == sketchify.encode(NOISE, form)
     kinds = [type(result) for result in results[1:4]]
     assert kinds == [EncodeError, InputError, DecodeError]
-    assert "shape (5, 40)" in str(results[2])
+    assert "the shape (30, 40) of its picture: got (5, 40)" in str(results[2])
     image = Image.fromarray(wide[..., 0])
     image.info["dpi"] = 300, 300
     with pytest.raises(EncodeError, match="use png"):

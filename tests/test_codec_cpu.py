@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from fuzz.targets import with_checksums
 from pictures import (
     FILES,
     NOISE,
@@ -352,11 +353,12 @@ def test_png_with_a_broken_profile_or_resolution_is_the_same_picture(chunk: byte
     np.testing.assert_array_equal(decoded(broken), decoded(plain))
 
 
-def test_flipped_bit_in_a_png() -> None:
+@pytest.mark.parametrize(("at", "chunk"), [(16, "IHDR"), (len(FILES["PNG"]) // 2, "IDAT")])
+def test_flipped_bit_in_a_png(at: int, chunk: str) -> None:
     data = bytearray(FILES["PNG"])
-    data[len(data) // 2] ^= 1
+    data[at] ^= 1
     assert reason(bytes(data)) == (
-        "cannot be read as PNG: corrupt data, the checksum of its IDAT chunk is wrong"
+        f"cannot be read as PNG: corrupt data, the checksum of its {chunk} chunk is wrong"
     )
 
 
@@ -399,17 +401,6 @@ def test_limit_is_inclusive() -> None:
     assert "40 x 30 = 1200 pixels" in reason(FILES["AVIF"], 1199)
 
 
-def with_png_checksums(data: bytes) -> bytes:
-    fixed, at = data[:8], 8
-    while at + 12 <= len(data):
-        end = at + 8 + struct.unpack_from(">I", data, at)[0]
-        if end + 4 > len(data):
-            break
-        fixed += png_chunk(data[at + 4 : at + 8], data[at + 8 : end])
-        at = end + 4
-    return fixed + data[at:]
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_mutations_give_an_image_or_a_decode_error(name: str) -> None:
     rng = np.random.default_rng(5)
@@ -425,7 +416,7 @@ def test_mutations_give_an_image_or_a_decode_error(name: str) -> None:
                 del data[at : at + int(rng.integers(1, 20))]
             else:
                 data[at:at] = rng.bytes(int(rng.integers(1, 8)))
-        mutated = with_png_checksums(bytes(data)) if data[:4] == b"\x89PNG" else bytes(data)
+        mutated = with_checksums(bytes(data)) if data[:4] == b"\x89PNG" else bytes(data)
         try:
             decoded(mutated)
         except DecodeError:

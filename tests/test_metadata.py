@@ -205,6 +205,11 @@ def test_what_is_in_a_result_is_read_again() -> None:
 # Resolution
 
 
+def with_chunk(body: bytes) -> bytes:
+    data = saved(RGB, "PNG")
+    return data[:33] + png_chunk(b"pHYs", body) + data[33:]
+
+
 @pytest.mark.parametrize(
     ("data", "dpi"),
     [
@@ -223,22 +228,13 @@ def test_what_is_in_a_result_is_read_again() -> None:
         (source("JPEG", exif=block(resolution=(0, 1))), None),
         (source("JPEG", exif=block(resolution=(2**32 - 1, 1))), None),
         (source("JPEG", dpi=(96, 96)), (96, 96)),  # the container's before that of EXIF
+        (saved(RGB, "JPEG", dpi=(100, 50)).replace(b"\1\0d\0002", b"\2\0d\0002", 1), (254, 127)),
+        (with_chunk(struct.pack(">IIB", 3, 4, 0)), None),  # an unknown unit
     ],
 )
 def test_units_of_resolution(data: bytes, dpi: tuple[float, float] | None) -> None:
     found = read(data).dpi
     assert found is None if dpi is None else found == pytest.approx(dpi, abs=0.01)
-
-
-def test_pixels_a_centimetre_in_jfif() -> None:
-    data = saved(RGB, "JPEG", dpi=(100, 50)).replace(b"\1\0\x64\0\x32", b"\2\0\x64\0\x32", 1)
-    assert read(data).dpi == pytest.approx((254, 127))
-
-
-def test_png_of_an_unknown_unit() -> None:
-    data = saved(RGB, "PNG")
-    aspect = png_chunk(b"pHYs", struct.pack(">IIB", 3, 4, 0))
-    assert read(data[:33] + aspect + data[33:]).dpi is None
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

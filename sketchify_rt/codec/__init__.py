@@ -1,1 +1,1 @@
-"""Encoded bytes to pixels and back: cpu.py on the processor, cuda.py on a GPU, from the rest."""
+"""Image files to pixels and back: cpu.py on the processor, cuda.py on a GPU."""

@@ -1,7 +1,7 @@
 """Image files to luma on a GPU and back, a batch at a time.
 
-DALI decodes JPEG on the GPU. All else is read by cpu.py, on threads of the processor, while the GPU
-works, and so is what DALI cannot decode: that names what is wrong with a file in the same words.
+DALI decodes JPEG on the GPU. All other files are decoded by cpu.py, on threads of the processor,
+while the GPU works. So are files that DALI cannot decode: errors are the same as without a GPU.
 
 DALI reads PNG and WebP on the processor too, with the same libraries, but not with the same result:
 it drops alpha, refuses WebP with EXIF, and its luma of a colour PNG is off by 1. Nor is it much
@@ -40,19 +40,24 @@ _PACKAGES = {_DALI: "nvidia-dali-cuda130", _NVIMAGECODEC: "nvidia-nvimgcodec-cu1
 
 
 def missing() -> list[str]:
-    """Packages that are not installed, without which the processor does what they would do."""
+    """Packages that are not installed; the processor does their work."""
     return [package for module, package in _PACKAGES.items() if not packages.installed(module)]
 
 
 class Codec:
     """The codec of one device. Thread-safe.
 
-    Its threads serve all callers. DALI and nvImageCodec are imported when first needed, and do
-    without the GPU's memory until then.
+    Its threads serve all callers. DALI and nvImageCodec are opened when first needed, and take no
+    memory of the GPU before.
     """
 
     def __init__(self, device: torch.device, threads: int) -> None:
-        """threads: of the processor, for each of DALI, nvImageCodec and the rest."""
+        """Opens nothing yet.
+
+        Args:
+            device: Where images are.
+            threads: Threads of the processor, for each of DALI, nvImageCodec and cpu.py.
+        """
         self._device = device
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="codec")

@@ -1,4 +1,4 @@
-"""JPEG files to luma with DALI: on a GPU, or, as the tests run it, on the processor."""
+"""JPEG files to luma with DALI, on a GPU. The tests run it on the processor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sketchify_rt.codec import cpu
 from sketchify_rt.errors import BackendUnavailable
 from sketchify_rt.options import Encoding
 
-# A file that is sound: where it cannot be decoded, none can.
+# A file without a fault: where DALI cannot decode it, DALI does not work.
 _TINY = cpu.encode(np.zeros((16, 16), np.uint8), Encoding("jpg"))
 
 # EXIF orientation to the axes that are flipped; from 5 on height and width are then swapped.
@@ -27,13 +27,20 @@ _FLIPS = {2: (1,), 3: (0, 1), 4: (0,), 6: (0,), 7: (0, 1), 8: (1,)}
 class JpegDecoder:
     """DALI's image decoder, opened on one device.
 
-    Thread-safe, one call at a time: DALI itself spreads a batch over `threads` threads, and a
-    second decoder would double them and what each takes, 16 MiB of the device's memory and 16 MiB
-    of pinned memory.
+    Thread-safe; calls run one at a time. DALI itself spreads a batch over threads. A second decoder
+    would double them and their memory, 16 MiB on the device and 16 MiB pinned for each thread.
     """
 
     def __init__(self, device: torch.device, threads: int) -> None:
-        """Raises BackendUnavailable where DALI is not there, or does not work on the device."""
+        """Opens the decoder.
+
+        Args:
+            device: A GPU, or the processor.
+            threads: Threads of the processor that decode.
+
+        Raises:
+            BackendUnavailable: DALI is not installed, or does not work on the device.
+        """
         self._device = device
         self._lock = threading.Lock()
         self._batch = 1
@@ -64,16 +71,22 @@ class JpegDecoder:
         self._check()
 
     def __call__(self, files: Sequence[bytes], orientations: Sequence[int]) -> list[Tensor | None]:
-        """Luma planes in order, upright; None for a file that DALI cannot decode.
-
-        files: JPEG whose header is `plain`. orientations: of EXIF, 1..8. Gives uint8 (H, W), views
-        of one buffer on the device. Waits for the current stream.
+        """Decodes a batch, and waits for the current stream.
 
         On the processor luma equals that of `cpu.decode`. A GPU rounds differently: it should be at
         most 3 levels off, and at most 1 on 98 % of the pixels.
 
-        Raises BackendUnavailable where DALI no longer works, and MemoryError or
-        torch.OutOfMemoryError.
+        Args:
+            files: JPEG files whose header is `plain`.
+            orientations: Of EXIF, 1 to 8, one for each file.
+
+        Returns:
+            For each file uint8 (H, W), upright, views of one buffer on the device; None for a file
+            that DALI cannot decode.
+
+        Raises:
+            BackendUnavailable: DALI no longer works.
+            MemoryError: there is too little memory; or torch.OutOfMemoryError.
         """
         with self._lock:
             planes = self._decode(files)

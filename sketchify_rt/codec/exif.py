@@ -1,8 +1,8 @@
 """EXIF: what is kept of a block, and how it is written for the sketch.
 
-A block is a TIFF file without pixels: directories of fields (CIPA DC-008). Fields are moved as the
-bytes they are, in their byte order: a round trip through the values of Pillow would lose their
-types, and turn text that is not ASCII into question marks.
+A block is a TIFF file without pixels: directories of fields (CIPA DC-008). Fields are copied as
+bytes, in their byte order. Pillow, which decodes and encodes them, would lose their types, and turn
+text that is not ASCII into question marks.
 """
 
 from __future__ import annotations

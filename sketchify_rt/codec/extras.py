@@ -39,7 +39,9 @@ class Extras:
         plane = self.alpha
         if plane is not None:
             if plane.shape != shape:
-                raise InputError(f"alpha has shape {plane.shape}, its picture {shape}")
+                raise InputError(
+                    f"alpha must have the shape {shape} of its picture: got {plane.shape}"
+                )
             plane = _unless_opaque(image.resize(plane[rows, columns], height, width))
         return Extras(self.metadata.scaled(across, down), plane)
 

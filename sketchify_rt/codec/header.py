@@ -1,8 +1,8 @@
-"""What a file is, told from its content, and what its header says before any pixel is decoded.
+"""The format of a file, and what its header says, before any pixel is decoded.
 
-`probe` is called once for a file, and its result travels with the `File`. The decoders fill the
-missing part of a cut file with gray and report success (OpenCV on JPEG), or skip checksums (Pillow
-on PNG), so containers with an end mark are walked to it first.
+`probe` is called once for a file, and its result travels with the `File`. Some decoders do not
+report damage: OpenCV fills the missing part of a cut JPEG with gray, and Pillow skips checksums of
+PNG. So containers with an end mark are read up to it before they are decoded.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _SIGNATURE = tuple((re.compile(pattern, re.DOTALL), name) for pattern, name in _
 
 
 def identify(data: bytes) -> str | None:
-    """Name of the format: one of READABLE, or of one that is not read; None for unknown bytes."""
+    """Name of the format, whether it is one of READABLE or not; None for unknown bytes."""
     head = data[:1024]
     return next((name for pattern, name in _SIGNATURE if pattern.match(head)), None)
 
@@ -137,9 +137,12 @@ class File:
 
 
 def probe(data: bytes) -> Header:
-    """What the header of a file says; of a damaged one what is wrong with it, whatever the bytes.
+    """Reads the header of a file; what is wrong with a damaged one is in `Header.problem`.
 
     Whether a PNG is complete is not checked, see `sound_png`.
+
+    Args:
+        data: Any bytes.
     """
     form = identify(data)
     try:
@@ -161,9 +164,10 @@ _JFIF_UNITS = {1: 1.0, 2: 2.54}  # an inch, a centimetre; in pixels per inch
 
 
 def _probe_jpeg(data: bytes) -> Header:
-    """Walks the segments, so that the end mark of a thumbnail in EXIF does not count.
+    """Reads the segments up to the first scan, behind which the file must have an end mark.
 
-    After the first scan begins, FF D9 is the end: scan data escapes FF, and no table holds it.
+    Behind it FF D9 is an end mark indeed: scan data escapes FF, and no table holds these bytes. The
+    thumbnail in EXIF, which has an end mark of its own, comes before.
     """
     width = height = channels = parts = 0
     huffman = rgb = False

@@ -1,8 +1,8 @@
-"""EXIF, colour profile and resolution: out of a source, and into the file of its sketch.
+"""EXIF, colour profile and resolution: read of a source, and put into the file of its sketch.
 
-They are put into a file that is already encoded, whatever encoded it. XMP, comments and text are
-left out, and so is what is broken, since metadata is no reason to refuse a picture: each of the
-three on its own, and of EXIF each field.
+They are put into a file that is already encoded, on the processor or on a GPU. XMP, comments and
+text are left out. What is broken is left out too, since metadata is no reason to refuse a picture:
+each of the three on its own, and each field of EXIF.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Luma to JPEG files with nvImageCodec: on a GPU, or, as a test runs it, on the processor."""
+"""Luma to JPEG files with nvImageCodec, on a GPU. A test runs it on the processor."""
 
 from __future__ import annotations
 
@@ -17,12 +17,20 @@ from sketchify_rt.errors import BackendUnavailable
 class JpegEncoder:
     """nvImageCodec's encoder, opened on one device.
 
-    Thread-safe, one call at a time: an encoder keeps what it does in itself, and spreads a batch
-    over `threads` threads and as many streams.
+    Thread-safe; calls run one at a time, since an encoder has state. It spreads a batch over
+    threads, each with a stream of its own.
     """
 
     def __init__(self, device: torch.device, threads: int) -> None:
-        """Raises BackendUnavailable where nvImageCodec is not there, or not for the device."""
+        """Opens the encoder.
+
+        Args:
+            device: A GPU, or the processor.
+            threads: Threads of the processor, the caller's included.
+
+        Raises:
+            BackendUnavailable: nvImageCodec is not installed, or does not work on the device.
+        """
         self._device = device
         self._lock = threading.Lock()
         try:
@@ -45,9 +53,14 @@ class JpegEncoder:
             raise BackendUnavailable(f"{device}: nvImageCodec cannot be opened: {error}") from error
 
     def __call__(self, images: Sequence[Tensor], quality: int) -> list[bytes | None]:
-        """JPEG files in order; None for an image that could not be encoded.
+        """Encodes a batch, and waits for the current stream.
 
-        images: uint8 (H, W) on the device. quality: 1..100. Waits for the current stream.
+        Args:
+            images: uint8 (H, W) on the device.
+            quality: 1 to 100.
+
+        Returns:
+            A JPEG file for each image; None for an image that cannot be encoded.
         """
         library = self._library
         params = library.EncodeParams(
