@@ -176,8 +176,9 @@ def read(block: bytes) -> Exif:
                 continue
             if length > 4:
                 (place,) = struct.unpack(order + "I", value)
+                if place + length > len(tiff):
+                    continue
                 value = tiff[place : place + length]
-            if len(value) >= length:
-                fields[which, tag] = Field(kind, value[:length])
-                left -= length
+            fields[which, tag] = Field(kind, value[:length])
+            left -= length
     return Exif(order, fields) if fields else NONE
