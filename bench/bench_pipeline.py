@@ -30,6 +30,7 @@ from sketchify_rt.batch.sinks import Folder, write
 from sketchify_rt.batch.sources import Job, Sources
 from sketchify_rt.batch.tasks import FileTask
 from sketchify_rt.codec import cpu as codec
+from sketchify_rt.codec.header import File
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import native
 from sketchify_rt.options import MAX_PIXELS, PRECISIONS, Mode, Options, Precision
@@ -147,7 +148,7 @@ def each(step: Callable[[T], object], inputs: Iterable[T]) -> None:
 
 def decode(path: Path) -> Gray:
     """A page as luma."""
-    return codec.decode(path.read_bytes(), str(path), MAX_PIXELS)
+    return codec.decode(File(str(path), path.read_bytes()), MAX_PIXELS)
 
 
 def opencv_loop(files: list[Path], folder: Path) -> None:

@@ -203,7 +203,7 @@ def _with_alpha(source: ImageInput) -> tuple[Gray, Gray | None]:
     keep = Encoding(alpha="keep")
     picture = load(source, keep)
     if isinstance(picture, File):
-        luma = codec.decode(picture.data, picture.name, MAX_PIXELS, picture.header)
+        luma = codec.decode(picture, MAX_PIXELS)
         return luma, extras.read(picture, keep).alpha
     assert isinstance(picture, Picture)  # noqa: S101 (of a PIL image it is)
     return picture.luma, picture.extras.alpha if picture.extras else None

@@ -142,7 +142,7 @@ def test_alpha_and_luma_on_white(name: str, capfd: pytest.CaptureFixture[str]) -
     np.testing.assert_array_equal(read(data), plane)
     white = on_white(colour, plane)
     luma = luma_of(white) if colour.ndim == 3 else white
-    np.testing.assert_array_equal(cpu.decode(data, "it", 10**6), luma)
+    np.testing.assert_array_equal(cpu.decode(File("it", data), 10**6), luma)
     assert capfd.readouterr().err == ""
 
 
@@ -198,7 +198,7 @@ def test_alpha_turns_with_the_picture(form: str, orientation: int) -> None:
     found = read(data)
     assert found is not None
     np.testing.assert_array_equal(found, image.orient(ALPHA, orientation))
-    np.testing.assert_array_equal(on_white(found, found), cpu.decode(data, "it", 10**6))
+    np.testing.assert_array_equal(on_white(found, found), cpu.decode(File("it", data), 10**6))
 
 
 # Into PNG and WebP
@@ -247,7 +247,7 @@ def test_the_sketch_is_that_of_the_picture_on_white(
     seen = plane > 0 if form == "webp" else slice(None)
     np.testing.assert_array_equal(gray[seen], expected[seen])
     white = sketchify.encode(data, Encoding(form))
-    np.testing.assert_array_equal(cpu.decode(white, "it", 10**6), expected)
+    np.testing.assert_array_equal(cpu.decode(File("it", white), 10**6), expected)
 
 
 @pytest.mark.parametrize("options", [{"max_side": 17}, {"max_side": 99}, {"square": 13}])

@@ -30,6 +30,7 @@ from pictures import (
 from PIL import Image
 
 from sketchify_rt.codec.cpu import decode, encode, from_pil
+from sketchify_rt.codec.header import File
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError
 from sketchify_rt.options import Encoding
 
@@ -37,7 +38,7 @@ MAX_PIXELS = 10**6
 
 
 def decoded(data: bytes) -> np.ndarray:
-    luma = decode(data, "page", MAX_PIXELS)
+    luma = decode(File("page", data), MAX_PIXELS)
     assert luma.dtype == np.uint8
     assert luma.flags.c_contiguous
     return luma
@@ -45,7 +46,7 @@ def decoded(data: bytes) -> np.ndarray:
 
 def reason(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
     with pytest.raises(DecodeError) as caught:
-        decode(data, "folder/page.png", max_pixels)
+        decode(File("folder/page.png", data), max_pixels)
     assert str(caught.value).startswith("folder/page.png: ")
     return caught.value.reason
 
@@ -397,7 +398,7 @@ def test_size_is_refused_before_decoding(form: str) -> None:
 
 
 def test_limit_is_inclusive() -> None:
-    assert decode(FILES["AVIF"], "page", 1200).shape == (30, 40)
+    assert decode(File("page", FILES["AVIF"]), 1200).shape == (30, 40)
     assert "40 x 30 = 1200 pixels" in reason(FILES["AVIF"], 1199)
 
 
@@ -519,6 +520,9 @@ def test_without_isal_only_png_fails_and_the_message_says_what_to_install(
     expected = decoded(jpeg)
     monkeypatch.setitem(sys.modules, "isal", None)
     np.testing.assert_array_equal(decoded(jpeg), expected)
-    for step in (lambda: decode(png, "page", MAX_PIXELS), lambda: encode(page, Encoding("png"))):
+    for step in (
+        lambda: decode(File("page", png), MAX_PIXELS),
+        lambda: encode(page, Encoding("png")),
+    ):
         with pytest.raises(BackendUnavailable, match=r"isal, which .*To fix: pip install isal"):
             step()

@@ -90,7 +90,7 @@ def decoder() -> dali.JpegDecoder:
 
 def on_cpu(name: str) -> np.ndarray | DecodeError:
     try:
-        return cpu.decode(NAMED[name], name, MAX_PIXELS)
+        return cpu.decode(File(name, NAMED[name]), MAX_PIXELS)
     except DecodeError as error:
         return error
 
@@ -325,7 +325,9 @@ def close_to_pages(files: Sequence[object], quality: int) -> None:
     for page, data in zip(PAGES, files, strict=True):
         assert isinstance(data, bytes)
         with_opencv = cpu.encode(page, Encoding("jpg", quality))
-        luma, expected = (cpu.decode(file, "page", MAX_PIXELS) for file in (data, with_opencv))
+        luma, expected = (
+            cpu.decode(File("page", file), MAX_PIXELS) for file in (data, with_opencv)
+        )
         assert probe(data).channels == 1
         assert luma.shape == page.shape
         assert np.abs(luma.astype(int) - expected).max() <= 3

@@ -17,6 +17,7 @@ from PIL.ExifTags import IFD, Base
 
 from sketchify_rt import Encoding, Sketchifier
 from sketchify_rt.codec import cpu, exif, header, icc, metadata
+from sketchify_rt.codec.header import File
 from sketchify_rt.codec.metadata import NONE, Metadata, attach
 from sketchify_rt.options import FORMATS, Format
 
@@ -186,7 +187,7 @@ def test_the_pixels_are_those_without_it(form: Format, quality: int | None) -> N
     assert (before.mode, before.size, before.format) == (after.mode, after.size, after.format)
     np.testing.assert_array_equal(np.asarray(before), np.asarray(after))
     np.testing.assert_array_equal(
-        cpu.decode(plain, "plain", 10**6), cpu.decode(data, "with metadata", 10**6)
+        cpu.decode(File("plain", plain), 10**6), cpu.decode(File("with metadata", data), 10**6)
     )
 
 
@@ -446,7 +447,7 @@ def test_cut_and_flipped_bytes_never_raise(kind: str) -> None:
         found = read(bytes(bad))
         result = put(FORMATS[turn % 3], found)
         if FORMATS[turn % 3] != "jpg":
-            np.testing.assert_array_equal(cpu.decode(result, "it", 10**6), SKETCH)
+            np.testing.assert_array_equal(cpu.decode(File("it", result), 10**6), SKETCH)
 
 
 def test_flipped_bytes_of_profile_and_exif_alone_never_raise() -> None:

@@ -18,6 +18,7 @@ from test_sinks import ALL_NAMED
 
 from sketchify_rt.batch.journal import NAME
 from sketchify_rt.codec import cpu as codec
+from sketchify_rt.codec.header import File
 from sketchify_rt.options import MAX_PIXELS
 
 IMAGES, WORKERS, KILLS = 120, 2, 5
@@ -55,7 +56,7 @@ def pixels(path: Path) -> bytes:
     data = path.read_bytes()
     if path.suffix == ".part":
         return data
-    image = codec.decode(data, path.name, MAX_PIXELS)
+    image = codec.decode(File(path.name, data), MAX_PIXELS)
     return bytes(str(image.shape), "ascii") + image.tobytes()
 
 

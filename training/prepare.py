@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from sketchify_rt.batch.sources import Sources
 from sketchify_rt.codec import cpu as codec
+from sketchify_rt.codec.header import File
 from sketchify_rt.errors import DecodeError, OutputError
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import native
@@ -139,7 +140,7 @@ def _read(path: Path, name: str) -> Gray:
         data = path.read_bytes()
     except OSError as error:
         raise DecodeError(name, f"cannot be read: {error.strerror}") from error
-    gray = np.ascontiguousarray(codec.decode(data, name, MAX_PIXELS))
+    gray = np.ascontiguousarray(codec.decode(File(name, data), MAX_PIXELS))
     if min(gray.shape) < MIN_SIDE:
         height, width = gray.shape
         raise DecodeError(name, f"is {width} x {height} pixels; {MIN_SIDE} a side are needed")

@@ -29,6 +29,7 @@ from bench.gpu.setup import Setup
 from sketchify_rt import Sketchifier
 from sketchify_rt.backend.cpu import CpuBackend
 from sketchify_rt.codec import cpu as codec
+from sketchify_rt.codec.header import File
 from sketchify_rt.models import Model
 from sketchify_rt.options import MAX_PIXELS, MODES, Mode, Options
 from sketchify_rt.painter import Painter, Runtime
@@ -38,7 +39,7 @@ def measure(setup: Setup) -> Iterator[Finding]:
     """A row for each mode and kind of input."""
     scale = setup.scale
     files = jpegs.mixed(scale.agreeing, scale.height, scale.width)
-    grays = [codec.decode(data, "page", MAX_PIXELS) for data in files]
+    grays = [codec.decode(File("page", data), MAX_PIXELS) for data in files]
     rows: list[harness.Row] = []
     if importlib.util.find_spec("openvino") is None:
         yield NotRun("OpenVINO", "not installed; the CPU backend runs the U-Net with torch")

@@ -22,6 +22,7 @@ from bench.gpu.stages import Stages, opened
 from bench.gpu.timing import Run, release
 from sketchify_rt import Encoding
 from sketchify_rt.codec import cpu as codec
+from sketchify_rt.codec.header import File
 from sketchify_rt.options import MAX_PIXELS, Mode
 
 MODES: tuple[Mode, ...] = ("sketch", "dodge")
@@ -62,7 +63,7 @@ def _table(setup: Setup, name: str, encoding: Encoding | None) -> Iterator[Findi
 def _measured(
     setup: Setup, mode: Mode, files: list[bytes], encoding: Encoding | None
 ) -> harness.Row:
-    inputs = files if encoding else [codec.decode(data, "page", MAX_PIXELS) for data in files]
+    inputs = files if encoding else [codec.decode(File("page", data), MAX_PIXELS) for data in files]
     memory = _Memory(setup.device)
     with opened(setup, mode) as sketchify:
         for _ in sketchify.map(inputs, encoding=encoding):

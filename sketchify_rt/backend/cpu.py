@@ -76,7 +76,7 @@ class CpuBackend:
         results: list[Gray | DecodeError] = []
         for file in files:
             try:
-                results.append(codec.decode(file.data, file.name, max_pixels, file.header))
+                results.append(codec.decode(file, max_pixels))
             except DecodeError as error:
                 results.append(bare(error))
         return results

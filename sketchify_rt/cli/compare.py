@@ -152,7 +152,7 @@ def _drawer(sketchify: Sketchifier, box: Box, threshold: int) -> Callable[[str],
     def draw(name: str) -> Figure:
         file = inputs.load(name)
         assert isinstance(file, inputs.File)  # noqa: S101 (of a path it is)
-        gray = codec.decode(file.data, file.name, sketchify.options.max_pixels, file.header)
+        gray = codec.decode(file, sketchify.options.max_pixels)
         del file
         return figure.draw(telling.show(Path(name)), gray, sketchify, box, threshold)
 

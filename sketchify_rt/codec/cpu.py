@@ -37,30 +37,29 @@ _Take = Callable[[NDArray[Any]], Gray]
 """`to_luma` or `_alpha`: of uint8 (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA."""
 
 
-def decode(data: bytes, source: str, max_pixels: int, found: Header | None = None) -> Gray:
-    """Luma of an image file, upright, whichever orientation it is stored in.
+def decode(file: File, max_pixels: int) -> Gray:
+    """Decodes an image file to luma, upright, whichever orientation it is stored in.
 
     Transparency is composited on white, 16 bits a sample become v / 257, rounded, and colour
     profiles are not applied. Damage within the picture data of a JPEG or lossy WebP, which have no
     checksum, can stay unnoticed.
 
     Args:
-        data: JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or PNM, told by content; of several frames or
+        file: JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or PNM, told by content. Of several frames or
             pages the first is read.
-        source: File name for messages.
-        max_pixels: An image of more is refused before it is decoded.
-        found: Its header; None to probe it here.
+        max_pixels: An image of more pixels is refused before it is decoded.
 
     Returns:
         uint8 (H, W).
 
     Raises:
-        DecodeError: with the reason, whatever the bytes.
-        BackendUnavailable: a package that the format needs is not installed.
+        DecodeError: The file cannot be decoded; with the reason.
+        BackendUnavailable: A package that the format needs is not installed.
     """
+    data, source = file.data, file.name
     if not data:
         raise DecodeError(source, "is empty")
-    found = found or header.probe(data)
+    found = file.header
     name = found.format
     if name not in header.READABLE:
         seems = f"seems to be {name}, which " if name else ""

@@ -86,7 +86,7 @@ class Codec:
 
         def read(index: int) -> Gray:
             file = files[index]
-            return cpu.decode(file.data, file.name, max_pixels, file.header)
+            return cpu.decode(file, max_pixels)
 
         headers = [file.header for file in files]
         on_device = [

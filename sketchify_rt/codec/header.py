@@ -68,7 +68,10 @@ _SIGNATURE = tuple((re.compile(pattern, re.DOTALL), name) for pattern, name in _
 def identify(data: bytes) -> str | None:
     """Name of the format, whether it is one of READABLE or not; None for unknown bytes."""
     head = data[:1024]
-    return next((name for pattern, name in _SIGNATURE if pattern.match(head)), None)
+    for pattern, name in _SIGNATURE:
+        if pattern.match(head):
+            return name
+    return None
 
 
 @dataclass(frozen=True)

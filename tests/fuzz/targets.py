@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sketchify_rt.codec import cpu, exif, header
+from sketchify_rt.codec.header import File
 from sketchify_rt.errors import DecodeError
 from sketchify_rt.kernels import native, reference
 
@@ -24,7 +25,7 @@ def codec(data: bytes) -> None:
 
 def _decode(data: bytes) -> None:
     try:
-        gray = cpu.decode(data, "fuzz", MAX_PIXELS)
+        gray = cpu.decode(File("fuzz", data), MAX_PIXELS)
     except DecodeError as error:
         assert error.source == "fuzz"
         assert error.reason
@@ -34,7 +35,7 @@ def _decode(data: bytes) -> None:
     assert 0 < gray.size <= MAX_PIXELS
     assert gray.flags.c_contiguous
     # What was not written would differ: it is what was in that memory before.
-    np.testing.assert_array_equal(gray, cpu.decode(data, "fuzz", MAX_PIXELS))
+    np.testing.assert_array_equal(gray, cpu.decode(File("fuzz", data), MAX_PIXELS))
 
 
 def with_checksums(data: bytes) -> bytes:
