@@ -26,7 +26,7 @@ _RESIZE_PIXELS = 2**20  # of a band to resize: Pillow computes its weights for e
 
 
 def bands(shape: tuple[int, ...], pixels: int = _BAND_PIXELS) -> Iterator[slice]:
-    """Row slices, each of at least one row, that cover an image of (H, W, ...) from the top."""
+    """Yields row slices of at least one row that cover an image (H, W, ...) from the top."""
     height, width = shape[:2]
     rows = max(1, pixels // width)
     for top in range(0, height, rows):
@@ -34,20 +34,26 @@ def bands(shape: tuple[int, ...], pixels: int = _BAND_PIXELS) -> Iterator[slice]
 
 
 def to_luma(array: NDArray[Any]) -> Gray:
-    """Luma of pixels handed in as an array.
+    """Returns the luma of pixels.
 
-    array: uint8, (H, W) or (H, W, 1) gray, (H, W, 3) RGB, or (H, W, 4) RGBA with straight alpha,
-    which is composited on white; any strides. Returns C-contiguous (H, W), which shares memory with
-    a contiguous gray `array`. Raises InputError for another type, shape, or no pixels.
+    Args:
+        array: uint8, any strides: (H, W) or (H, W, 1) gray, (H, W, 3) RGB, or (H, W, 4) RGBA with
+            straight alpha, which is composited on white.
+
+    Returns:
+        uint8 (H, W), C-contiguous. It shares memory with a contiguous gray `array`.
+
+    Raises:
+        InputError: The array has another type or shape, or no pixels.
     """
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-        raise InputError(f"image is {kind}; it must be a NumPy array of uint8, 0 black, 255 white")
+        raise InputError(f"image must be a NumPy array of uint8, 0 black and 255 white, got {kind}")
     channels = array.shape[2] if array.ndim == 3 else 1 if array.ndim == 2 else 0
     if channels not in (1, 3, 4) or array.size == 0:
         raise InputError(
-            f"image has shape {array.shape}; it must be (H, W), (H, W, 1), (H, W, 3) RGB "
-            "or (H, W, 4) RGBA, with at least one pixel"
+            "image must have shape (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, with at "
+            f"least one pixel, got {array.shape}"
         )
     if channels == 1:
         gray: Gray = array.reshape(array.shape[:2])
@@ -72,31 +78,34 @@ def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def orient(image: Gray, exif_orientation: int) -> Gray:
-    """The image as it is meant to be seen.
+    """Returns the image as it is meant to be seen.
 
-    exif_orientation: tag 274 of EXIF, 1..8; any other value counts as 1, as viewers do.
-    Returns C-contiguous (H, W) for 1..4 and (W, H) for 5..8; the image itself for 1.
+    Args:
+        image: uint8 (H, W).
+        exif_orientation: Tag 274 of EXIF, 1..8. Any other value counts as 1, as viewers do.
+
+    Returns:
+        C-contiguous (H, W) for 1..4 and (W, H) for 5..8; the image itself for 1.
     """
-    turned = {
-        2: lambda: image[:, ::-1],
-        3: lambda: image[::-1, ::-1],
-        4: lambda: image[::-1],
-        5: lambda: image.T,
-        6: lambda: image[::-1].T,
-        7: lambda: image[::-1, ::-1].T,
-        8: lambda: image[:, ::-1].T,
-    }.get(exif_orientation, lambda: image)()
-    return np.ascontiguousarray(turned)
+    if exif_orientation in (5, 6, 7, 8):
+        image = image.T
+    if exif_orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if exif_orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
 
 
 def fit(
     shape: tuple[int, int], max_side: int | None, square: int | None
 ) -> tuple[slice, slice, int, int]:
-    """What is taken of an image (H, W): its rows and columns, and the (H, W) to resize them to.
+    """Returns what is taken of an image: its rows, its columns, and the height and width to give.
 
-    max_side: the longer side becomes at most this, never more than it was; the aspect is kept,
-    rounded, with at least one pixel a side. square: the middle square of a landscape, the top
-    square of a portrait, with this side.
+    Args:
+        shape: (H, W) of the image.
+        max_side: Most pixels of the longer side, which never grows. The aspect is kept, rounded,
+            with at least one pixel a side.
+        square: Side of the middle square of a landscape, or the top square of a portrait.
     """
     height, width = shape
     if square is not None:

@@ -319,9 +319,9 @@ def tells(hint: Hint) -> bool:
     return hint not in ("auto", "none")
 
 
-def check_hint_use(hint: Hint | None, options: Options, takes_hint: bool) -> None:
-    """Raises OptionsError where a hint needs another mode or model. None is no hint."""
-    if hint is None or not tells(hint) or takes_hint:
+def check_hint_use(hint: Hint, options: Options, takes_hint: bool) -> None:
+    """Raises OptionsError where a hint needs another mode or model."""
+    if not tells(hint) or takes_hint:
         return
     if options.mode != "sketch":
         raise OptionsError(f"hint needs mode sketch, got mode {options.mode}. Leave hint out")

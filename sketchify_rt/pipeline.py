@@ -148,7 +148,7 @@ class Pipeline:
         """Reads one image; an error in its place where that fails."""
         try:
             loaded = inputs.load(source, encoding)
-            if isinstance(loaded, (inputs.File, inputs.Picture)):
+            if isinstance(loaded, (inputs.File, inputs.Picture)) and loaded.hint is not None:
                 check_hint_use(loaded.hint, self.options, self.takes_hint)
             return loaded
         except SketchifyError as error:

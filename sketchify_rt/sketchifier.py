@@ -336,7 +336,7 @@ class Sketchifier:
             options = overridden(options, _with_hint({**overrides}))
         workers = workers or self._workers
         found = self._opened.get(workers)
-        if found is None or not _serves(found, options):
+        if found is None or (found.painter is None and options.mode == "sketch"):
             found = self._make(workers, options)
         if options is not self.options:
             found = replace(found, options=options)
@@ -348,7 +348,7 @@ class Sketchifier:
             split = self.backend.splits_threads
             for count, found in self._opened.items():
                 enough = count == workers or (count > workers and not split)
-                if enough and _serves(found, options):
+                if enough and (found.painter or options.mode != "sketch"):
                     return found
             threads = self.options.thread_count
             painter = None
@@ -412,10 +412,6 @@ def _with_hint(keywords: dict[str, Any]) -> dict[str, Any]:
     if "hint" in keywords:
         return keywords | {"hint": inputs.hint(keywords["hint"])}
     return keywords
-
-
-def _serves(pipeline: Pipeline, options: Options) -> bool:
-    return pipeline.painter is not None or options.mode != "sketch"
 
 
 def _raised(result: Any) -> Any:

@@ -84,16 +84,18 @@ class CpuBackend:
     # The pipeline made these arrays, so the kernels check them no more than memory needs.
     def binarize(self, images: Sequence[Gray], threads: int) -> list[Gray]:
         """One after the other."""
-        results = self.empty_like(images)
-        for image, out in zip(images, results, strict=True):
-            _native.binarize(image, out, threads, self._isa)
+        results: list[Gray] = []
+        for image in images:
+            results.append(np.empty_like(image))
+            _native.binarize(image, results[-1], threads, self._isa)
         return results
 
     def dodge(self, images: Sequence[Gray], strength: float, threads: int) -> list[Gray]:
         """One after the other."""
-        results = self.empty_like(images)
-        for image, out in zip(images, results, strict=True):
-            _native.dodge(image, out, round(strength * 256), threads, self._isa)
+        results: list[Gray] = []
+        for image in images:
+            results.append(np.empty_like(image))
+            _native.dodge(image, results[-1], round(strength * 256), threads, self._isa)
         return results
 
     def hint(self, images: Sequence[Gray], binaries: Sequence[Gray], threads: int) -> list[Gray]:

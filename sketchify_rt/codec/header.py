@@ -116,7 +116,7 @@ class Header:
     @property
     def orientation(self) -> int:
         """Orientation that EXIF tells, 1 to 8; 1 where it tells none."""
-        return exif.read(self.exif).orientation
+        return exif.read(self.exif).orientation if self.exif else 1
 
 
 @dataclass(frozen=True)
