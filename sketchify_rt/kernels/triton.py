@@ -46,14 +46,13 @@ _OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False}
 _BINARIZE_OPTIONS = _OPTIONS | {"maxnreg": 168}
 _DODGE_OPTIONS = _OPTIONS | {"maxnreg": 128}
 _BAND_ROW = 128
-_PAPER = 256  # strength in steps of 1/256: nothing changes
 
 ROWS = tl.constexpr(_ROWS)
 STEP = tl.constexpr(_STEP)
 HALF = tl.constexpr(_STEP // 2)
 MEDIAN_ROWS = tl.constexpr(_ROWS - 2)
 BAND_ROW = tl.constexpr(_BAND_ROW)
-COLUMNS = tl.constexpr(ragged.COLUMNS)
+COLUMNS = tl.constexpr(6)  # of the table of images
 # Adding one of these rounds to whole levels, halves to even, and leaves them in the lowest bits.
 LEVELS = tl.constexpr(1.5 * 2**23)
 LEVELS_BITS = tl.constexpr(0x4B400000)
@@ -61,83 +60,85 @@ LEVELS_OVER_256 = tl.constexpr(1.5 * 2**15)
 
 
 def binarize(images: Sequence[Tensor], *, out: Sequence[Tensor] | None = None) -> list[Tensor]:
-    """Black contours on white: an adaptive threshold, then a 3x3 median.
+    """Draw black contours on white; see `reference.binarize`.
 
-    images: uint8 (H, W) each, on one device, at most 65,535. out: uint8 (H, W) each, the pixels of
-    a row adjacent, apart from the images in memory. Returns uint8 (H, W) each, 0 or 255; `out` if
-    given, or else views of one buffer. Raises InputError.
+    Args:
+        images: uint8 (H, W) each, 1 to 65,535 images on one device.
+        out: uint8 (H, W) each to write to, the pixels of a row adjacent; None for new tensors.
+
+    Returns:
+        uint8 (H, W) each, 0 or 255: `out`, or views of one buffer.
     """
-    if len(images) == 0:
-        return []
-    images, pages = ragged.sources(images, torch.uint8), ragged.pages(images, out)
     bands = _bands(GAUSS_9, 8, images[0].device)
-    _launch(_binarize, images, pages, _ROWS - 2, *bands, **_BINARIZE_OPTIONS)
-    return pages
+    return _launch(_binarize, images, out, _ROWS - 2, *bands, **_BINARIZE_OPTIONS)
 
 
 def dodge(
     images: Sequence[Tensor], strength: float = 1.0, *, out: Sequence[Tensor] | None = None
 ) -> list[Tensor]:
-    """A pencil drawing: the image divided by its blur (colour dodge), then line strength.
+    """Draw with a pencil by the colour dodge filter; see `reference.dodge`.
 
-    strength: see `compose`. The rest is as in `binarize`.
+    Args:
+        images: uint8 (H, W) each, 1 to 65,535 images on one device.
+        strength: Factor of the ink, 0..4, in steps of 1/256.
+        out: As in `binarize`.
+
+    Returns:
+        uint8 (H, W) each: `out`, or views of one buffer.
     """
-    factor = ragged.steps(strength)
-    if len(images) == 0:
-        return []
-    images, pages = ragged.sources(images, torch.uint8), ragged.pages(images, out)
     bands = _bands(GAUSS_21, 16, images[0].device)
-    _launch(
-        _dodge,
-        images,
-        pages,
-        _ROWS,
-        *bands,
-        factor,
-        scale=factor != _PAPER,
-        **_DODGE_OPTIONS,
-    )
-    return pages
+    return _launch(_dodge, images, out, _ROWS, *bands, *_scaled(strength), **_DODGE_OPTIONS)
 
 
 def compose(
     tones: Sequence[Tensor], strength: float = 1.0, *, out: Sequence[Tensor] | None = None
 ) -> list[Tensor]:
-    """Tones of the U-Net to pages of bytes.
+    """Convert tones of the U-Net to bytes; see `reference.compose`.
 
-    tones: float16 or float32 (H, W) each, 0 is ink and 1 is paper; beyond is clipped, NaN is ink.
-    strength: line strength, 0..4, in steps of 1/256: ink is multiplied by it. 1 changes nothing.
-    The rest is as in `binarize`. Raises InputError, OptionsError.
+    Args:
+        tones: float16 or float32 (H, W) each, 0 for ink and 1 for paper, 1 to 65,535 tensors of
+            one type on one device.
+        strength: Factor of the ink, 0..4, in steps of 1/256.
+        out: As in `binarize`.
+
+    Returns:
+        uint8 (H, W) each: `out`, or views of one buffer.
     """
-    factor = ragged.steps(strength)
-    if len(tones) == 0:
-        return []
-    tones, pages = ragged.sources(tones, torch.float16, torch.float32), ragged.pages(tones, out)
     dtype = tl.float16 if tones[0].dtype == torch.float16 else tl.float32
-    scale = factor != _PAPER
-    _launch(_compose, tones, pages, _ROWS, factor, dtype=dtype, scale=scale, **_OPTIONS)
-    return pages
+    return _launch(_compose, tones, out, _ROWS, *_scaled(strength), dtype, **_OPTIONS)
+
+
+def _scaled(strength: float) -> tuple[int, bool]:
+    """Return the factor of the ink in steps of 1/256, and whether it changes anything."""
+    factor = round(strength * 256)
+    return factor, factor != 256
 
 
 def _launch(
     kernel: Any,
     images: Sequence[Tensor],
-    pages: Sequence[Tensor],
+    out: Sequence[Tensor] | None,
     rows: int,
     *arguments: Any,
     **options: Any,
-) -> None:
-    """Runs `kernel` on every strip of every image, `rows` of result each, in one launch.
+) -> list[Tensor]:
+    """Run `kernel` in one launch on every strip of every image, `rows` rows of result each.
 
     Programs beyond the strips of their image do nothing.
     """
+    sources, pages = ragged.prepare(images, out)
     sizes = [(-(-image.shape[0] // rows), -(-image.shape[1] // _STEP)) for image in images]
     all_steps = sum(down * across for down, across in sizes)
     steps = max(1, min(_LONGEST, all_steps // _ENOUGH))
     strips = max(down * -(-across // steps) for down, across in sizes)
+    addresses = [
+        (*source.shape, source.data_ptr(), source.stride(0), page.data_ptr(), page.stride(0))
+        for source, page in zip(sources, pages, strict=True)
+    ]
     with ragged.launching(images[0].device):
-        table = ragged.table(images, pages)
+        table = ragged.upload(addresses, images[0].device)
         kernel[strips, len(images)](table, steps, *arguments, **options)
+    return pages
 
 
 @functools.cache
@@ -157,70 +158,51 @@ def _bands(taps: tuple[int, ...], center: int, device: torch.device) -> tuple[Te
 
 @triton.jit(do_not_specialize=["steps"])
 def _binarize(table, steps, band_down, band_across) -> None:
-    height, width, addresses = _image(table)
-    top, left, right = _strip(height, width, MEDIAN_ROWS, steps)
+    image, left, right = _strip(table, steps, MEDIAN_ROWS)
+    height, width, top, _, _, _, _ = image
     if top >= height:
         return
     bands = _load_bands(band_down, band_across, tl.arange(0, 16))
-    image = height, width, top
-    high_0, low_0 = _sums(bands, image, addresses, 8, 16, left - 16, True, False, HALF)
-    high, low = _sums(bands, image, addresses, 8, 16, left + 16, True, False, HALF)
-    paper = _paper(_blur(bands, high_0, low_0, high, low), image, addresses, left - 8, False)
-    inner = _inner(left, right, width - 112, addresses)
-    fast = _multiples_of_16(addresses)
-    high, low, paper = _binarize_steps(high, low, paper, bands, image, fast, left, inner, True)
-    _binarize_steps(high, low, paper, bands, image, addresses, inner, right, False)
+    high_0, low_0 = _sums(bands, image, left - 16, True, False, HALF)
+    high, low = _sums(bands, image, left + 16, True, False, HALF)
+    paper = _paper(_blur(bands, high_0, low_0, high, low), image, left - 8, False)
+    inner, fast = _inner(image, left, right, width - 112)
+    high, low, paper = _binarize_steps(high, low, paper, bands, fast, left, inner, True)
+    _binarize_steps(high, low, paper, bands, image, inner, right, False)
 
 
 @triton.jit
-def _binarize_steps(high, low, paper, bands, image, addresses, first, last, fast: tl.constexpr):
-    """The strip from column `first` to `last`.
+def _binarize_steps(high, low, paper, bands, image, first, last, fast: tl.constexpr):
+    """Write the strip from column `first` to `last`.
 
     high, low: sums of the columns from first + 16 on; paper: words of those from first - 8 on.
     """
     if fast:
         for column in range(first, last, STEP):
-            high_12, low_12 = _sums(bands, image, addresses, 8, 16, column + 48, True, True, STEP)
-            high_1, high_2 = _halves(high_12)
-            low_1, low_2 = _halves(low_12)
-            blur_1 = _blur(bands, high, low, high_1, low_1)
-            blur_2 = _blur(bands, high_1, low_1, high_2, low_2)
-            paper_1 = _paper(blur_1, image, addresses, column + 24, True)
-            paper_2 = _paper(blur_2, image, addresses, column + 56, True)
+            blur_1, blur_2, high, low = _blurs(bands, image, high, low, column + 48, True)
+            paper_1 = _paper(blur_1, image, column + 24, True)
+            paper_2 = _paper(blur_2, image, column + 56, True)
             words = tl.join(_pair(paper, paper_1), _pair(paper_1, paper_2))
-            result = _median(words, image, column)
-            _store(result, image, addresses, MEDIAN_ROWS, column, True)
-            high = high_2
-            low = low_2
+            _store(_median(words, image, column), image, MEDIAN_ROWS, column, True)
             paper = paper_2
     else:
         for column in range(first, last, HALF):
-            high_1, low_1 = _sums(bands, image, addresses, 8, 16, column + 48, True, False, HALF)
-            blur_1 = _blur(bands, high, low, high_1, low_1)
-            paper_1 = _paper(blur_1, image, addresses, column + 24, False)
-            result = _median(_pair(paper, paper_1)[:, None], image, column)
-            _store(result, image, addresses, MEDIAN_ROWS, column, False)
-            high = high_1
-            low = low_1
-            paper = paper_1
+            high_1, low_1 = _sums(bands, image, column + 48, True, False, HALF)
+            paper_1 = _paper(_blur(bands, high, low, high_1, low_1), image, column + 24, False)
+            words = _pair(paper, paper_1)[:, None]
+            _store(_median(words, image, column), image, MEDIAN_ROWS, column, False)
+            high, low, paper = high_1, low_1, paper_1
     return high, low, paper
 
 
 @triton.jit
-def _paper(blur, image, addresses, column, fast: tl.constexpr):
+def _paper(blur, image, column, fast: tl.constexpr):
     """int32 (ROWS,): of the HALF pixels from `column` on the n-th is bit n, set where it is paper.
 
     Rows begin above those of the result; pixels outside of the image have any value.
     """
-    height, width, top = image
     bits = tl.arange(0, HALF)
-    rows = _replicate(top - 1 + tl.arange(0, ROWS), height)
-    pixels = _pixels(addresses[0], addresses[1], rows, fast) + (column + bits)[None, :]
-    if fast:
-        gray = tl.load(pixels).to(tl.int32)
-    else:
-        inside = (column + bits >= 0) & (column + bits < width)
-        gray = tl.load(pixels, mask=inside[None, :], other=0).to(tl.int32)
+    gray = _load(image, tl.uint8, -1, column, HALF, fast).to(tl.int32)
     # gray - mean > -2, where both are whole numbers in the lowest bits of a float
     mean_less_2 = (blur + (LEVELS - 2)).to(tl.int32, bitcast=True)
     paper = mean_less_2 < (gray | LEVELS_BITS)
@@ -233,7 +215,7 @@ def _median(words, image, column):
 
     words: int64 (ROWS, n), each for HALF pixels, from the 8 before them to the 24 after.
     """
-    height, width, top = image
+    height, width, top, _, _, _, _ = image
     starts = (column + tl.arange(0, words.shape[1]) * HALF)[None, :]
     # Outside of the image the threshold repeats its border: column -1 is bit 7 of the first word.
     words = tl.where(starts == 0, words & ~128 | words >> 1 & 128, words)
@@ -275,66 +257,45 @@ def _count(a, b, c):
 @triton.jit
 def _row_of(counts, rows, height, top):
     """Rows of the image out of those of the threshold, which begin one above the strip."""
-    at = tl.minimum(_replicate(rows, height) - (top - 1), ROWS - 1)
+    at = tl.minimum(_border(rows, height, True) - (top - 1), ROWS - 1)
     return tl.gather(counts, tl.broadcast_to(at[:, None], counts.shape), 0)
 
 
 @triton.jit(do_not_specialize=["steps", "factor"])
 def _dodge(table, steps, band_down, band_across, factor, scale: tl.constexpr) -> None:
-    height, width, addresses = _image(table)
-    top, left, right = _strip(height, width, ROWS, steps)
+    image, left, right = _strip(table, steps, ROWS)
+    height, width, top, _, _, _, _ = image
     if top >= height:
         return
     bands = _load_bands(band_down, band_across, tl.arange(0, HALF))
-    image = height, width, top
-    high, low = _sums(bands, image, addresses, 16, HALF, left - 16, False, False, HALF)
-    inner = _inner(left, right, width - 80, addresses)
-    fast = _multiples_of_16(addresses)
-    high, low = _dodge_steps(high, low, bands, image, fast, left, inner, factor, scale, True)
-    _dodge_steps(high, low, bands, image, addresses, inner, right, factor, scale, False)
+    high, low = _sums(bands, image, left - 16, False, False, HALF)
+    inner, fast = _inner(image, left, right, width - 80)
+    high, low = _dodge_steps(high, low, bands, fast, left, inner, factor, scale, True)
+    _dodge_steps(high, low, bands, image, inner, right, factor, scale, False)
 
 
 @triton.jit
 def _dodge_steps(
-    high, low, bands, image, addresses, first, last, factor, scale: tl.constexpr, fast: tl.constexpr
+    high, low, bands, image, first, last, factor, scale: tl.constexpr, fast: tl.constexpr
 ):
     """As `_binarize_steps`; high, low: sums of the columns from first - 16 on."""
     if fast:
         for column in range(first, last, STEP):
-            high_12, low_12 = _sums(
-                bands, image, addresses, 16, HALF, column + 16, False, True, STEP
-            )
-            high_1, high_2 = _halves(high_12)
-            low_1, low_2 = _halves(low_12)
-            blur_1 = _blur(bands, high, low, high_1, low_1)
-            _divide(blur_1, image, addresses, column, factor, scale, True)
-            blur_2 = _blur(bands, high_1, low_1, high_2, low_2)
-            _divide(blur_2, image, addresses, column + HALF, factor, scale, True)
-            high = high_2
-            low = low_2
+            blur_1, blur_2, high, low = _blurs(bands, image, high, low, column + 16, False)
+            _divide(blur_1, image, column, factor, scale, True)
+            _divide(blur_2, image, column + HALF, factor, scale, True)
     else:
         for column in range(first, last, HALF):
-            high_1, low_1 = _sums(
-                bands, image, addresses, 16, HALF, column + 16, False, False, HALF
-            )
-            blur_1 = _blur(bands, high, low, high_1, low_1)
-            _divide(blur_1, image, addresses, column, factor, scale, False)
-            high = high_1
-            low = low_1
+            high_1, low_1 = _sums(bands, image, column + 16, False, False, HALF)
+            _divide(_blur(bands, high, low, high_1, low_1), image, column, factor, scale, False)
+            high, low = high_1, low_1
     return high, low
 
 
 @triton.jit
-def _divide(blur, image, addresses, column, factor, scale: tl.constexpr, fast: tl.constexpr):
-    """Writes 256 times the image over its blur, rounded, as ink of a strength."""
-    height, width, top = image
-    rows = _replicate(top + tl.arange(0, ROWS), height)
-    columns = column + tl.arange(0, HALF)
-    pixels = _pixels(addresses[0], addresses[1], rows, fast) + columns[None, :]
-    if fast:
-        gray = tl.load(pixels).to(tl.float32)
-    else:
-        gray = tl.load(pixels, mask=(columns < width)[None, :], other=0).to(tl.float32)
+def _divide(blur, image, column, factor, scale: tl.constexpr, fast: tl.constexpr):
+    """Write 256 times the image over its blur, rounded, as ink of a strength."""
+    gray = _load(image, tl.uint8, 0, column, HALF, fast).to(tl.float32)
     rounded = tl.floor(blur + 0.5)
     # Fractions of 256 a / b + 1/2 are multiples of 1 / 2b. What is added to the root lifts them by
     # less than half of that, and by more than all roundings together: halves go up, and no other
@@ -343,104 +304,79 @@ def _divide(blur, image, addresses, column, factor, scale: tl.constexpr, fast: t
     quotient = tl.fma(tl.fma(gray, root, 2.0**-14), root, LEVELS_OVER_256)
     capped = tl.minimum(quotient, LEVELS_OVER_256 + 255 / 256)
     levels = tl.where(rounded > 0, capped.to(tl.int32, bitcast=True) & 255, 0)
-    if scale:
-        levels = _scale_ink(levels, factor)
-    _store(levels.to(tl.uint8), image, addresses, ROWS, column, fast)
+    _ink(levels, image, column, factor, scale, fast)
 
 
 @triton.jit(do_not_specialize=["steps", "factor"])
-def _compose(table, steps, factor, dtype: tl.constexpr, scale: tl.constexpr) -> None:
-    height, width, addresses = _image(table)
-    top, left, right = _strip(height, width, ROWS, steps)
+def _compose(table, steps, factor, scale: tl.constexpr, dtype: tl.constexpr) -> None:
+    image, left, right = _strip(table, steps, ROWS)
+    height, width, top, _, _, _, _ = image
     if top >= height:
         return
-    image = height, width, top
-    inner = _inner(left, right, width - STEP, addresses)
-    _compose_steps(image, _multiples_of_16(addresses), left, inner, factor, dtype, scale, True)
-    _compose_steps(image, addresses, inner, right, factor, dtype, scale, False)
+    inner, fast = _inner(image, left, right, width - STEP)
+    _compose_steps(fast, left, inner, factor, scale, dtype, True)
+    _compose_steps(image, inner, right, factor, scale, dtype, False)
 
 
 @triton.jit
 def _compose_steps(
-    image,
-    addresses,
-    first,
-    last,
-    factor,
-    dtype: tl.constexpr,
-    scale: tl.constexpr,
-    fast: tl.constexpr,
+    image, first, last, factor, scale: tl.constexpr, dtype: tl.constexpr, fast: tl.constexpr
 ):
-    height, width, top = image
-    rows = _replicate(top + tl.arange(0, ROWS), height).to(tl.int64)
-    source = addresses[0].to(tl.pointer_type(dtype))
-    if fast:
-        source = tl.multiple_of(source, 16)
-    source += (rows * addresses[1])[:, None]
     for column in range(first, last, STEP):
-        columns = column + tl.arange(0, STEP)[None, :]
-        if fast:
-            tones = tl.load(source + columns).to(tl.float32)
-        else:
-            tones = tl.load(source + columns, mask=columns < width, other=0).to(tl.float32)
+        tones = _load(image, dtype, 0, column, STEP, fast).to(tl.float32)
         clipped = tl.where(tones > 0, tl.minimum(tones, 1.0), 0.0)  # NaN is not greater
         levels = (clipped * 255 + LEVELS).to(tl.int32, bitcast=True) & 255
-        if scale:
-            levels = _scale_ink(levels, factor)
-        _store(levels.to(tl.uint8), image, addresses, ROWS, column, fast)
+        _ink(levels, image, column, factor, scale, fast)
 
 
 @triton.jit
-def _scale_ink(levels, factor):
-    return 255 - tl.minimum(255, ((255 - levels) * factor + 128) >> 8)
+def _ink(levels, image, column, factor, scale: tl.constexpr, fast: tl.constexpr):
+    """Write levels, their ink multiplied by `factor` / 256."""
+    if scale:
+        levels = 255 - tl.minimum(255, ((255 - levels) * factor + 128) >> 8)
+    _store(levels.to(tl.uint8), image, ROWS, column, fast)
 
 
 @triton.jit
-def _image(table):
-    """Height and width of the program's image, and (source, row stride, page, row stride)."""
+def _strip(table, steps, size: tl.constexpr):
+    """The program's image, and the first and the last column of its strip, `size` rows high.
+
+    An image is its height, width, the first row of the strip, source, row stride, page, row stride.
+    That row is beyond the height if there is no strip for this program.
+    """
     entry = table + tl.program_id(1) * COLUMNS
-    height = tl.load(entry + 2).to(tl.int32)
-    width = tl.load(entry + 3).to(tl.int32)
-    return (
+    height = tl.load(entry).to(tl.int32)
+    width = tl.load(entry + 1).to(tl.int32)
+    length = steps * STEP
+    across = tl.cdiv(width, length)
+    top = tl.program_id(0) // across * size
+    left = tl.program_id(0) % across * length
+    source, source_stride = tl.load(entry + 2), tl.load(entry + 3)
+    page, page_stride = tl.load(entry + 4), tl.load(entry + 5)
+    image = height, width, top, source, source_stride, page, page_stride
+    return image, left, tl.minimum(left + length, width)
+
+
+@triton.jit
+def _inner(image, left, right, limit):
+    """The column up to which steps from `left` may be fast, and the image for these.
+
+    They begin at `limit` at most. The addresses are the same numbers, but the compiler knows that
+    they are multiples of 16.
+    """
+    height, width, top, source, source_stride, page, page_stride = image
+    aligned = (source | source_stride | page | page_stride) % 16 == 0
+    end = tl.minimum((limit + STEP) // STEP * STEP, right // STEP * STEP)
+    fast = (
         height,
         width,
-        (
-            tl.load(entry),
-            tl.load(entry + 4),
-            tl.load(entry + 1),
-            tl.load(entry + 5),
-        ),
-    )
-
-
-@triton.jit
-def _multiples_of_16(addresses):
-    """The same numbers where they are multiples, and the compiler knows it."""
-    source, source_stride, page, page_stride = addresses
-    return (
+        top,
         tl.multiple_of(source // 16 * 16, 16),
         tl.multiple_of(source_stride // 16 * 16, 16),
         tl.multiple_of(page // 16 * 16, 16),
         tl.multiple_of(page_stride // 16 * 16, 16),
     )
-
-
-@triton.jit
-def _inner(left, right, limit, addresses):
-    """Steps from `left` to this column may be fast: they begin at `limit` at most."""
-    source, source_stride, page, page_stride = addresses
-    aligned = (source | source_stride | page | page_stride) % 16 == 0
-    end = tl.minimum((limit + STEP) // STEP * STEP, right // STEP * STEP)
-    return tl.where(aligned, tl.maximum(end, left), left)
-
-
-@triton.jit
-def _strip(height, width, size: tl.constexpr, steps):
-    """First row, first and last column of the program's strip; beyond `height` if there is none."""
-    length = steps * STEP
-    across = tl.cdiv(width, length)
-    left = tl.program_id(0) % across * length
-    return tl.program_id(0) // across * size, left, tl.minimum(left + length, width)
+    return tl.where(aligned, tl.maximum(end, left), left), fast
 
 
 @triton.jit
@@ -458,36 +394,35 @@ def _load_bands(band_down, band_across, far):
 
 
 @triton.jit
-def _sums(
-    bands,
-    image,
-    addresses,
-    before: tl.constexpr,
-    far_rows: tl.constexpr,
-    column,
-    replicate: tl.constexpr,
-    fast: tl.constexpr,
-    size: tl.constexpr,
-):
-    """Columns from `column` on, each blurred along itself: two float16 (ROWS, size) to add up."""
-    height, width, top = image
-    first = top - before - (1 if replicate else 0)
-    near = first + tl.arange(0, ROWS)
-    far = first + ROWS + tl.arange(0, far_rows)
-    if replicate:
-        near = _replicate(near, height)
-        far = _replicate(far, height)
-    else:
-        near = _reflect(near, height)
-        far = _reflect(far, height)
-    near_pixels = _pixels(addresses[0], addresses[1], near, fast)
-    far_pixels = _pixels(addresses[0], addresses[1], far, fast)
+def _blurs(bands, image, high, low, column, replicate: tl.constexpr):
+    """Two blurs (ROWS, HALF) side by side, and the sums to go on with.
+
+    high, low: sums of the HALF columns before `column`.
+    """
+    high_12, low_12 = _sums(bands, image, column, replicate, True, STEP)
+    high_1, high_2 = _halves(high_12)
+    low_1, low_2 = _halves(low_12)
+    blur_1 = _blur(bands, high, low, high_1, low_1)
+    return blur_1, _blur(bands, high_1, low_1, high_2, low_2), high_2, low_2
+
+
+@triton.jit
+def _sums(bands, image, column, replicate: tl.constexpr, fast: tl.constexpr, size: tl.constexpr):
+    """Columns from `column` on, each blurred along itself: two float16 (ROWS, size) to add up.
+
+    replicate: repeat the border, as binarize does; dodge reflects.
+    """
+    height, width, top, source, stride, _, _ = image
+    first = top - (9 if replicate else 16)
+    near = _border(first + tl.arange(0, ROWS), height, replicate)
+    far = _border(first + ROWS + tl.arange(0, 16 if replicate else 32), height, replicate)
+    near_pixels = _pixels(source, stride, near, tl.uint8, fast)
+    far_pixels = _pixels(source, stride, far, tl.uint8, fast)
     if fast:
         near_values = _words(near_pixels + column, size)
         far_values = _words(far_pixels + column, size)
     else:
-        columns = column + _even_first(tl.arange(0, size))
-        columns = _replicate(columns, width) if replicate else _reflect(columns, width)
+        columns = _border(column + _even_first(tl.arange(0, size)), width, replicate)
         near_values = _subnormal(tl.load(near_pixels + columns[None, :]))
         far_values = _subnormal(tl.load(far_pixels + columns[None, :]))
     sums = tl.dot(bands[1], far_values, tl.dot(bands[0], near_values))
@@ -537,35 +472,57 @@ def _blur(bands, high_left, low_left, high_right, low_right):
 
 
 @triton.jit
-def _pixels(address, stride, rows, fast: tl.constexpr):
-    pixels = address.to(tl.pointer_type(tl.uint8))
+def _pixels(address, stride, rows, dtype: tl.constexpr, fast: tl.constexpr):
+    """Pointers to the first pixel of rows, (rows, 1)."""
+    pixels = address.to(tl.pointer_type(dtype))
     if fast:
         pixels = tl.multiple_of(pixels, 16)
     return pixels + (rows.to(tl.int64) * stride)[:, None]
 
 
 @triton.jit
-def _store(values, image, addresses, size: tl.constexpr, column, fast: tl.constexpr):
-    """Writes the first `size` rows, and what is inside of the image."""
-    height, width, top = image
+def _load(
+    image, dtype: tl.constexpr, shift: tl.constexpr, column, size: tl.constexpr, fast: tl.constexpr
+):
+    """Pixels (ROWS, size), from `shift` rows below the first of the strip and from `column` on.
+
+    Pixels outside of the image have any value.
+    """
+    height, width, top, source, stride, _, _ = image
+    rows = _border(top + shift + tl.arange(0, ROWS), height, True)
+    columns = column + tl.arange(0, size)
+    pixels = _pixels(source, stride, rows, dtype, fast) + columns[None, :]
+    if fast:
+        values = tl.load(pixels)
+    else:
+        inside = (columns >= 0) & (columns < width)
+        values = tl.load(pixels, mask=inside[None, :], other=0)
+    return values
+
+
+@triton.jit
+def _store(values, image, size: tl.constexpr, column, fast: tl.constexpr):
+    """Write the first `size` rows, and what is inside of the image."""
+    height, width, top, _, _, page, stride = image
     rows = top + tl.arange(0, ROWS)
     columns = column + tl.arange(0, values.shape[1])
     inside = (rows < tl.minimum(top + size, height))[:, None]
     if not fast:
         inside = inside & (columns < width)[None, :]
-    tl.store(
-        _pixels(addresses[2], addresses[3], rows, fast) + columns[None, :], values, mask=inside
-    )
+    tl.store(_pixels(page, stride, rows, tl.uint8, fast) + columns[None, :], values, mask=inside)
 
 
 @triton.jit
-def _replicate(index, length):
-    return tl.minimum(tl.maximum(index, 0), length - 1)
+def _border(index, length, replicate: tl.constexpr):
+    """An index into the image for one that may be outside.
 
-
-@triton.jit
-def _reflect(index, length):
-    """Mirrored at the middle of the first and the last pixel, again and again."""
-    period = tl.maximum(2 * (length - 1), 1)
-    index = tl.abs(index) % period
-    return tl.minimum(index, period - index)
+    The border is repeated, or else the image is mirrored at the middle of its first and last pixel,
+    again and again.
+    """
+    if replicate:
+        inside = tl.minimum(tl.maximum(index, 0), length - 1)
+    else:
+        period = tl.maximum(2 * (length - 1), 1)
+        index = tl.abs(index) % period
+        inside = tl.minimum(index, period - index)
+    return inside
