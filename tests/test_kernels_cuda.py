@@ -165,7 +165,7 @@ def test_threads_make_no_difference(kernels: ModuleType, device: torch.device) -
 
 
 def test_no_quotient_is_near_its_rounding() -> None:
-    """The arithmetic of `triton._divide`, with a root of less than the accuracy of the hardware."""
+    """The arithmetic of `triton_jit._divide`, with a root less accurate than the hardware's."""
     gray, blur = np.meshgrid(np.arange(256.0), np.arange(1.0, 256.0))
     expected = np.minimum((512 * gray + blur) // (2 * blur), 255)
     for error in -(2.0**-21), 0, 2.0**-21:
@@ -189,8 +189,8 @@ disassembler = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 types = dict(table="*i64", steps="i32", band_down="*fp16", band_across="*fp16", factor="i32")
 for architecture in 80, 90, 100:
     for kernel, constants, options in (
-        (kernels._binarize, {}, kernels._BINARIZE_OPTIONS),
-        (kernels._dodge, {"scale": True}, kernels._DODGE_OPTIONS),
+        (kernels.jit.binarize, {}, kernels._BINARIZE_OPTIONS),
+        (kernels.jit.dodge, {"scale": True}, kernels._DODGE_OPTIONS),
     ):
         signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
         compiled = triton.compile(
