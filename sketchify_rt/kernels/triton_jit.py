@@ -210,7 +210,8 @@ def _divide(blur, image, column, factor, scale: tl.constexpr, fast: tl.constexpr
     rounded = tl.floor(blur + 0.5)
     # The fractions of 256 a / b + 1/2 are multiples of 1 / 2b. The 2**-14 lifts them by less than
     # half of that, and by more than the sum of all rounding errors: halves go up, and no other
-    # quotient changes its integer part. The unit is 256 levels; the root of a blur of 0 is infinite.
+    # quotient changes its integer part. The unit is 256 levels. The root of a blur of 0 is
+    # infinite.
     root = tl.rsqrt(rounded)
     quotient = tl.fma(tl.fma(gray, root, 2.0**-14), root, LEVELS_OVER_256)
     capped = tl.minimum(quotient, LEVELS_OVER_256 + 255 / 256)
