@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import queue
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +13,7 @@ from sketchify_rt.errors import ModelError
 from sketchify_rt.models import Model
 from sketchify_rt.options import Precision
 from sketchify_rt.runtime import hints, unet
-from sketchify_rt.runtime.cuda_graphs import CapturedModule, Slot
-
-Run = Callable[..., Tensor]
-"""The U-Net, or its graphs. The arguments are a binary, and a hint if the model takes one."""
+from sketchify_rt.runtime.cuda_graphs import CapturedModule, Run, Slot
 
 _TILE = 512  # pixels; side of the tile on which memory is measured
 
@@ -112,7 +108,7 @@ class TorchRuntime:
             self._slots.put(slot)
 
 
-def _slot(run: Run) -> Slot[CapturedModule]:
+def _slot(run: Run) -> Slot:
     # Without a reference to the runtime, so that both are freed as soon as nobody needs them.
     done = torch.cuda.Event()  # type: ignore[no-untyped-call]
     return Slot(run, functools.partial(CapturedModule, run), done)
