@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +56,18 @@ def upload(grays: Sequence[Gray], device: torch.device) -> list[Tensor]:
     for part, gray in zip(_views(shapes, staging), grays, strict=True):
         part.numpy()[...] = gray
     return _views(shapes, staging.to(device, non_blocking=True))
+
+
+def constant(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Copy a few numbers to the device, without waiting for it.
+
+    Args:
+        values: Numbers, or rows of numbers.
+        dtype: Of the result.
+        device: The device.
+    """
+    on_host = torch.tensor(values, dtype=dtype, pin_memory=device.type == "cuda")
+    return on_host.to(device, non_blocking=True)
 
 
 def aligned(image: Tensor) -> Tensor:
@@ -192,9 +205,7 @@ def hint(binary: Tensor, tones: Tensor) -> Tensor:
     cells = cells.to(torch.float64)
     strokes, darkness = cells.sum((1, 2))
     mean = ((512 * darkness + strokes) / (2 * strokes)).floor()
-    on_gpu = binary.device.type == "cuda"
-    taps = torch.tensor(_TAPS, dtype=torch.float64, pin_memory=on_gpu)
-    taps = taps.to(binary.device, non_blocking=True)
+    taps = constant(_TAPS, torch.float64, binary.device)
     across = F.conv2d(cells[:, None], taps.view(1, 1, 1, -1), padding="same")
     count, dark = F.conv2d(across, taps.view(1, 1, -1, 1), padding="same").round_()[:, 0]
     prior = 16 * sum(_TAPS) ** 2 // 25

@@ -6,7 +6,6 @@ import ctypes
 import importlib
 import logging
 import math
-import os
 import queue
 import re
 from collections.abc import Iterator, Sequence
@@ -104,17 +103,10 @@ def open_cuda(options: Options, index: int) -> CudaBackend:
 def _kernels(device: torch.device) -> tuple[Any, list[str]]:
     """Return the module of kernels, and why it is not Triton's.
 
-    numba takes over where Triton does not work. SKETCHIFY_GPU_KERNELS selects one: triton or
-    numba_cuda. Raises BackendUnavailable.
+    numba takes over where Triton does not work. Raises BackendUnavailable.
     """
-    asked = os.environ.get("SKETCHIFY_GPU_KERNELS")
-    names = ("triton", "numba_cuda")
-    if asked and asked not in names:
-        raise BackendUnavailable(
-            f"SKETCHIFY_GPU_KERNELS is wrong: got {asked}, expected {' or '.join(names)}"
-        )
-    errors = []
-    for name in [asked] if asked else names:
+    errors: list[str] = []
+    for name in ("triton", "numba_cuda"):
         try:
             kernels = importlib.import_module(f"sketchify_rt.kernels.{name}")
             # Run one, since Triton calls a C compiler, which needs Python's headers.

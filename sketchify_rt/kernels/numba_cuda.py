@@ -19,6 +19,7 @@ import torch
 from numba import cuda, int32, uint8
 from torch import Tensor
 
+from sketchify_rt import tensors
 from sketchify_rt.kernels import ragged, reference
 
 _TILE = 32  # rows and columns of a block
@@ -68,7 +69,7 @@ def _filter(
         rows.append((start, *image.shape))
         start += image.numel()
     tiles = max(-(-height // _TILE) * -(-width // _TILE) for _, height, width in rows)
-    table = ragged.upload(rows, packed.device)
+    table = tensors.constant(rows, torch.int64, packed.device)
     _launch(kernel, (tiles, len(images)), _THREADS, packed, result, table, *arguments)
     return _unpack(result, pages)
 

@@ -32,20 +32,6 @@ def prepare(
     return sources, list(out)
 
 
-def upload(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """Copy a table to the device on the current stream, without waiting for it.
-
-    Args:
-        rows: The table.
-        device: The device.
-
-    Returns:
-        int64 (rows, columns).
-    """
-    on_host = torch.tensor(rows, dtype=torch.int64, pin_memory=device.type == "cuda")
-    return on_host.to(device, non_blocking=True)
-
-
 # Triton's interpreter and numba's simulator patch modules, so threads must take turns. On a GPU,
 # one of the threads that start together compiles a kernel, and the others find it compiled.
 _one_launch = threading.Lock()

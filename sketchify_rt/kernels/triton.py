@@ -15,6 +15,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from sketchify_rt import tensors
 from sketchify_rt.kernels import ragged
 from sketchify_rt.kernels import triton_jit as jit
 from sketchify_rt.kernels.reference import GAUSS_9, GAUSS_21
@@ -107,7 +108,7 @@ def _launch(
         for source, page in zip(sources, pages, strict=True)
     ]
     with ragged.launching(images[0].device):
-        table = ragged.upload(addresses, images[0].device)
+        table = tensors.constant(addresses, torch.int64, images[0].device)
         kernel[strips, len(images)](table, steps, *arguments, **options)
     return pages
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import queue
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -90,22 +91,17 @@ class TorchRuntime:
             ModelError: Compiling fails.
             torch.OutOfMemoryError: There is no room.
         """
-        with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+        on_gpu = self._device.type == "cuda"
+        placed = torch.cuda.device(self._device) if on_gpu else nullcontext()
+        with torch.no_grad(), torch.autocast(self._device.type, enabled=False), placed:
             given = hints.inputs(self._name, self.takes_hint, binary, hint)
-            if self._device.type != "cuda":
-                return self._taking_turns(*given)
-            with torch.cuda.device(self._device):
-                # A graph of the caller cannot contain a graph of ours.
-                if torch.cuda.is_current_stream_capturing():
-                    return self._run(*given)
-                return self._taking_turns(*given)
-
-    def _taking_turns(self, *inputs: Tensor) -> Tensor:
-        slot = self._slots.get()
-        try:
-            return slot(*inputs)
-        finally:
-            self._slots.put(slot)
+            if on_gpu and torch.cuda.is_current_stream_capturing():
+                return self._run(*given)  # a graph of the caller cannot contain a graph of ours
+            slot = self._slots.get()
+            try:
+                return slot(*given)
+            finally:
+                self._slots.put(slot)
 
 
 def _slot(run: Run) -> Slot:
