@@ -68,10 +68,13 @@ class TorchRuntime:
         self._name = str(model.path)
         self._device = device
         self._run = functools.partial(_run, _compiled(network, self._name) if compile else network)
-        # Last in, first out: with few workers at a time few slots are used, and have graphs.
+        # Last in, first out: with few workers at a time few slots are used, and have graphs. A slot
+        # has no reference to the runtime, so that both are freed as soon as nobody needs them.
         self._slots: queue.LifoQueue[Run] = queue.LifoQueue()
+        capture = functools.partial(CapturedModule, self._run)
         for _ in range(workers):
-            self._slots.put(_slot(self._run) if on_gpu else self._run)
+            slot = Slot(self._run, capture, torch.cuda.Event()) if on_gpu else self._run  # type: ignore[no-untyped-call]
+            self._slots.put(slot)
 
     def __call__(self, binary: Tensor, hint: Tensor | None = None) -> Tensor:
         """Paint tones.
@@ -102,12 +105,6 @@ class TorchRuntime:
                 return slot(*given)
             finally:
                 self._slots.put(slot)
-
-
-def _slot(run: Run) -> Slot:
-    # Without a reference to the runtime, so that both are freed as soon as nobody needs them.
-    done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    return Slot(run, functools.partial(CapturedModule, run), done)
 
 
 def _run(module: Run, *inputs: Tensor) -> Tensor:

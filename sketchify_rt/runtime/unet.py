@@ -212,11 +212,10 @@ def _convolve(x: Tensor, weight: Tensor, padding: int) -> Tensor:
 
 def _finish(sums: Tensor, bias: Tensor, rectify: bool) -> Tensor:
     """Add the bias and apply ReLU, in place."""
-    if sums.is_cuda and not torch.compiler.is_compiling():
-        fits = sums.is_contiguous(memory_format=torch.channels_last)
-        if fits and (fused := _fused()):
-            fused(sums, bias, rectify)
-            return sums
+    dense = sums.is_contiguous(memory_format=torch.channels_last)
+    if sums.is_cuda and dense and not torch.compiler.is_compiling() and (fused := _fused()):
+        fused(sums, bias, rectify)
+        return sums
     sums.add_(bias[:, None, None])
     return sums.relu_() if rectify else sums
 
