@@ -56,7 +56,7 @@ class TorchRuntime:
                 first call.
 
         Raises:
-            ModelError: The file cannot be read, or its weights do not fit its manifest.
+            ModelError: The file cannot be read, or it is not a U-Net of this project.
             torch.OutOfMemoryError: There is no memory for the weights or for one tile.
         """
         on_gpu = device.type == "cuda"
@@ -86,13 +86,13 @@ class TorchRuntime:
                 it is not known. A model without a hint takes None only.
 
         Returns:
-            (N, H, W), 0..1, owned by the caller: float16, or float32 where "fp32" was asked for or
-            on the CPU.
+            (N, H, W), 0..1, owned by the caller: float32 with precision "fp32" or on the CPU,
+            else float16.
 
         Raises:
             InputError: The model takes no hint, or the hint does not fit the binary.
             ModelError: Compiling fails.
-            torch.OutOfMemoryError: There is no room.
+            torch.OutOfMemoryError: Memory is full.
         """
         on_gpu = self._device.type == "cuda"
         placed = torch.cuda.device(self._device) if on_gpu else nullcontext()
