@@ -79,19 +79,20 @@ def inputs(model: Model, height: int, width: int, stride: int = 1) -> tuple[Gray
 
 def measure(name: str, gray: Gray, threads: int, seconds: float) -> list[harness.Row]:
     """One row for each instruction set."""
-    from sketchify_rt.kernels import native  # here: a GPU's benchmark draws pages without it
+    from sketchify_rt import _native  # here: a GPU's benchmark draws pages without it
 
-    out = {"out": np.empty_like(gray)}
+    out, strength = np.empty_like(gray), () if name in ("binarize", "hint") else (256,)
     sources: tuple[NDArray[Any], ...] = (gray,)
     if name == "compose":
         sources = ((gray / 255).astype(np.float32),)
     if name == "hint":
-        sources, out = (native.binarize(gray), native.dodge(gray)), {}
+        sources = reference.binarize(gray), reference.dodge(gray)
+        out = reference.hint(*sources)
     candidates = {"other": functools.partial(OTHERS[name], *sources)}
-    for isa in native.isas():
+    for isa in _native.isas():
         for count in {1, threads}:
             candidates[f"{isa} {count}"] = functools.partial(
-                getattr(native, name), *sources, threads=count, **out, _isa=isa
+                getattr(_native, name), *sources, out, *strength, count, isa
             )
     cv2.setNumThreads(threads)
     times = harness.medians_ms(candidates, seconds=seconds)
@@ -107,7 +108,7 @@ def measure(name: str, gray: Gray, threads: int, seconds: float) -> list[harness
             "ratio": times["other"] / times[f"{isa} {threads}"],
             "speedup": times[f"{isa} 1"] / times[f"{isa} {threads}"],
         }
-        for isa in native.isas()
+        for isa in _native.isas()
     ]
 
 

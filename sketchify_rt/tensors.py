@@ -1,12 +1,13 @@
-"""Images as torch tensors, uint8 (H, W): from and to the host, luma, and size.
+"""Images as torch tensors, uint8 (H, W): upload, download, luma, size, hint.
 
-All is queued on torch's current stream.
+All work is queued on torch's current stream.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,37 +19,59 @@ from sketchify_rt import bilevel
 from sketchify_rt.errors import InputError
 from sketchify_rt.image import CELL, Gray
 
-# Bytes. The kernels are two to three times as fast where images and their rows begin at multiples.
+# Bytes. The kernels are two to three times as fast if images and their rows begin at multiples.
 ROW = 16
 
-# Of one product of `resize`, at most; of the size of its temporaries, 32 MiB each.
-_WEIGHTS = 2**22
-
-# Of `hint`: a Gaussian of sigma 4 cells.
+# The Gaussian of `hint`: `kernels.reference.gauss_cells` with sigma 4.
 _TAPS = (1, 1, 3, 4, 7, 10, 15, 19, 24, 28, 31, 32, 31, 28, 24, 19, 15, 10, 7, 4, 3, 1, 1)
 
 
 def empty(shapes: Sequence[tuple[int, ...]], device: torch.device) -> list[Tensor]:
-    """Images of (H, W) each, not yet written, views of one buffer.
+    """Allocate images as views of one buffer, without values.
 
-    Rows begin at multiples of ROW bytes: what lies between the end of one and the next is in no
-    image.
+    Args:
+        shapes: (H, W) of each.
+        device: The device.
+
+    Returns:
+        uint8 (H, W) each, `aligned`. The bytes between the end of a row and the next one belong to
+        no image.
     """
     return _views(shapes, torch.empty(_size(shapes), dtype=torch.uint8, device=device))
 
 
 def upload(grays: Sequence[Gray], device: torch.device) -> list[Tensor]:
-    """Arrays, uint8 (H, W), as `empty` images on the device, in one copy."""
+    """Copy arrays to the device, all at once.
+
+    Args:
+        grays: uint8 (H, W) each, any strides.
+        device: The device.
+
+    Returns:
+        uint8 (H, W) each, as `empty` makes them.
+    """
     shapes = [gray.shape for gray in grays]
-    # A copy from memory that is not pinned would make the host wait for it.
+    # From memory that is not pinned the host would wait for the copy.
     staging = torch.empty(_size(shapes), dtype=torch.uint8, pin_memory=device.type == "cuda")
     for part, gray in zip(_views(shapes, staging), grays, strict=True):
         part.numpy()[...] = gray
     return _views(shapes, staging.to(device, non_blocking=True))
 
 
+def constant(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Copy a few numbers to the device, without waiting for it.
+
+    Args:
+        values: Numbers, or rows of numbers.
+        dtype: Of the result.
+        device: The device.
+    """
+    on_host = torch.tensor(values, dtype=dtype, pin_memory=device.type == "cuda")
+    return on_host.to(device, non_blocking=True)
+
+
 def aligned(image: Tensor) -> Tensor:
-    """The image where its rows are as those of `empty`, else a copy of it."""
+    """Return the image if its rows begin at multiples of ROW bytes, else a copy like that."""
     if image.stride(1) == 1 and image.stride(0) % ROW == 0 and image.data_ptr() % ROW == 0:
         return image
     (copy,) = empty([tuple(image.shape)], image.device)
@@ -72,9 +95,14 @@ def _views(shapes: Sequence[tuple[int, ...]], buffer: Tensor) -> list[Tensor]:
 
 
 def download(images: Sequence[Tensor]) -> list[Gray]:
-    """Tensors, uint8 (H, W), as arrays; waits for what is queued before.
+    """Copy tensors to the host, all at once, and wait for the copy.
 
-    They are views of one buffer, pinned where the tensors are on a GPU: not to be kept for long.
+    Args:
+        images: uint8 (H, W) each, on one device.
+
+    Returns:
+        uint8 (H, W) each, views of one buffer. It is pinned memory if the tensors are on a GPU, so
+        do not keep it for long.
     """
     sizes = [image.numel() for image in images]
     device = images[0].device if images else torch.device("cpu")
@@ -89,17 +117,23 @@ def download(images: Sequence[Tensor]) -> list[Gray]:
 
 
 def to_luma(pixels: Tensor) -> Tensor:
-    """Luma of pixels on the device, of the types and shapes that `image.to_luma` takes, and equal.
+    """Compute luma, equal to `image.to_luma`.
 
-    Shares memory with gray `pixels` whose rows are `aligned`. Raises InputError for another type or
-    shape, or no pixels.
+    Args:
+        pixels: uint8 (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA.
+
+    Returns:
+        uint8 (H, W), `aligned`. It shares memory with gray `pixels` that are aligned already.
+
+    Raises:
+        InputError: The type or the shape is another one, or there are no pixels.
     """
     shape = tuple(pixels.shape)
     channels = shape[2] if len(shape) == 3 else 1 if len(shape) == 2 else 0
     if pixels.dtype != torch.uint8 or channels not in (1, 3, 4) or not pixels.numel():
         raise InputError(
-            f"image is {pixels.dtype} of shape {shape}; it must be uint8, (H, W), (H, W, 1), "
-            "(H, W, 3) RGB or (H, W, 4) RGBA, with at least one pixel"
+            f"not an image: got a tensor of {pixels.dtype} and shape {shape}, expected uint8 of "
+            "shape (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, with at least one pixel"
         )
     if channels == 1:
         return aligned(pixels.reshape(shape[:2]))
@@ -114,36 +148,42 @@ def to_luma(pixels: Tensor) -> Tensor:
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """An image at another size, antialiased; equals `kernels.reference.resize` within 1 level.
-
-    Two products with matrices of weights, of columns and then of rows, both rounded as on a CPU.
+    """Resize an image with antialiasing; equals `kernels.reference.resize` within 1 level.
 
     Args:
         image: uint8 (H, W).
         height: Rows of the result, at least 1.
-        width: Its columns, at least 1.
+        width: Columns of the result, at least 1.
 
     Returns:
-        uint8 (height, width), `aligned`; of that size already, see there.
+        uint8 (height, width), `aligned`.
     """
-    pixels = image
     if width != image.shape[1]:
-        pixels = _resize_rows(pixels.T, width).T
+        image = _resize_rows(image.T, width).T
     if height != image.shape[0]:
-        pixels = _resize_rows(pixels, height)
-    return aligned(pixels)
+        image = _resize_rows(image, height)
+    return aligned(image)
 
 
 def _resize_rows(image: Tensor, target: int) -> Tensor:
-    """The image with `target` rows."""
-    pixels = image.to(torch.float32)
-    blocks = _weights(len(image), target, image.device)
-    resized = torch.cat([weights @ pixels[seen] for seen, weights in blocks])
-    return resized.add_(0.5).to(torch.uint8)
+    """Return the image with `target` rows: sums of source rows with weights, tap by tap."""
+    source, device = len(image), image.device
+    scale = source / target
+    radius = max(scale, 1.0)
+    centres = (torch.arange(target, dtype=torch.float64, device=device) + 0.5) * scale - 0.5
+    taps = torch.arange(math.floor(2 * radius) + 1, device=device)
+    near = (centres - radius).ceil() + taps[:, None]
+    weights = (1 - (near - centres).abs() / radius).clamp(min=0)
+    weights = (weights / weights.sum(0)).to(torch.float32)
+    rows = near.clamp(0, source - 1).long()  # the edge is repeated
+    sums = torch.full((target, image.shape[1]), 0.5, dtype=torch.float32, device=device)
+    for weight, row in zip(weights, rows, strict=True):
+        sums += weight[:, None] * image[row]
+    return sums.to(torch.uint8)
 
 
 def hint(binary: Tensor, tones: Tensor) -> Tensor:
-    """How dark strokes are around each cell of 8 x 8 pixels; equals `kernels.reference.hint`.
+    """Measure how dark the strokes are in each cell; equals `kernels.reference.hint`.
 
     The host does not wait for the device.
 
@@ -158,39 +198,40 @@ def hint(binary: Tensor, tones: Tensor) -> Tensor:
     planes = torch.stack([black, black * (255 - tones)])
     height, width = binary.shape
     planes = F.pad(planes, (0, -width % CELL, 0, -height % CELL))
-    # torch converts all pixels to the type of the sums: 16 bits, which hold 8 x 8 x 255.
+    # torch converts all pixels to the type of the sums. 16 bits hold 8 x 8 x 255.
     cells = planes.view(2, -(-height // CELL), CELL, -1, CELL).sum((2, 4), dtype=torch.int16)
-    # float64 holds all whole numbers from here on. Sums are below 2^31; they are rounded, since a
-    # convolution may be computed in a way that is not exact.
+    # float64 holds all integers from here on. Sums are below 2^31. They are rounded, since a
+    # convolution may use an algorithm that is not exact.
     cells = cells.to(torch.float64)
     strokes, darkness = cells.sum((1, 2))
     mean = ((512 * darkness + strokes) / (2 * strokes)).floor()
-    on_gpu = binary.device.type == "cuda"
-    taps = torch.tensor(_TAPS, dtype=torch.float64, pin_memory=on_gpu)
-    taps = taps.to(binary.device, non_blocking=True)
+    taps = constant(_TAPS, torch.float64, binary.device)
     across = F.conv2d(cells[:, None], taps.view(1, 1, 1, -1), padding="same")
     count, dark = F.conv2d(across, taps.view(1, 1, -1, 1), padding="same").round_()[:, 0]
     prior = 16 * sum(_TAPS) ** 2 // 25
     numerator = 254 * (256 * dark + prior * mean)
     denominator = 255 * 256 * (count + prior)
-    # Below 2^53 a quotient of whole numbers is not rounded up to a whole number.
+    # Below 2^53 a quotient of integers is not rounded up to the next integer.
     levels = 1 + ((2 * numerator + denominator) / (2 * denominator)).floor_()
     return torch.where(strokes > 0, levels, 0).to(torch.uint8)
 
 
 def bilevel_level(gray: Tensor) -> int | None:
-    """The level that divides a black and white page; equals `bilevel.level`.
+    """Find the level that divides a black and white page; equals `bilevel.level`.
 
-    Waits for the device.
+    The host waits for the device.
 
     Args:
         gray: uint8 (H, W).
+
+    Returns:
+        See `bilevel.level`.
     """
     found = bilevel.two_tones(histogram(gray))
     if found is None:
         return None
     dark, light = found
-    levels = gray[None, None].half()  # of which there are windows on every device
+    levels = gray[None, None].half()  # a type with pooling on every device
     highest = F.max_pool2d(levels, 3, stride=1, padding=1)
     lowest = -F.max_pool2d(-levels, 3, stride=1, padding=1)
     between = (levels > dark + bilevel.NEAR) & (levels < light - bilevel.NEAR)
@@ -199,33 +240,5 @@ def bilevel_level(gray: Tensor) -> int | None:
 
 
 def histogram(gray: Tensor) -> NDArray[np.int64]:
-    """The number of pixels of each level, int64 (256,) on the host. Waits for the device."""
+    """Count the pixels of each level, int64 (256,) on the host. The host waits for the device."""
     return torch.bincount(gray.flatten(), minlength=256).cpu().numpy()
-
-
-def _weights(source: int, target: int, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
-    """For some target rows after the others: which source rows they see, and their weights.
-
-    All at once for a page; for the long strips of some comics that would be gigabytes of zeros.
-
-    Yields:
-        Source rows; their weights, float32 (target rows, source rows).
-    """
-    scale = source / target
-    radius = max(scale, 1.0)
-    size = max(1, math.isqrt(_WEIGHTS * target // source))
-    for first in range(0, target, size):
-        last = min(first + size, target)
-        start = math.floor((first + 0.5) * scale - 0.5 - radius)
-        stop = math.ceil((last - 0.5) * scale - 0.5 + radius) + 1
-        targets = torch.arange(first, last, device=device, dtype=torch.float64)[:, None]
-        sources = torch.arange(start, stop, device=device, dtype=torch.float64)
-        distances = ((targets + 0.5) * scale - 0.5 - sources).abs_()
-        weights = (1 - distances / radius).clamp_(min=0)
-        weights /= weights.sum(1, keepdim=True)
-        # The edge is repeated: what lies beyond it counts as the first or the last row.
-        above, below = max(-start, 0), max(stop - source, 0)
-        within = weights[:, above : stop - start - below]
-        within[:, 0] += weights[:, :above].sum(1)
-        within[:, -1] += weights[:, stop - start - below :].sum(1)
-        yield slice(start + above, stop - below), within.to(torch.float32)

@@ -90,12 +90,14 @@ def until(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 @pytest.fixture(params=["baseline", "avx2", "avx512"])
-def isa(request: pytest.FixtureRequest) -> str:
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An instruction set, which the kernels use."""
     from sketchify_rt.kernels import native
 
     name: str = request.param
     if name not in native.isas():
         skip(f"this processor has no {name}")
+    monkeypatch.setattr(native, "isa", lambda: name)
     return name
 
 

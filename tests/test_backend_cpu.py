@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import sys
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,29 +33,6 @@ from sketchify_rt.backend.cpu import CpuBackend
 )
 def test_out_of_memory_is_told_by_type_and_openvinos_words(error: Exception, full: bool) -> None:
     assert CpuBackend(Options()).exhausted(error) is full
-
-
-def test_threads_that_begin_together_make_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sketchify_rt.runtime import openvino
-
-    made = []
-
-    def core() -> object:
-        time.sleep(0.05)
-        made.append(object())
-        return made[-1]
-
-    monkeypatch.setattr(openvino, "_only_core", functools.cache(core))
-    start = threading.Barrier(4)
-
-    def take(_: int) -> object:
-        start.wait()
-        return openvino._core()
-
-    with ThreadPoolExecutor(4) as pool:
-        taken = list(pool.map(take, range(4)))
-    assert len(made) == 1
-    assert taken == made * 4
 
 
 def test_a_checkout_without_kernels_is_told_as_one(

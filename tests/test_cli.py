@@ -454,7 +454,7 @@ def test_a_wrong_instruction_set_is_told_once(here: Path) -> None:
             check=False,
         )
         assert told.returncode == status
-        assert (told.stdout + told.stderr).count("SKETCHIFY_ISA is 'mmx'") == 1
+        assert (told.stdout + told.stderr).count("SKETCHIFY_ISA is not an") == 1
         assert "Traceback" not in told.stderr
     assert not Path("out").exists()
 

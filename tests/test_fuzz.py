@@ -75,5 +75,5 @@ def test_some_seconds_of_fuzzing(target: str, seconds: int, tmp_path: Path) -> N
     runs = re.findall(r"^#(\d+)\s+DONE\s+cov: (\d+)", done.stderr, re.MULTILINE)
     (executions, covered) = map(int, runs[-1])
     assert executions > len(list((HERE / CORPUS[target]).iterdir()))
-    assert covered > 20
+    assert covered > 10
     assert not [path for path in found.iterdir() if not path.name.startswith("slow-unit")]

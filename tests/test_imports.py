@@ -69,7 +69,7 @@ HEAVY = {
         "tensors.py",
     },
     "onnx": {"runtime/unet.py", "tensorrt/typed_onnx.py"},
-    "triton": {"kernels/triton.py", "runtime/epilogue.py"},
+    "triton": {"kernels/triton.py", "kernels/triton_jit.py", "runtime/epilogue.py"},
     "numba": {"kernels/numba_cuda.py"},
     "nvidia": {"codec/dali.py", "codec/nvimagecodec.py"},
     "tensorrt": {"tensorrt/library.py"},

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from pictures import noise
 from torch import Tensor
 
-from sketchify_rt.errors import InputError, OptionsError
 from sketchify_rt.kernels import numba_cuda, reference, triton
 
 pytestmark = pytest.mark.slow
@@ -133,10 +132,6 @@ def test_an_equal_batch_may_be_one_tensor(kernels: ModuleType, device: torch.dev
     assert len(packed) == 1
 
 
-def test_nothing_to_do(kernels: ModuleType) -> None:
-    assert kernels.binarize([]) == kernels.dodge([]) == kernels.compose([]) == []
-
-
 def test_views_are_read_and_written_in_place(kernels: ModuleType, device: torch.device) -> None:
     gray, tones = noise(40, 70), (noise(40, 70) / 250).astype(np.float32)
     views = [
@@ -161,28 +156,6 @@ def test_views_are_read_and_written_in_place(kernels: ModuleType, device: torch.
         assert bool((sheet == 77).all()), f"{name} wrote beside its views"
 
 
-def test_what_is_no_image_is_refused(kernels: ModuleType, device: torch.device) -> None:
-    fine = torch.zeros(4, 6, dtype=torch.uint8, device=device)
-    wrong: list[tuple[Any, str]] = [
-        (np.zeros((4, 6), np.uint8), "uint8 tensor of shape .H, W., not ndarray"),
-        (fine.float(), "not torch.float32 .4, 6."),
-        (fine[0], "not torch.uint8 .6,."),
-        (fine[:0], "empty: its shape is .0, 6."),
-    ]
-    for image, message in wrong:
-        for kernel in kernels.binarize, kernels.dodge:
-            with pytest.raises(InputError, match=message):
-                kernel([fine, image])
-    with pytest.raises(InputError, match="of one type"):
-        kernels.compose([fine.float(), fine.half()])
-    for out in [], [fine[:3]], [fine.float()], [fine.expand(6, 4, 6)[:, 0].T], [fine.cpu().numpy()]:
-        with pytest.raises(InputError, match="out "):
-            kernels.binarize([fine], out=out)
-    for strength in -0.1, 4.1, float("nan"):
-        with pytest.raises(OptionsError, match="strength is"):
-            kernels.dodge([fine], strength)
-
-
 def test_threads_make_no_difference(kernels: ModuleType, device: torch.device) -> None:
     grays = [noise(20, 30, seed) for seed in range(4)]
     images = on(device, grays)
@@ -192,7 +165,7 @@ def test_threads_make_no_difference(kernels: ModuleType, device: torch.device) -
 
 
 def test_no_quotient_is_near_its_rounding() -> None:
-    """The arithmetic of `triton._divide`, with a root of less than the accuracy of the hardware."""
+    """The arithmetic of `triton_jit._divide`, with a root less accurate than the hardware's."""
     gray, blur = np.meshgrid(np.arange(256.0), np.arange(1.0, 256.0))
     expected = np.minimum((512 * gray + blur) // (2 * blur), 255)
     for error in -(2.0**-21), 0, 2.0**-21:
@@ -216,8 +189,8 @@ disassembler = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 types = dict(table="*i64", steps="i32", band_down="*fp16", band_across="*fp16", factor="i32")
 for architecture in 80, 90, 100:
     for kernel, constants, options in (
-        (kernels._binarize, {}, kernels._BINARIZE_OPTIONS),
-        (kernels._dodge, {"scale": True}, kernels._DODGE_OPTIONS),
+        (kernels.jit.binarize, {}, kernels._BINARIZE_OPTIONS),
+        (kernels.jit.dodge, {"scale": True}, kernels._DODGE_OPTIONS),
     ):
         signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
         compiled = triton.compile(

@@ -64,7 +64,7 @@ def test_luma_equals_that_of_arrays(device: torch.device) -> None:
     ],
 )
 def test_what_is_no_image_is_refused(wrong: torch.Tensor) -> None:
-    with pytest.raises(InputError, match="must be uint8"):
+    with pytest.raises(InputError, match="expected uint8 of shape"):
         tensors.to_luma(wrong)
 
 

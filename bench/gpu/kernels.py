@@ -40,7 +40,7 @@ _BATCHES = 2  # that take turns
 
 
 def _flop(halo: int, kept: int = 64) -> int:
-    """FLOP a pixel of the products with bands in kernels/triton.py, a multiply-add being two.
+    """FLOP a pixel of the products with bands in kernels/triton_jit.py, a multiply-add being two.
 
     Down the columns each of 64 rows is a sum over 64 and `halo` more; across the rows each pixel is
     a sum over 64, twice, since the sums down are in two parts. `kept` of the rows are stored.

@@ -1,1 +1,1 @@
-"""binarize, dodge, hint and compose: `reference` defines them in NumPy, `native` runs them fast."""
+"""binarize, dodge, hint and compose: `reference` defines them, the other modules are fast."""

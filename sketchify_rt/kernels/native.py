@@ -1,56 +1,62 @@
 """The kernels in C++: the same bytes as `reference`, at the speed of the processor.
 
-They run without the GIL and may be called from any number of threads. `SKETCHIFY_ISA` (baseline,
-avx2 or avx512) forces an instruction set; otherwise the best one this processor has is used.
+The functions run without the GIL and may be called from any number of threads. They use the
+fastest instruction set of this processor; the environment variable SKETCHIFY_ISA (baseline, avx2
+or avx512) selects another one.
+
+Types and shapes are those of `reference`. Arrays may have any strides, and `threads` is the
+largest number of processor threads, at least 1. An array `out` must be writable, the pixels of a
+row adjacent, and share no memory with the source. The C++ code raises TypeError or ValueError for
+an array that it cannot use.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sketchify_rt import _native
-from sketchify_rt.errors import BackendUnavailable, InputError, OptionsError
-from sketchify_rt.image import Gray
-from sketchify_rt.kernels.reference import CELL
-from sketchify_rt.options import MAX_THREADS
+from sketchify_rt.errors import BackendUnavailable
+from sketchify_rt.image import CELL, Gray
+
+T = TypeVar("T", bound=np.generic)
 
 
-def binarize(
-    gray: Gray, *, threads: int = 1, out: Gray | None = None, _isa: str | None = None
-) -> Gray:
-    """Black contours on white: an adaptive threshold, then a 3x3 median.
+def binarize(gray: Gray, *, threads: int = 1, out: Gray | None = None) -> Gray:
+    """Draw black contours on white; see `reference.binarize`.
 
-    gray: uint8 (H, W), any strides. threads: used at most, at least 1. out: uint8 (H, W) to
-    write to, pixels of a row adjacent, apart from `gray` in memory. Returns uint8 (H, W), 0 or 255;
-    `out` if given. Raises InputError, OptionsError.
+    Args:
+        gray: uint8 (H, W).
+        threads: Processor threads.
+        out: uint8 (H, W) to write to; None for a new array.
+
+    Returns:
+        uint8 (H, W), 0 or 255; `out` if given.
     """
-    source = _source(gray, np.uint8, "gray")
-    page = _page(out, source)
-    _native.binarize(source, page, _threads(threads), _isa or isa())
-    return page
+    out = _result(gray) if out is None else out
+    _native.binarize(_rows(gray), out, threads, isa())
+    return out
 
 
-def dodge(
-    gray: Gray,
-    strength: float = 1.0,
-    *,
-    threads: int = 1,
-    out: Gray | None = None,
-    _isa: str | None = None,
-) -> Gray:
-    """A pencil drawing: the image divided by its blur (colour dodge), then line strength.
+def dodge(gray: Gray, strength: float = 1.0, *, threads: int = 1, out: Gray | None = None) -> Gray:
+    """Draw with a pencil by the colour dodge filter; see `reference.dodge`.
 
-    strength: see `compose`. The rest is as in `binarize`.
+    Args:
+        gray: uint8 (H, W).
+        strength: Factor of the ink, 0..4, in steps of 1/256.
+        threads: Processor threads.
+        out: uint8 (H, W) to write to; None for a new array.
+
+    Returns:
+        uint8 (H, W); `out` if given.
     """
-    source = _source(gray, np.uint8, "gray")
-    page = _page(out, source)
-    _native.dodge(source, page, _steps(strength), _threads(threads), _isa or isa())
-    return page
+    out = _result(gray) if out is None else out
+    _native.dodge(_rows(gray), out, round(strength * 256), threads, isa())
+    return out
 
 
 def compose(
@@ -59,109 +65,75 @@ def compose(
     *,
     threads: int = 1,
     out: Gray | None = None,
-    _isa: str | None = None,
 ) -> Gray:
-    """Tones of the U-Net to a page of bytes.
-
-    tones: float32 (H, W), any strides, 0 is ink and 1 is paper; beyond is clipped, NaN is ink.
-    strength: line strength, 0..4, in steps of 1/256: ink is multiplied by it. 1 changes nothing.
-    The rest is as in `binarize`.
-    """
-    source = _source(tones, np.float32, "tones")
-    page = _page(out, source)
-    _native.compose(source, page, _steps(strength), _threads(threads), _isa or isa())
-    return page
-
-
-def hint(binary: Gray, tones: Gray, *, threads: int = 1, _isa: str | None = None) -> Gray:
-    """How dark strokes are around each cell of 8 x 8 pixels: what the binary does not tell.
+    """Convert tones of the U-Net to bytes; see `reference.compose`.
 
     Args:
-        binary: uint8 (H, W), any strides, 0 where a stroke is, from `binarize`.
-        tones: uint8 (H, W), any strides, the same image after `dodge`.
-        threads: Used at most, at least 1.
+        tones: float32 (H, W), 0 for ink and 1 for paper. Other values are clipped; NaN is ink.
+        strength: Factor of the ink, 0..4, in steps of 1/256.
+        threads: Processor threads.
+        out: uint8 (H, W) to write to; None for a new array.
 
     Returns:
-        uint8 (ceil(H / 8), ceil(W / 8)): 1 where strokes are white to 255 where they are black; 0
-        everywhere if the page has no black pixel. See `reference.hint` for its sigma of 4.
-
-    Raises:
-        InputError: An array has another type or no pixels, or their shapes differ.
-        OptionsError: `threads` is out of range.
+        uint8 (H, W); `out` if given.
     """
-    binary, tones = _source(binary, np.uint8, "binary"), _source(tones, np.uint8, "tones")
-    if tones.shape != binary.shape:
-        raise InputError(f"tones must have the shape of binary, {binary.shape}, got {tones.shape}")
+    out = _result(tones) if out is None else out
+    _native.compose(_rows(tones), out, round(strength * 256), threads, isa())
+    return out
+
+
+def hint(binary: Gray, tones: Gray, *, threads: int = 1) -> Gray:
+    """Measure how dark the strokes are in each cell of 8 x 8 pixels; see `reference.hint`.
+
+    Args:
+        binary: uint8 (H, W) from `binarize`, 0 where a stroke is.
+        tones: uint8 (H, W), the same image after `dodge`.
+        threads: Processor threads.
+
+    Returns:
+        uint8 (ceil(H / 8), ceil(W / 8)).
+    """
     cells = np.empty([-(-side // CELL) for side in binary.shape], np.uint8)
-    _native.hint(binary, tones, cells, _threads(threads), _isa or isa())
+    _native.hint(_rows(binary), _rows(tones), cells, threads, isa())
     return cells
 
 
 def isas() -> tuple[str, ...]:
-    """The instruction sets this processor can run, the fastest last."""
+    """Return the instruction sets that this processor can run, the fastest last."""
     return tuple(_native.isas())
 
 
 @functools.cache
 def isa() -> str:
-    """The instruction set in use: `SKETCHIFY_ISA` if set, or the fastest of `isas()`.
+    """Return the instruction set in use: SKETCHIFY_ISA if set, else the fastest of `isas()`.
 
-    Raises BackendUnavailable where `SKETCHIFY_ISA` names one that this processor does not have.
+    Raises:
+        BackendUnavailable: This processor does not have the one that SKETCHIFY_ISA names.
     """
-    forced = os.environ.get("SKETCHIFY_ISA")
-    if not forced:
-        return isas()[-1]
-    if forced not in isas():
+    selected = os.environ.get("SKETCHIFY_ISA") or isas()[-1]
+    if selected not in isas():
         raise BackendUnavailable(
-            f"SKETCHIFY_ISA is {forced!r}; this processor has {', '.join(isas())}: "
-            "set one of these, or unset it"
+            f"SKETCHIFY_ISA is not an instruction set of this processor: got {selected!r}, "
+            f"expected {', '.join(isas())}. To fix: set one of these, or unset it"
         )
-    return forced
+    return selected
 
 
 def vnni() -> bool:
-    """Whether this processor has dot products of 8-bit integers: AVX-512 VNNI or AVX-VNNI.
+    """Return whether the processor has dot products of 8-bit integers (AVX-512 VNNI or AVX-VNNI).
 
-    Whatever `isa()` is. False on ARM, whose own ones OpenVINO makes little of: convolutions of few
-    channels are slower in INT8 than in float32 there (ARM-software/ComputeLibrary, issue 1225).
+    The result does not depend on `isa()`. It is False on ARM: there OpenVINO is slower in INT8 than
+    in float32 if convolutions have few channels (ARM-software/ComputeLibrary, issue 1225).
     """
     return _native.vnni()
 
 
-def _source(array: NDArray[Any], dtype: type[np.generic], name: str) -> NDArray[Any]:
-    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 2:
-        got = (
-            f"{array.dtype} {array.shape}"
-            if isinstance(array, np.ndarray)
-            else type(array).__name__
-        )
-        raise InputError(f"{name} must be a {np.dtype(dtype)} array of shape (H, W), not {got}")
-    if array.size == 0:
-        raise InputError(f"{name} is empty: its shape is {array.shape}")
-    rows_adjacent = array.strides[1] == array.itemsize and array.flags.aligned
+def _result(source: NDArray[np.generic]) -> Gray:
+    return np.empty(source.shape, np.uint8)
+
+
+def _rows(array: NDArray[T]) -> NDArray[T]:
+    """Return the array, copied unless the pixels of each row are adjacent and aligned."""
+    adjacent = array.strides[1] == array.itemsize and array.flags.aligned
     # Not ascontiguousarray, for which a single column is contiguous whatever its stride.
-    return array if rows_adjacent else array.copy(order="C")
-
-
-def _page(out: Gray | None, source: NDArray[Any]) -> Gray:
-    if out is None:
-        return np.empty(source.shape, np.uint8)
-    if not isinstance(out, np.ndarray) or out.dtype != np.uint8 or out.shape != source.shape:
-        raise InputError(f"out must be a uint8 array of shape {source.shape}, like the source")
-    if out.strides[1] != 1 or not out.flags.writeable:
-        raise InputError("out must be writable, the pixels of a row adjacent")
-    if np.may_share_memory(out, source):
-        raise InputError("out and the source share memory; give out memory of its own")
-    return out
-
-
-def _threads(threads: int) -> int:
-    if not 1 <= threads <= MAX_THREADS:
-        raise OptionsError(f"threads is {threads}; it may be 1 to {MAX_THREADS}")
-    return threads
-
-
-def _steps(strength: float) -> int:
-    if not 0 <= strength <= 4:
-        raise OptionsError(f"strength is {strength}; it may be 0 to 4")
-    return round(strength * 256)
+    return array if adjacent else array.copy(order="C")

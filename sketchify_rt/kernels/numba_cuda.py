@@ -1,8 +1,8 @@
-"""The kernels in numba.cuda, for where Triton is not to be had: the same functions, the same bytes.
+"""The kernels in numba.cuda: the same functions and bytes as `triton`, where Triton does not work.
 
-Plain integers in shared memory: a block loads its part of an image with what surrounds it, blurs
-rows, then columns. Images are packed into one buffer first. Where NUMBA_ENABLE_CUDASIM=1 was set
-before the import, on the processor.
+The kernels compute in integers. A block loads its part of an image and what surrounds it into
+shared memory, blurs the rows and then the columns. Images are packed into one buffer first. If
+NUMBA_ENABLE_CUDASIM=1 was set before the import, the kernels run on the CPU.
 """
 
 # numba has no types for what is inside of a kernel.
@@ -19,6 +19,7 @@ import torch
 from numba import cuda, int32, uint8
 from torch import Tensor
 
+from sketchify_rt import tensors
 from sketchify_rt.kernels import ragged, reference
 
 _TILE = 32  # rows and columns of a block
@@ -34,46 +35,41 @@ _GRAY_SIDE_19 = _TILE + 18
 
 
 def binarize(images: Sequence[Tensor], *, out: Sequence[Tensor] | None = None) -> list[Tensor]:
-    """As `triton.binarize`."""
+    """See `triton.binarize`."""
     return _filter(_binarize, images, out)
 
 
 def dodge(
     images: Sequence[Tensor], strength: float = 1.0, *, out: Sequence[Tensor] | None = None
 ) -> list[Tensor]:
-    """As `triton.dodge`."""
-    return _filter(_dodge, images, out, ragged.steps(strength))
+    """See `triton.dodge`."""
+    return _filter(_dodge, images, out, round(strength * 256))
 
 
 def compose(
     tones: Sequence[Tensor], strength: float = 1.0, *, out: Sequence[Tensor] | None = None
 ) -> list[Tensor]:
-    """As `triton.compose`."""
-    factor = ragged.steps(strength)
-    if len(tones) == 0:
-        return []
-    tones, pages = ragged.sources(tones, torch.float16, torch.float32), ragged.pages(tones, out)
-    packed = torch.cat([image.flatten() for image in tones]).float()
+    """See `triton.compose`."""
+    sources, pages = ragged.prepare(tones, out)
+    packed = torch.cat([image.flatten() for image in sources]).float()
     result = torch.empty_like(packed, dtype=torch.uint8)
     blocks = -(-packed.numel() // _FLAT_THREADS)
-    _launch(_compose, (blocks, 1), _FLAT_THREADS, packed, result, factor)
+    _launch(_compose, (blocks, 1), _FLAT_THREADS, packed, result, round(strength * 256))
     return _unpack(result, pages)
 
 
 def _filter(
     kernel: Any, images: Sequence[Tensor], out: Sequence[Tensor] | None, *arguments: int
 ) -> list[Tensor]:
-    if len(images) == 0:
-        return []
-    images, pages = ragged.sources(images, torch.uint8), ragged.pages(images, out)
-    packed = torch.cat([image.flatten() for image in images])
+    sources, pages = ragged.prepare(images, out)
+    packed = torch.cat([image.flatten() for image in sources])
     result = torch.empty_like(packed)
     rows, start = [], 0
     for image in images:
         rows.append((start, *image.shape))
         start += image.numel()
     tiles = max(-(-height // _TILE) * -(-width // _TILE) for _, height, width in rows)
-    table = ragged.upload(rows, packed.device)
+    table = tensors.constant(rows, torch.int64, packed.device)
     _launch(kernel, (tiles, len(images)), _THREADS, packed, result, table, *arguments)
     return _unpack(result, pages)
 
@@ -104,37 +100,23 @@ def _binarize(packed, result, table):
     gray = cuda.shared.array((_GRAY_SIDE_9, _GRAY_SIDE_9), uint8)
     sums = cuda.shared.array((_GRAY_SIDE_9, _MEAN_SIDE), int32)
     paper = cuda.shared.array((_MEAN_SIDE, _MEAN_SIDE), uint8)
-    start = table[cuda.blockIdx.y, 0]
-    height = table[cuda.blockIdx.y, 1]
-    width = table[cuda.blockIdx.y, 2]
-    across = (width + _TILE - 1) // _TILE
-    top = cuda.blockIdx.x // across * _TILE
-    left = cuda.blockIdx.x % across * _TILE
+    start, height, width, top, left = _block(table)
     if top >= height:
         return
-    for y in range(cuda.threadIdx.y, _GRAY_SIDE_9, cuda.blockDim.y):
-        row = start + _replicate(top - 5 + y, height) * width
-        for x in range(cuda.threadIdx.x, _GRAY_SIDE_9, cuda.blockDim.x):
-            gray[y, x] = packed[row + _replicate(left - 5 + x, width)]
-    cuda.syncthreads()
+    _load(gray, packed, start, height, width, top - 5, left - 5, _replicate)
 
     # Outside of the image the threshold repeats its border, which is not the threshold of the
     # border repeated: there the blur is centred where the border is.
     for y in range(cuda.threadIdx.y, _GRAY_SIDE_9, cuda.blockDim.y):
         for x in range(cuda.threadIdx.x, _MEAN_SIDE, cuda.blockDim.x):
             first = _replicate(left - 1 + x, width) - left + 1
-            total = int32(0)
-            for i in range(9):
-                total += taps[i] * int32(gray[y, first + i])
-            sums[y, x] = total
+            sums[y, x] = _weighted(taps, gray, y, first, 0, 1)
     cuda.syncthreads()
 
     for y in range(cuda.threadIdx.y, _MEAN_SIDE, cuda.blockDim.y):
         first = _replicate(top - 1 + y, height) - top + 1
         for x in range(cuda.threadIdx.x, _MEAN_SIDE, cuda.blockDim.x):
-            total = int32(0)
-            for i in range(9):
-                total += taps[i] * sums[first + i, x]
+            total = _weighted(taps, sums, first, x, 1, 0)
             mean = (total + 32767 + ((total >> 16) & 1)) >> 16  # halves to even
             center = gray[first + 4, _replicate(left - 1 + x, width) - left + 5]
             paper[y, x] = 1 if int32(center) - mean > -2 else 0
@@ -155,34 +137,19 @@ def _dodge(packed, result, table, factor):
     taps = cuda.const.array_like(_TAPS_19)
     gray = cuda.shared.array((_GRAY_SIDE_19, _GRAY_SIDE_19), uint8)
     sums = cuda.shared.array((_GRAY_SIDE_19, _TILE), int32)
-    start = table[cuda.blockIdx.y, 0]
-    height = table[cuda.blockIdx.y, 1]
-    width = table[cuda.blockIdx.y, 2]
-    across = (width + _TILE - 1) // _TILE
-    top = cuda.blockIdx.x // across * _TILE
-    left = cuda.blockIdx.x % across * _TILE
+    start, height, width, top, left = _block(table)
     if top >= height:
         return
-    for y in range(cuda.threadIdx.y, _GRAY_SIDE_19, cuda.blockDim.y):
-        row = start + _reflect(top - 9 + y, height) * width
-        for x in range(cuda.threadIdx.x, _GRAY_SIDE_19, cuda.blockDim.x):
-            gray[y, x] = packed[row + _reflect(left - 9 + x, width)]
-    cuda.syncthreads()
+    _load(gray, packed, start, height, width, top - 9, left - 9, _reflect)
 
     x = cuda.threadIdx.x
     for y in range(cuda.threadIdx.y, _GRAY_SIDE_19, cuda.blockDim.y):
-        total = int32(0)
-        for i in range(19):
-            total += taps[i] * int32(gray[y, x + i])
-        sums[y, x] = total
+        sums[y, x] = _weighted(taps, gray, y, x, 0, 1)
     cuda.syncthreads()
 
     for y in range(cuda.threadIdx.y, _TILE, cuda.blockDim.y):
         if top + y < height and left + x < width:
-            total = int32(0)
-            for i in range(19):
-                total += taps[i] * sums[y + i, x]
-            blurred = (total + 32768) >> 16
+            blurred = (_weighted(taps, sums, y, x, 1, 0) + 32768) >> 16
             twice = max(2 * blurred, 1)
             quotient = min(255, (512 * int32(gray[y + 9, x + 9]) + blurred) // twice)
             level = quotient if blurred > 0 else 0
@@ -200,6 +167,38 @@ def _compose(packed, result, factor):
 
 
 @cuda.jit(device=True)
+def _block(table):
+    """Start, height and width of the block's image, and the block's first row and column.
+
+    The row is beyond the height if there is nothing to do for the block.
+    """
+    start, height, width = table[cuda.blockIdx.y]
+    across = (width + _TILE - 1) // _TILE
+    top = cuda.blockIdx.x // across * _TILE
+    left = cuda.blockIdx.x % across * _TILE
+    return start, height, width, top, left
+
+
+@cuda.jit(device=True)
+def _load(gray, packed, start, height, width, top, left, border):
+    """Fill shared memory with the pixels from row `top` and column `left` on."""
+    for y in range(cuda.threadIdx.y, gray.shape[0], cuda.blockDim.y):
+        row = start + border(top + y, height) * width
+        for x in range(cuda.threadIdx.x, gray.shape[1], cuda.blockDim.x):
+            gray[y, x] = packed[row + border(left + x, width)]
+    cuda.syncthreads()
+
+
+@cuda.jit(device=True)
+def _weighted(taps, values, y, x, down, across):
+    """Sum of the values from row `y` and column `x` on, one step down or across for each tap."""
+    total = int32(0)
+    for i in range(taps.size):
+        total += taps[i] * int32(values[y + i * down, x + i * across])
+    return total
+
+
+@cuda.jit(device=True)
 def _scale_ink(level, factor):
     return 255 - min(255, ((255 - level) * factor + 128) >> 8)
 
@@ -211,7 +210,7 @@ def _replicate(index, length):
 
 @cuda.jit(device=True)
 def _reflect(index, length):
-    """Mirrored at the middle of the first and the last pixel, again and again."""
+    """Mirror at the middle of the first and the last pixel, again and again."""
     period = max(2 * (length - 1), 1)
     index = abs(index) % period
     return min(index, period - index)

@@ -1,7 +1,4 @@
-"""The kernels in NumPy: the specification that every fast version equals byte for byte.
-
-`threads` is accepted, for one signature with the fast versions, and makes no difference.
-"""
+"""The kernels in NumPy: the definition that every fast version equals byte for byte."""
 
 from __future__ import annotations
 
@@ -13,62 +10,72 @@ from numpy.typing import NDArray
 from sketchify_rt.image import CELL as CELL
 from sketchify_rt.image import Gray
 
-# OpenCV's Gaussian kernels, over 256. Its float32 sums of the first are exact, so whole numbers
-# equal them; the second is the one it has for bytes.
+# OpenCV's Gaussian kernels, times 256. OpenCV sums the first in float32, which is exact here, so
+# integers give the same. The second is the one that OpenCV has for bytes.
 GAUSS_9 = (4, 13, 30, 51, 60, 51, 30, 13, 4)
 GAUSS_21 = (0, 2, 2, 4, 6, 11, 15, 20, 25, 28, 30, 28, 25, 20, 15, 11, 6, 4, 2, 2, 0)
 
 HINT_SIGMA = 4.0  # cells
 
 
-def binarize(gray: Gray, *, threads: int = 1, out: Gray | None = None) -> Gray:
-    """Black contours on white: an adaptive threshold, then a 3x3 median.
+def binarize(gray: Gray) -> Gray:
+    """Draw black contours on white: an adaptive threshold, then a 3 x 3 median.
 
-    gray: uint8 (H, W). Returns uint8 (H, W), 0 or 255; `out`, if given, where it is written.
-    Equals OpenCV's adaptiveThreshold(gray, 255, ADAPTIVE_THRESH_GAUSSIAN_C, THRESH_BINARY, 9, 2)
-    and medianBlur(., 3).
+    The result equals OpenCV's
+    `adaptiveThreshold(gray, 255, ADAPTIVE_THRESH_GAUSSIAN_C, THRESH_BINARY, 9, 2)` followed by
+    `medianBlur(..., 3)`.
+
+    Args:
+        gray: uint8 (H, W).
+
+    Returns:
+        uint8 (H, W), 0 or 255.
     """
-    sums = _blur(gray, GAUSS_9, "edge")
+    sums = _blur(gray.astype(np.int32), GAUSS_9, "edge")
     mean = (sums + 32767 + (sums >> 16 & 1)) >> 16  # halves to even
     paper = gray - mean > -2
     height, width = gray.shape
     padded = np.pad(paper, 1, mode="edge").astype(np.int32)
     count = sum(padded[y : y + height, x : x + width] for y in range(3) for x in range(3))
-    return _write(np.where(count >= 5, 255, 0), out)
+    return np.where(count >= 5, 255, 0).astype(np.uint8)
 
 
-def dodge(gray: Gray, strength: float = 1.0, *, threads: int = 1, out: Gray | None = None) -> Gray:
-    """A pencil drawing: the image divided by its blur (colour dodge), then line strength.
+def dodge(gray: Gray, strength: float = 1.0) -> Gray:
+    """Draw with a pencil: divide the image by its blur (colour dodge), then scale the ink.
 
-    gray: uint8 (H, W). strength: see `compose`. Returns uint8 (H, W), `out` if given.
-    Equals OpenCV's divide(gray, GaussianBlur(gray, (21, 21), 0), scale=256) where strength is 1.
+    With strength 1 the result equals OpenCV's
+    `divide(gray, GaussianBlur(gray, (21, 21), 0), scale=256)`.
+
+    Args:
+        gray: uint8 (H, W).
+        strength: Factor of the ink, 0..4, in steps of 1/256.
+
+    Returns:
+        uint8 (H, W).
     """
-    blurred = (_blur(gray, GAUSS_21, "reflect") + 32768) >> 16
+    blurred = (_blur(gray.astype(np.int32), GAUSS_21, "reflect") + 32768) >> 16
     quotient = (512 * gray.astype(np.int32) + blurred) // np.maximum(2 * blurred, 1)
     tones = np.where(blurred > 0, np.minimum(quotient, 255), 0)
-    return _write(_scale_ink(tones, strength), out)
+    return _scale_ink(tones, strength)
 
 
-def compose(
-    tones: NDArray[np.float32],
-    strength: float = 1.0,
-    *,
-    threads: int = 1,
-    out: Gray | None = None,
-) -> Gray:
-    """Tones of the U-Net to a page of bytes.
+def compose(tones: NDArray[np.float32], strength: float = 1.0) -> Gray:
+    """Convert tones of the U-Net to bytes.
 
-    tones: float32 (H, W), 0 is ink and 1 is paper; beyond is clipped, NaN is ink.
-    strength: line strength, 0..4, in steps of 1/256: ink is multiplied by it. 1 changes nothing.
-    Returns uint8 (H, W), `out` if given.
+    Args:
+        tones: float32 (H, W), 0 for ink and 1 for paper. Other values are clipped; NaN is ink.
+        strength: Factor of the ink, 0..4, in steps of 1/256.
+
+    Returns:
+        uint8 (H, W).
     """
     ink_for_nan = np.where(np.isnan(tones), np.float32(0), tones)
     levels = np.rint(np.clip(ink_for_nan, 0, 1) * np.float32(255)).astype(np.int32)
-    return _write(_scale_ink(levels, strength), out)
+    return _scale_ink(levels, strength)
 
 
 def gauss_cells(sigma: float) -> tuple[int, ...]:
-    """Weights of the hint's Gaussian: whole numbers, 32 in the middle.
+    """Return the weights of the hint's Gaussian: integers, 32 in the middle.
 
     Args:
         sigma: Standard deviation in cells.
@@ -79,20 +86,21 @@ def gauss_cells(sigma: float) -> tuple[int, ...]:
 
 
 def hint(binary: Gray, tones: Gray, sigma: float = HINT_SIGMA) -> Gray:
-    """How dark strokes are around each cell of 8 x 8 pixels: what the binary does not tell.
+    """Measure how dark the strokes are in each cell of 8 x 8 pixels, which the binary lacks.
 
-    It is the mean darkness of the black pixels under a Gaussian. The page's own mean counts as much
-    as 0.64 black pixels in each cell, so it fills empty places. All is computed in whole numbers;
-    the quotient is rounded to nearest, halves up.
+    The hint of a cell is the mean darkness of the black pixels around it, weighted by a Gaussian.
+    The mean of the whole page takes part with the weight of 0.64 black pixels in each cell, so it
+    fills places without strokes. All sums are integers. The quotient is rounded to nearest, halves
+    up.
 
     Args:
-        binary: uint8 (H, W), 0 where a stroke is, from `binarize`.
+        binary: uint8 (H, W) from `binarize`, 0 where a stroke is.
         tones: uint8 (H, W), the same image after `dodge`.
-        sigma: Standard deviation of the Gaussian in cells; 4 in use.
+        sigma: Standard deviation of the Gaussian in cells. Other values than 4 are for training.
 
     Returns:
-        uint8 (ceil(H / 8), ceil(W / 8)): 1 where strokes are white to 255 where they are black; 0
-        everywhere if the page has no black pixel.
+        uint8 (ceil(H / 8), ceil(W / 8)), from 1 where strokes are white to 255 where they are
+        black; 0 everywhere if the page has no black pixel.
     """
     black = binary == 0
     count, dark = _cells(black), _cells(np.where(black, 255 - tones.astype(np.int64), 0))
@@ -102,18 +110,18 @@ def hint(binary: Gray, tones: Gray, sigma: float = HINT_SIGMA) -> Gray:
     mean = (512 * darkness + strokes) // (2 * strokes)  # of 255 levels, times 256
     taps = gauss_cells(sigma)
     prior = 16 * sum(taps) ** 2 // 25
-    numerator = 254 * (256 * _blur_cells(dark, taps) + prior * mean)
-    denominator = 255 * 256 * (_blur_cells(count, taps) + prior)
-    return (1 + (2 * numerator + denominator) // (2 * denominator)).astype(np.uint8)
+    numerator = 254 * (256 * _blur(dark, taps, "constant") + prior * mean)
+    denominator = 255 * 256 * (_blur(count, taps, "constant") + prior)
+    return np.asarray(1 + (2 * numerator + denominator) // (2 * denominator), np.uint8)
 
 
 def resize(gray: Gray, height: int, width: int) -> Gray:
-    """An image at another size: DALI's linear filter with antialiasing, and edges repeated.
+    """Resize an image by DALI's linear filter with antialiasing; edges are repeated.
 
     Along each axis a target pixel is a weighted mean of the source pixels around its centre. The
-    weights fall off linearly, to 0 at the distance between two target pixels, or between two source
-    pixels where the axis is enlarged. Columns come first, then rows; both are rounded to nearest,
-    halves up. DALI rounds once, and is within 1 level.
+    weights fall off linearly. They reach 0 at the distance between two target pixels, or between
+    two source pixels where the axis is enlarged. Columns come first, then rows. Both are rounded to
+    nearest, halves up. DALI rounds only once and is within 1 level.
 
     Args:
         gray: uint8 (H, W).
@@ -142,44 +150,23 @@ def _resize_columns(gray: Gray, target: int) -> Gray:
 
 
 def _cells(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Sums over cells; the last ones of a row or column may be smaller."""
+    """Sum over cells. The last ones of a row or column may be smaller."""
     height, width = values.shape
-    padded = np.pad(values.astype(np.int64), ((0, -height % CELL), (0, -width % CELL)))
+    padded = np.pad(values, ((0, -height % CELL), (0, -width % CELL)))
     rows, columns = padded.shape[0] // CELL, padded.shape[1] // CELL
-    sums: NDArray[np.int64] = padded.reshape(rows, CELL, columns, CELL).sum(axis=(1, 3))
-    return sums
+    return np.asarray(padded.reshape(rows, CELL, columns, CELL).sum((1, 3), np.int64))
 
 
-def _blur_cells(cells: NDArray[np.int64], taps: tuple[int, ...]) -> NDArray[np.int64]:
-    """Sums of the cells weighed along both axes; there is nothing beyond the page."""
-    rows, columns = cells.shape
-    padded = np.pad(cells, len(taps) // 2)
-    weights = np.array(taps, np.int64)
-    across = np.stack([padded[:, x : x + columns] for x in range(len(taps))], -1) @ weights
-    sums: NDArray[np.int64] = (
-        np.stack([across[y : y + rows] for y in range(len(taps))], -1) @ weights
-    )
-    return sums
-
-
-def _blur(gray: Gray, kernel: tuple[int, ...], border: str) -> NDArray[np.int32]:
-    """65536 times the image blurred along both axes, exact."""
-    height, width = gray.shape
+def _blur(values: NDArray[Any], taps: tuple[int, ...], border: str) -> NDArray[Any]:
+    """Sum with weights along both axes. `border` is a mode of `numpy.pad`."""
+    height, width = values.shape
     # NumPy's "reflect" is OpenCV's BORDER_REFLECT_101, its "edge" BORDER_REPLICATE.
-    padded = np.pad(gray.astype(np.int32), len(kernel) // 2, mode=border)  # type: ignore[call-overload]
-    rows = sum(weight * padded[:, x : x + width] for x, weight in enumerate(kernel))
-    sums: NDArray[np.int32] = sum(weight * rows[y : y + height] for y, weight in enumerate(kernel))
-    return sums
+    padded = np.pad(values, len(taps) // 2, mode=border)  # type: ignore[call-overload]
+    rows = sum(weight * padded[:, x : x + width] for x, weight in enumerate(taps))
+    return np.asarray(sum(weight * rows[y : y + height] for y, weight in enumerate(taps)))
 
 
-def _scale_ink(levels: NDArray[np.int32], strength: float) -> NDArray[np.int32]:
-    factor = int(np.rint(strength * 256))
-    scaled: NDArray[np.int32] = 255 - np.minimum(255, ((255 - levels) * factor + 128) >> 8)
-    return scaled
-
-
-def _write(values: NDArray[np.int32], out: Gray | None) -> Gray:
-    if out is None:
-        return values.astype(np.uint8)
-    out[...] = values
-    return out
+def _scale_ink(levels: NDArray[Any], strength: float) -> Gray:
+    factor = round(strength * 256)
+    ink = np.minimum(255, ((255 - levels) * factor + 128) >> 8)
+    return np.asarray(255 - ink, np.uint8)

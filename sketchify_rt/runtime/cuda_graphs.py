@@ -1,4 +1,4 @@
-"""CUDA graphs of a module, one for all inputs of the same shapes that come again."""
+"""CUDA graphs of a module: one for each shape of its inputs that is used again."""
 
 from __future__ import annotations
 
@@ -10,35 +10,34 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Lock
-from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 log = logging.getLogger("sketchify_rt")
 
-# Graphs a slot keeps. A graph holds its input and output, and a few megabytes in the driver; what
-# it computes in between lies in memory that the slot's graphs share. Tiles have one shape, and a
-# folder of pages few.
+# Graphs of a slot. A graph holds its inputs and its output, and a few megabytes in the driver.
+# Intermediate values are in memory that all graphs of the slot share. Tiles have one shape, and the
+# pages of a folder have few.
 GRAPHS = 8
 
-# A shape comes "again" when it was among this many calls before.
+# A shape is used again if it was among this many last calls.
 _RECENT = 64
 
-# Calls of a shape between a capture that failed and the next try. A capture takes about as long as
-# a hundred calls, so a shape whose captures always fail is slowed down by a tenth at most.
+# Calls of a shape between a failed capture and the next try. A capture takes about as long as a
+# hundred calls, so a shape whose captures always fail is slowed down by a tenth at most.
 _RETRY_AFTER = 1000
 
-_WARM_UPS = 2  # the first loads kernels and chooses algorithms, the second runs them as captured
+_WARM_UPS = 2  # the first run loads kernels and chooses algorithms, the second is like the capture
 
 _NON_BLOCKING = 1  # the driver's CU_STREAM_NON_BLOCKING
 
-# The driver takes captures of several threads; torch's allocator only one at a time.
+# Several threads may capture with the driver, but only one with torch's allocator.
 _capturing = Lock()
 
 
 def release_memory() -> None:
-    """Gives the device back what torch's allocator keeps for later. Waits for a running capture.
+    """Return the unused memory of torch's allocator to the device. Waits for a running capture.
 
     torch.cuda.empty_cache() fails an assertion of torch while any thread captures.
     """
@@ -46,65 +45,55 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-class Graph(Protocol):
-    """A captured module, for inputs of the captured shapes. All goes to the current stream."""
-
-    def stage(self, *inputs: Tensor) -> None:
-        """Takes the next inputs, once the call before has read its own."""
-
-    def __call__(self) -> Tensor:
-        """What the module makes of the inputs."""
-
-
-class Mark(Protocol):
-    """A point in the work of a stream; `torch.cuda.Event` is one."""
-
-    def record(self) -> None:
-        """Sets it after what the current stream has been given so far."""
-
-    def wait(self) -> None:
-        """Makes the current stream wait for it."""
-
-    def synchronize(self) -> None:
-        """Waits for it."""
-
-
-G = TypeVar("G", bound=Graph)
+Run = Callable[..., Tensor]
+"""A module, from inputs to an output."""
 
 Shapes = tuple[torch.Size, ...]
-"""Of all inputs of a call."""
+"""The shapes of all inputs of a call."""
 
 
-class Slot(Generic[G]):
-    """Runs a module: a shape's first use as it is, its second captured, from then on replayed.
+class Slot:
+    """Runs a module: directly at the first use of a shape, as a CUDA graph from the second one on.
 
-    For one call at a time, and its calls run one after the other on the device too, whatever
-    streams they are made on, because its graphs share memory: each waits for the mark that the last
-    one left. So a slot never takes more memory than one call does. Only the inputs of a graph are
-    copied to their place before that, since they have memory of their own.
+    One call at a time. Its calls also run one after the other on the device, on whatever streams
+    they are made, because the graphs share memory: each call waits for the event that the last one
+    recorded. So a slot never takes more memory than one call does. Only the inputs of a graph are
+    copied before that, since they have their own memory.
     """
 
     def __init__(
         self,
-        run: Callable[..., Tensor],
-        capture: Callable[[Sequence[Tensor], G | None], G],
-        done: Mark,
-        limit: int = GRAPHS,
+        run: Run,
+        capture: Callable[[Sequence[Tensor], CapturedModule | None], CapturedModule],
+        done: torch.cuda.Event,
     ) -> None:
-        """capture: graph for inputs like those given; may share memory with the graph given."""
+        """Make a slot without graphs.
+
+        Args:
+            run: The module.
+            capture: Captures a graph for inputs of the shapes of those given. It may share the
+                memory of the graph given.
+            done: The event that each call records.
+        """
         self._run = run
         self._capture = capture
         self._done = done
-        self._limit = limit
-        self._graphs: OrderedDict[Shapes, G] = OrderedDict()  # the last used is the last
-        self._failed: dict[Shapes, int] = {}  # calls left until the next try to capture
-        self._recent: deque[Shapes] = deque(maxlen=max(_RECENT, limit))
+        self._graphs: OrderedDict[Shapes, CapturedModule] = OrderedDict()  # the last used is last
+        self._failed: dict[Shapes, int] = {}  # calls until the next try to capture
+        self._recent: deque[Shapes] = deque(maxlen=_RECENT)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """As the module; the result is the caller's own.
+        """Run the module.
 
-        Raises what the module raises. Out of memory, the slot first lets go of its graphs, so that
-        a smaller batch finds room.
+        Args:
+            inputs: Tensors on the current device.
+
+        Returns:
+            The output, owned by the caller.
+
+        Raises:
+            torch.OutOfMemoryError: Memory is full. The slot has freed its graphs, so a smaller
+                batch may fit.
         """
         try:
             if graph := self._graph(inputs):
@@ -118,11 +107,11 @@ class Slot(Generic[G]):
             self._done.record()
 
     def close(self) -> None:
-        """Lets go of the graphs, once they are at rest."""
+        """Wait for the last call, and free the graphs."""
         self._done.synchronize()
         self._graphs.clear()
 
-    def _graph(self, inputs: tuple[Tensor, ...]) -> G | None:
+    def _graph(self, inputs: tuple[Tensor, ...]) -> CapturedModule | None:
         shapes = tuple(tensor.shape for tensor in inputs)
         again = shapes in self._recent
         self._recent.append(shapes)
@@ -142,23 +131,22 @@ class Slot(Generic[G]):
         except torch.OutOfMemoryError:
             raise
         except (OSError, RuntimeError) as error:
-            # Mostly chance: another thread that waits for the whole device breaks a capture.
+            # Mostly by chance: another thread that waits for the whole device breaks a capture.
             self._failed[shapes] = _RETRY_AFTER
-            reason = str(error).partition("\n")[0]
             log.warning(
                 "no CUDA graph for %s: %s; next try after %d calls",
                 ", ".join(str(tuple(shape)) for shape in shapes),
-                reason,
+                str(error).partition("\n")[0],
                 _RETRY_AFTER,
             )
 
     def _room(self) -> bool:
-        """Whether there is room for one more, if need be made by dropping the longest unused.
+        """Make room for one more graph, if needed by freeing the one that is unused for longest.
 
-        Not one in use, though: more shapes than graphs, in turns, would be captured in every call,
-        which takes a hundred times as long as running them.
+        A graph in use is not freed: if more shapes than graphs took turns, every call would capture
+        one, which takes a hundred times as long as to run the module.
         """
-        if len(self._graphs) < self._limit:
+        if len(self._graphs) < GRAPHS:
             return True
         oldest = next(iter(self._graphs))
         if oldest in self._recent:
@@ -173,16 +161,22 @@ class CapturedModule:
 
     def __init__(
         self,
-        run: Callable[..., Tensor],
+        run: Run,
         like: Sequence[Tensor],
         beside: CapturedModule | None,
         read: torch.cuda.Event | None = None,
     ) -> None:
-        """Captures `run` on the current device, for inputs of the shapes of `like`.
+        """Capture `run` on the current device. Other threads may go on launching and allocating.
 
-        Intermediate values of `beside`, another graph, take the same memory: never replay the two
-        at the same time. Other threads may go on launching and allocating. read: event that `run`
-        records as soon as it has read its inputs; None: at its end.
+        Args:
+            run: The module.
+            like: Inputs; the graph is for their shapes.
+            beside: A graph whose memory for intermediate values is used. Do not replay the two at
+                the same time.
+            read: The event that `run` records as soon as it has read its inputs; None: at its end.
+
+        Raises:
+            OSError, RuntimeError: The capture fails.
         """
         current = torch.cuda.current_stream()
         stream, side = _streams(current.device_index)
@@ -190,7 +184,7 @@ class CapturedModule:
         # External: recorded in a capture, it is recorded anew by each replay.
         self._read = torch.cuda.Event(external=True)  # type: ignore[no-untyped-call]
         try:
-            # The outer context puts the caller's stream back even where the inner one fails to.
+            # The outer context restores the caller's stream even if the inner one fails to.
             with _capturing, torch.cuda.stream(stream):
                 stream.wait_stream(current)
                 self._inputs = [
@@ -198,24 +192,28 @@ class CapturedModule:
                 ]
                 for _ in range(_WARM_UPS):
                     run(*self._inputs)
-                # What the warm-up left to the allocator is of no use to the graph, whose memory is
-                # its own: it would be held twice.
+                # The graph has its own memory and cannot use what the warm-up left to the
+                # allocator.
                 torch.cuda.empty_cache()
                 with _capture(self._graph, None if beside is None else beside._graph.pool()):
                     self._output = run(*self._inputs)
                     self._records = read is not None and _replay(self._read, read, side, stream)
         finally:
             current.wait_stream(stream)
-        self._run = run  # whose memory the graph works in: it goes last
+        self._run = run  # the graph works in its memory, so it is freed last
 
     def stage(self, *inputs: Tensor) -> None:
-        """See `Graph`."""
+        """Copy the next inputs, after the last call has read its own.
+
+        Args:
+            inputs: Of the captured shapes.
+        """
         self._read.wait()
         for place, tensor in zip(self._inputs, inputs, strict=True):
             place.copy_(tensor)
 
     def __call__(self) -> Tensor:
-        """As the module. The result is a copy: the next replay writes over what it was made of."""
+        """Run the module on the staged inputs. The output is a copy, owned by the caller."""
         self._graph.replay()
         if not self._records:
             self._read.record()
@@ -224,24 +222,24 @@ class CapturedModule:
 
 @functools.cache
 def _streams(device: int) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
-    """Two streams to capture on. Nothing else is queued on them: it would be captured as well."""
+    """Return two streams for captures alone, since all work on them is captured."""
     return _new_stream(device), _new_stream(device)
 
 
 def _new_stream(device: int) -> torch.cuda.Stream:
-    """A stream of priority 0 that torch never hands out, on `device`, the current one.
+    """Return a stream of priority 0 on `device`, the current one, that torch never hands out.
 
     It lives as long as the process.
 
     - torch.cuda.Stream() hands out the same 32 streams of a priority in turn, so an application may
-      use the one that is being captured.
-    - Streams of priority -1 are rarely used by others, but torch runs each node of a graph at the
-      priority that it was captured with (since pytorch/pytorch 167346, and there is no switch). The
-      U-Net would then run before the decoding and encoding of other batches.
-    - torch.cuda.cudart().cudaStreamCreate makes a blocking stream, whose capture fails as soon as
+      use the stream on which we capture.
+    - Streams of priority -1 are rarely used by others. But torch runs each node of a graph at the
+      priority of its capture (since pytorch/pytorch 167346, without a switch). So the U-Net would
+      run before the decoding and encoding of other batches.
+    - torch.cuda.cudart().cudaStreamCreate makes a blocking stream. Its capture fails as soon as
       another thread uses the legacy default stream.
 
-    Raises RuntimeError, or OSError where there is no libcuda.so.1.
+    Raises RuntimeError, or OSError if there is no libcuda.so.1.
     """
     torch.cuda.mem_get_info(device)  # makes the device's context current for the driver's call
     handle = ctypes.c_void_p()
@@ -257,12 +255,12 @@ def _replay(
     side: torch.cuda.Stream,
     stream: torch.cuda.Stream,
 ) -> bool:
-    """Makes each replay of the graph being captured on `stream` record `event` where `mark` was.
+    """Make each replay of the graph being captured on `stream` record `event` where `mark` was.
 
-    `mark` itself is within a capture only a place in the order of things. False where it was not
-    recorded in this one.
+    Within a capture `mark` itself is only a position. Returns False if it was not recorded in this
+    capture.
     """
-    side.wait_event(mark)  # which makes the side stream part of the capture
+    side.wait_event(mark)  # the side stream becomes part of the capture
     with torch.cuda.stream(side):
         if not torch.cuda.is_current_stream_capturing():
             return False
@@ -273,14 +271,16 @@ def _replay(
 
 @contextmanager
 def _capture(graph: torch.cuda.CUDAGraph, pool: torch.cuda._POOL_HANDLE | None) -> Iterator[None]:
-    """Captures the current stream.
+    """Capture the current stream.
 
-    As `torch.cuda.graph`, but it does not wait for all streams of the device before, and a failure
-    inside is not hidden by the one of ending a capture that failed.
+    Other than `torch.cuda.graph` this does not wait for all streams of the device before, and the
+    error of a failed capture is not replaced by the one of ending it.
     """
     pool = pool or torch.cuda.graph_pool_handle()
-    with _no_garbage_collection():
-        # Of this thread only: in "global" mode no other thread could allocate meanwhile.
+    collecting = gc.isenabled()
+    gc.disable()  # a capture fails if a CUDA object such as a graph is collected meanwhile
+    try:
+        # For this thread only: in "global" mode no other thread could allocate meanwhile.
         graph.capture_begin(pool, capture_error_mode="thread_local")
         try:
             yield
@@ -289,17 +289,8 @@ def _capture(graph: torch.cuda.CUDAGraph, pool: torch.cuda._POOL_HANDLE | None) 
                 _end(graph, pool)
             raise
         _end(graph, pool)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """For a capture: a CUDA object that is collected meanwhile, such as a graph, breaks it."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
     finally:
-        if enabled:
+        if collecting:
             gc.enable()
 
 
@@ -307,9 +298,9 @@ def _end(graph: torch.cuda.CUDAGraph, pool: torch.cuda._POOL_HANDLE) -> None:
     try:
         graph.capture_end()
     except RuntimeError:
-        # Ending a broken capture, torch's allocator would go on as if it were underway, for as long
-        # as the process lives: it would never again give memory back.
-        with suppress(RuntimeError):  # a later torch that has done it
+        # After a broken capture torch's allocator goes on as if the capture were running, and never
+        # gives memory back until the process ends.
+        with suppress(RuntimeError):  # later versions of torch may have done this
             torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
             torch._C._cuda_releasePool(torch.cuda.current_device(), pool)
         raise

@@ -1,4 +1,4 @@
-"""What follows a convolution in torch: bias and ReLU, in one pass over memory."""
+"""Bias and ReLU after a convolution in torch, in one pass over memory."""
 
 # Triton has no types for what is inside of a kernel.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -13,10 +13,15 @@ _BLOCK = 2048  # 16 values a thread of four warps: two loads of 16 bytes in FP16
 
 
 def finish(sums: Tensor, bias: Tensor, rectify: bool) -> None:
-    """Adds a bias to each channel, and rectifies where asked to, in place.
+    """Add a bias to each channel and apply ReLU, in place.
 
-    sums: (N, C, H, W), dense, channels last. bias: (C,) of the same type. Rounds as torch does,
-    which would pass over `sums` twice, and so move twice the bytes of a 3x3 convolution itself.
+    The result is rounded as torch rounds it. torch itself passes over `sums` twice and so moves
+    twice the bytes of a 3 x 3 convolution.
+
+    Args:
+        sums: (N, C, H, W), dense, channels last.
+        bias: (C,) of the same type.
+        rectify: Whether to apply ReLU.
     """
     size = sums.numel()
     _finish[(triton.cdiv(size, _BLOCK),)](sums, bias, size, bias.numel(), rectify, _BLOCK)

@@ -1,13 +1,14 @@
-"""The U-Net in torch, in inference form, with the weights of an exported ONNX file.
+"""The U-Net in torch for inference, with the weights of an exported ONNX file.
 
-Layout and rewrites are chosen for tensor cores; they equal the file in exact arithmetic.
+The layout and the order of the operators suit tensor cores. In exact arithmetic the result equals
+that of the file.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 
 import onnx
 import torch
@@ -22,130 +23,76 @@ from sketchify_rt.models import Model
 from sketchify_rt.runtime import onnx_files
 
 # Tensor cores read and write FP16 channels 16 bytes at a time. With fewer channels cuDNN does not
-# use them, so the first convolution's inputs and the last one's outputs are filled up with zeros.
+# use them, so the inputs of the first convolution and the outputs of the last one are padded.
 _CHANNELS = 8
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """Shape of a U-Net; for the fields see `UNetConfig` in training/recipe.py."""
-
-    width: int
-    depth: int
-    unshuffle: int
-    hint: bool = False
-
-
 def load(model: Model, dtype: torch.dtype) -> UNet:
-    """The model on the CPU, its weights frozen, in `dtype`.
+    """Load a model on the CPU, without gradients.
+
+    Args:
+        model: The model.
+        dtype: Of the weights and of the result.
 
     Raises:
-        ModelError: The file cannot be read, or it has other weights than the manifest's
-            architecture needs.
+        ModelError: The file cannot be read, or it is not a U-Net of this project.
     """
-    weights = _Weights(model)
-    network = UNet(_architecture(model), weights)
-    weights.close()
-    return network.to(dtype)
-
-
-class _Weights:
-    """Weights of an exported file, by name; collects what is wrong with them."""
-
-    def __init__(self, model: Model) -> None:
-        """Raises ModelError where the file cannot be read."""
-        self._path = model.path
-        self._wrong: list[str] = []
-        data = onnx_files.read(model)
-        try:
-            initializers = onnx.load_model_from_string(data).graph.initializer
-        except DecodeError as error:
-            raise ModelError(f"{model.path}: not an ONNX file ({error})") from error
-        arrays = {w.name.removesuffix(".fp16"): numpy_helper.to_array(w) for w in initializers}
-        self._left = {
-            name: torch.tensor(array).float()
-            for name, array in arrays.items()
-            if name.endswith((".weight", ".bias"))  # a model with a hint has also a Resize's scales
-        }
-
-    def take(self, layer: str, shape: tuple[int, ...], features: int) -> tuple[Tensor, Tensor]:
-        """Kernel of that shape, and bias of that many features, in float32."""
-        kernel, bias = f"{layer}.weight", f"{layer}.bias"
-        if bias not in self._left:  # the exporter leaves out biases that are all zero
-            self._left[bias] = torch.zeros(1).expand(features)
-        return self._take(kernel, shape), self._take(bias, (features,))
-
-    def _take(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        weight = self._left.pop(name, None)
-        if weight is not None and weight.shape == shape:
-            return weight
-        found = "missing" if weight is None else f"{tuple(weight.shape)}, expected {shape}"
-        self._wrong.append(f"{name} is {found}")
-        return torch.empty(shape, device="meta")
-
-    def close(self) -> None:
-        """Raises ModelError where what was taken is not just what is there."""
-        wrong = [*self._wrong, *(f"{name} is not expected" for name in self._left)]
-        if wrong:
-            raise ModelError(
-                f"{self._path}: its weights are not those of the manifest's architecture: "
-                f"{'; '.join(wrong)}. `python -m training export` writes a model and its manifest"
-            )
-
-
-def _architecture(model: Model) -> Architecture:
-    given = model.manifest.architecture
-    known = {field.name: given[field.name] for field in fields(Architecture) if field.name in given}
     try:
-        architecture = Architecture(**known)
-        # `type`, because JSON's true is an int to Python.
-        sides = (architecture.width, architecture.depth, architecture.unshuffle)
-        right = all(type(side) is int and side >= 1 for side in sides)
-    except TypeError:  # a field is missing
-        right = False
-    if not right:
-        raise ModelError(
-            f"{model.path}: the manifest's architecture is wrong: got {given}, expected width, "
-            "depth and unshuffle, each at least 1; `python -m training export` writes it"
-        )
-    stride = model.manifest.stride
-    if architecture.hint and (stride % CELL or CELL % architecture.unshuffle):
-        raise ModelError(
-            f"{model.path}: the manifest is wrong: got stride {stride} and unshuffle "
-            f"{architecture.unshuffle}, but a model with a hint needs a stride that is a multiple "
-            f"of {CELL} and an unshuffle that divides {CELL}"
-        )
-    return architecture
+        file = onnx.load_model_from_string(onnx_files.read(model))
+    except DecodeError as error:
+        raise ModelError(f"{model.path}: not an ONNX file ({error})") from error
+    weights = {
+        weight.name.removesuffix(".fp16"): torch.tensor(numpy_helper.to_array(weight)).float()
+        for weight in file.graph.initializer
+        if "weight" in weight.name or "bias" in weight.name  # not the scales of a Resize
+    }
+    try:
+        network = UNet(weights)
+    except KeyError as error:
+        wrong = f"{error} is missing"
+    else:
+        if not weights:
+            return network.to(dtype)
+        wrong = f"got also {', '.join(weights)}"
+    raise ModelError(
+        f"{model.path}: not a U-Net of this project: {wrong}. To fix: export the model with "
+        "`python -m training export`"
+    )
 
 
 class UNet(nn.Module):
     """The U-Net of training/model.py, for bytes, with its weights as buffers."""
 
-    def __init__(self, architecture: Architecture, weights: _Weights) -> None:
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        """Take the weights of all layers, and arrange them for inference.
+
+        Args:
+            weights: By their names in the exported file, in float32. Those that are used are
+                removed. A bias that is all zero may be absent, as the exporter omits it.
+
+        Raises:
+            KeyError: A weight is missing.
+        """
         super().__init__()
-        self.architecture = architecture
-        width, unit = architecture.width, architecture.unshuffle
+        depth = sum(name.startswith("up.") and name.endswith(".weight") for name in weights)
 
-        def conv(name: str, inputs: int, outputs: int, side: int = 3, relu: bool = True) -> _Conv:
-            return _Conv(*weights.take(name, (outputs, inputs, side, side), outputs), relu)
+        def conv(name: str, rectify: bool = True) -> _Conv:
+            return _Conv(weights.pop(f"{name}.weight"), weights.pop(f"{name}.bias", None), rectify)
 
-        def block(name: str, inputs: int, outputs: int) -> nn.ModuleList:
-            first, second = conv(f"{name}.0", inputs, outputs), conv(f"{name}.3", outputs, outputs)
-            return nn.ModuleList([first, second])
+        def block(name: str) -> nn.ModuleList:
+            return nn.ModuleList([conv(f"{name}.0"), conv(f"{name}.3")])
 
-        planes, side = 1 + architecture.hint, 3 * unit
-        kernel, bias = weights.take("down.0.0", (width, planes, side, side), width)
-        stem = _on_cells(kernel, unit)
+        self.unshuffle = math.isqrt(len(weights["head.0.weight"]))
+        stem = _on_cells(weights["down.0.0.weight"], self.unshuffle)
         self.channels = stem.shape[1]
-        entry = nn.ModuleList([_Conv(stem, bias), conv("down.0.3", width, width)])
-        self.down, self.up, self.merge = nn.ModuleList([entry]), nn.ModuleList(), nn.ModuleList()
-        for level in range(architecture.depth):
-            features = width * 2**level
-            self.down.append(block(f"down.{level + 1}", features, 2 * features))
-            shape = (2 * features, features, 2, 2)
-            self.up.append(_Up(*weights.take(f"up.{level}", shape, features)))
-            self.merge.append(block(f"merge.{level}", 2 * features, features))
-        self.head = conv("head.0", width, unit**2, side=1, relu=False)
+        weights["down.0.0.weight"] = stem
+        self.down = nn.ModuleList(block(f"down.{level}") for level in range(depth + 1))
+        self.up = nn.ModuleList(
+            _Up(weights.pop(f"up.{level}.weight"), weights.pop(f"up.{level}.bias", None))
+            for level in range(depth)
+        )
+        self.merge = nn.ModuleList(block(f"merge.{level}") for level in range(depth))
+        self.head = conv("head.0", rectify=False)
 
     def forward(self, binary: Tensor, hint: Tensor | None = None) -> Tensor:
         """Paint tones.
@@ -159,7 +106,7 @@ class UNet(nn.Module):
         Returns:
             (N, H, W), 0..1, of the dtype of the weights.
         """
-        # Each value is freed before the next but one is made: `x` is the only name for it.
+        # `x` is the only name of each value, so that it is freed before the next but one is made.
         x = self._cells(binary, hint)
         skips = []
         for level, block in enumerate(self.down):
@@ -168,18 +115,18 @@ class UNet(nn.Module):
                 x = F.max_pool2d(x, 2)
             for conv in block:  # type: ignore[attr-defined]
                 x = conv(x)
-        for level in reversed(range(self.architecture.depth)):
-            x = self.up[level](x)
+        for up, merge in zip(reversed(self.up), reversed(self.merge), strict=True):
+            x = up(x)
             x = torch.cat([x, skips.pop()], dim=1)
-            for conv in self.merge[level]:  # type: ignore[attr-defined]
+            for conv in merge:  # type: ignore[attr-defined]
                 x = conv(x)
         x = self.head(x)
-        x = F.pixel_shuffle(x, self.architecture.unshuffle)
+        x = F.pixel_shuffle(x, self.unshuffle)
         return torch.sigmoid(x)[:, 0]
 
     def _cells(self, binary: Tensor, hint: Tensor | None) -> Tensor:
-        """(N, C, H / unshuffle, W / unshuffle), channels last: pixels, hint, zeros."""
-        unit = self.architecture.unshuffle
+        """Return pixels, hint and zeros, (N, C, H / unshuffle, W / unshuffle), channels last."""
+        unit = self.unshuffle
         count, height, width = binary.shape
         rows, columns = height // unit, width // unit
         dtype = self.head.bias.dtype
@@ -193,17 +140,18 @@ class UNet(nn.Module):
 
 
 class _Conv(nn.Module):
-    """A convolution of stride 1 that keeps height and width, its bias, and ReLU if asked for."""
+    """A convolution of stride 1 that keeps height and width, its bias, and ReLU unless disabled."""
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor, rectify: bool = True) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, rectify: bool) -> None:
         super().__init__()
         self.features, self.padding, self.rectify = len(weight), weight.shape[-1] // 2, rectify
         missing = -self.features % _CHANNELS
         weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, missing))
         self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
+        bias = torch.zeros(self.features) if bias is None else bias
         self.register_buffer("bias", F.pad(bias, (0, missing)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -214,18 +162,18 @@ class _Conv(nn.Module):
 class _Up(nn.Module):
     """A transposed convolution with kernel and stride 2, and its bias.
 
-    Each output pixel comes from one input pixel, so it is a matrix product and a reordering. cuDNN
-    would run the gradient of a strided convolution.
+    Each output pixel comes from one input pixel, so the layer is a matrix product and a reordering.
+    cuDNN would run the gradient of a strided convolution.
     """
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         rows = weight.permute(2, 3, 1, 0).flatten(0, 2)[:, :, None, None]
         self.register_buffer("weight", rows.contiguous(memory_format=torch.channels_last))
-        self.register_buffer("bias", bias)
+        self.register_buffer("bias", torch.zeros(weight.shape[1]) if bias is None else bias)
 
     def forward(self, x: Tensor) -> Tensor:
         cells = _convolve(x, self.weight, 0).permute(0, 2, 3, 1)
@@ -240,10 +188,10 @@ class _Up(nn.Module):
 
 
 def _on_cells(weight: Tensor, unit: int) -> Tensor:
-    """The first kernel for the cells of `UNet._cells` in place of pixels.
+    """Rearrange the first kernel for the cells of `UNet._cells` in place of pixels.
 
-    Of (features, 1 or 2, 3 unit, 3 unit) it makes (features, C, 3, 3). The hint is one value for
-    all pixels of a cell, so its taps there are added.
+    The kernel changes from (features, 1 or 2, 3 unit, 3 unit) to (features, C, 3, 3). The hint is
+    one value for all pixels of a cell, so its taps in a cell are added.
     """
     taps = weight.reshape(*weight.shape[:2], 3, unit, 3, unit).permute(0, 1, 3, 5, 2, 4)
     kernel = torch.cat([taps[:, 0].flatten(1, 2), taps[:, 1:].sum((2, 3))], dim=1)
@@ -251,51 +199,37 @@ def _on_cells(weight: Tensor, unit: int) -> Tensor:
 
 
 def _convolve(x: Tensor, weight: Tensor, padding: int) -> Tensor:
-    strides, dilations, pads = [1, 1], [1, 1], [padding, padding]
-    if x.is_meta or torch.compiler.is_compiling():
-        # What is below takes no tensors without memory before torch 2.13; compiled it drops flags.
-        return torch.convolution(x, weight, None, strides, pads, dilations, False, [0, 0], 1)
-    # `conv2d` asks flags of the process whether float32 may be rounded to TF32, by default yes.
-    # This is the call that it makes then: here the answer is an argument, so that no flag is
-    # changed under other threads. FP16 must say yes, or cuDNN leaves the tensor cores alone.
-    return torch._convolution(
-        x,
-        weight,
-        None,
-        strides,
-        pads,
-        dilations,
-        False,
-        [0, 0],
-        1,
-        torch.backends.cudnn.benchmark,
-        torch.backends.cudnn.deterministic,
-        True,
-        x.dtype != torch.float32,
-    )
+    # Bias, stride, padding, dilation, transposed, output padding, groups.
+    options = (None, [1, 1], [padding, padding], [1, 1], False, [0, 0], 1)
+    if torch.compiler.is_compiling():  # which drops the flags below
+        return torch.convolution(x, weight, *options)
+    # This is the call that `conv2d` makes. Flags of the process tell `conv2d` whether float32 may
+    # be rounded to TF32, by default yes. Here an argument tells it, so other threads notice
+    # nothing. It must be True for FP16, or cuDNN does not use the tensor cores.
+    cudnn, tf32 = torch.backends.cudnn, x.dtype != torch.float32
+    return torch._convolution(x, weight, *options, cudnn.benchmark, cudnn.deterministic, True, tf32)
 
 
 def _finish(sums: Tensor, bias: Tensor, rectify: bool) -> Tensor:
-    """Bias and ReLU, in place."""
-    if sums.is_cuda and not torch.compiler.is_compiling():
-        fits = sums.is_contiguous(memory_format=torch.channels_last)
-        if fits and (fused := _fused()):
-            fused(sums, bias, rectify)
-            return sums
+    """Add the bias and apply ReLU, in place."""
+    dense = sums.is_contiguous(memory_format=torch.channels_last)
+    if sums.is_cuda and dense and not torch.compiler.is_compiling() and (fused := _fused()):
+        fused(sums, bias, rectify)
+        return sums
     sums.add_(bias[:, None, None])
     return sums.relu_() if rectify else sums
 
 
 @functools.cache
 def _fused() -> Callable[[Tensor, Tensor, bool], None] | None:
-    """Bias and ReLU as one kernel of Triton; None where there is no Triton that works.
+    """Return the Triton kernel for bias and ReLU, or None if Triton does not work.
 
-    To import it is not enough: it compiles, for which it calls a C compiler.
+    The kernel is run once, since Triton calls a C compiler to compile it.
     """
     try:
         from sketchify_rt.runtime.epilogue import finish
 
         finish(torch.zeros(1, 1, 1, 1, device="cuda"), torch.zeros(1, device="cuda"), False)
-    except Exception:  # of all kinds; torch's own operators do as well, if slower
+    except Exception:  # of any kind; torch's own operators are slower, but do the same
         return None
     return finish

@@ -74,7 +74,7 @@ class TensorRTRuntime:
         self.name = name
         self._device = device
         # Last in, first out: few workers then keep to few slots, and graphs.
-        self._slots: queue.LifoQueue[Slot[CapturedModule] | _Context] = queue.LifoQueue()
+        self._slots: queue.LifoQueue[Slot | _Context] = queue.LifoQueue()
         with on(device):
             engine = _Engine(plan, name, device)
             self.least, self.best, self.most = engine.least, engine.best, engine.most
@@ -173,7 +173,7 @@ class _Engine:
             "--batch or --tile"
         )
 
-    def slot(self) -> Slot[CapturedModule] | _Context:
+    def slot(self) -> Slot | _Context:
         """A place for one call at a time, with memory of its own."""
         try:
             size = self.workspace + _ALIGNMENT
