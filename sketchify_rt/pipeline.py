@@ -116,33 +116,27 @@ class Pipeline:
             results[at] = result
         return results
 
-    def draw(self, sources: Sequence[Loaded], grays: Images) -> Images:
+    def draw(self, sources: Sequence[Loaded], whole: Images) -> Images:
         """Makes sketches, or what the filters alone make.
 
         Args:
             sources: Where each image comes from. It may tell a hint and a binary of its own.
-            grays: Luma on the device, uint8 (H, W) each.
+            whole: Luma on the device, uint8 (H, W) each.
         """
-        fitted = self._fit(grays)
-        if self.options.mode == "dodge":
-            return self.backend.dodge(fitted, self.options.strength, self.threads)
-        if self.options.mode == "binary" or self.painter is None:
-            return self.backend.binarize(fitted, self.threads)
-        return self._paint(self.painter, sources, fitted, grays)
-
-    def _paint(
-        self, painter: Painter, sources: Sequence[Loaded], grays: Images, whole: Images
-    ) -> Images:
-        """What the U-Net paints. It reads whole images, so that tiles do not change them."""
+        options, backend, painter, threads = self.options, self.backend, self.painter, self.threads
+        grays = self._fit(whole)
+        if options.mode == "dodge":
+            return backend.dodge(grays, options.strength, threads)
+        if options.mode == "binary" or painter is None:
+            return backend.binarize(grays, threads)
         takes_hint = painter.manifest.takes_hint
-        wishes = [strokes.Wish.of(source, self.options, takes_hint) for source in sources]
-        binaries, pages = strokes.find_binaries(self.backend, grays, whole, wishes, self.threads)
+        wishes = [strokes.Wish.of(source, options, takes_hint) for source in sources]
+        # Of whole images, so that tiles do not change them.
+        binaries, pages = strokes.find_binaries(backend, grays, whole, wishes, threads)
         planes = None
         if takes_hint:
-            planes = strokes.find_hints(self.backend, grays, binaries, pages, wishes, self.threads)
-        return painter.paint(
-            binaries, planes, self.options.strength, self.limits.tile, self.threads
-        )
+            planes = strokes.find_hints(backend, grays, binaries, pages, wishes, threads)
+        return painter.paint(binaries, planes, options.strength, self.limits.tile, threads)
 
     def _load(self, source: ImageInput, encoding: Encoding | None) -> Loaded:
         """Reads one image; an error in its place where that fails."""

@@ -31,12 +31,12 @@ CORPUS = Path(__file__).parent / "fuzz" / "corpus" / "files"
 _leaked: list[bytes] = []
 
 
-def trouble(data: bytes, name: str, max_pixels: int) -> Gray:
+def trouble(file: File, max_pixels: int) -> Gray:
     """A codec that does what the file says: "WORD [ARGUMENT]", or "at FIFO WORD [ARGUMENT]".
 
     It opens a FIFO before it begins, which the test waits for.
     """
-    words = data.decode()
+    words = file.data.decode()
     if words.startswith("at "):
         _, fifo, words = words.split(" ", 2)
         Path(fifo).write_bytes(b"")
@@ -143,7 +143,7 @@ def outcome(decode: object, *arguments: object) -> object:
 def test_all_files_are_decoded_as_in_this_process(real: Decoders, form: str) -> None:
     data = FILES[form] if form in FILES else (CORPUS / form).read_bytes()
     name = "f\u00fc\udc80.png"  # a name that is not UTF-8
-    expected = outcome(cpu.decode, data, name, MAX_PIXELS)
+    expected = outcome(cpu.decode, File(name, data), MAX_PIXELS)
     result = outcome(decode, real, File(name, data))
     if not isinstance(expected, np.ndarray):
         assert result == expected

@@ -22,6 +22,7 @@ from sketchify_rt.options import Encoding
 
 if TYPE_CHECKING:
     from sketchify_rt.codec.extras import Extras
+    from sketchify_rt.codec.header import File
 
 # What decoders leak, or keep in fragments, ends with the process; pixels are given back by then.
 _GROWTH = 256 << 20  # bytes
@@ -36,7 +37,7 @@ TAKEN = 1
 class Tools:
     """What a process has. codec: as `codec.cpu.decode`; memory: descriptor of the shared one."""
 
-    codec: Callable[[bytes, str, int], Gray]
+    codec: Callable[[File, int], Gray]
     max_pixels: int
     memory: int
 
@@ -65,16 +66,17 @@ class FileJob:
 
     def run(self, tools: Tools) -> tuple[Gray, Extras | None]:
         """Raises DecodeError."""
+        from sketchify_rt.codec.header import File
+
         with open(tools.memory, "rb", closefd=False) as file:
             file.seek(0)
-            data = file.read(self.size)
-        luma = tools.codec(data, self.name, tools.max_pixels)
+            image = File(self.name, file.read(self.size))
+        luma = tools.codec(image, tools.max_pixels)
         if self.encoding.plain:
             return luma, None
         from sketchify_rt.codec import extras
-        from sketchify_rt.codec.header import File
 
-        return luma, extras.read(File(self.name, data), self.encoding)
+        return luma, extras.read(image, self.encoding)
 
 
 Answer: TypeAlias = "tuple[tuple[int, int] | None, Any] | SketchifyError"
