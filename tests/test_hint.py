@@ -203,7 +203,7 @@ def test_the_option_travels(model: str) -> None:
     assert copy.options == original.options
     np.testing.assert_array_equal(copy(PAGE), original(PAGE))
     np.testing.assert_array_equal(SketchTransform(model=model, hint=0.6)(PAGE), original(PAGE))
-    (file,) = SketchActor(model=model, device="cpu", hint=0.6).convert([PAGE])
+    (file,) = SketchActor(model=model, device="cpu", hint=0.6).sketchify.encode_batch([PAGE])
     assert file == original.encode(PAGE)
 
 

@@ -30,7 +30,7 @@ from sketchify_rt.options import ALPHAS, FORMATS, MODES, Encoding, Options
 
 if TYPE_CHECKING:
     from sketchify_rt.batch.decoders import Decoders
-    from sketchify_rt.cluster import RayEngine
+    from sketchify_rt.cluster import ActorPool
     from sketchify_rt.sketchifier import Sketchifier
 
 _SETTLED = 2.0  # seconds that a watched file must not have changed, so as not to take a part of it
@@ -526,12 +526,12 @@ def _open(options: Options) -> Sketchifier:
     return Sketchifier(options)
 
 
-def _open_ray(options: Options, address: str | None, actors: int | None) -> RayEngine:
-    from sketchify_rt.cluster import RayEngine
+def _open_ray(options: Options, address: str | None, actors: int | None) -> ActorPool:
+    from sketchify_rt.cluster import ActorPool
 
-    engine = RayEngine(options, address, actors)
+    pool = ActorPool(options, address, actors)
     _end_cleanly_on_sigterm()  # Ray has set its own handler
-    return engine
+    return pool
 
 
 def _end_cleanly_on_sigterm() -> None:
