@@ -30,7 +30,6 @@ from sketchify_rt.errors import (
     BackendUnavailable,
     DecodeError,
     ModelError,
-    OptionsError,
     SketchifyError,
 )
 from sketchify_rt.inputs import File, Loaded, Picture
@@ -228,7 +227,7 @@ def test_a_batch_with_such_a_file_is_taken_apart(pool: ActorPool, plain: Sketchi
     ("options", "error"),
     [
         (Options(model="/gone.onnx"), ModelError),
-        (Options(device="cuda:1"), OptionsError),
+        (Options(device="cuda:1"), BackendUnavailable),
         (Options(device="cuda"), BackendUnavailable),
         (Options(threads=5), BackendUnavailable),
     ],

@@ -82,16 +82,17 @@ def command(
         raise click.UsageError("--backend tensorrt and --engine go together", ctx)
     if engine is not None and precision is not None:
         raise click.UsageError("--precision is for --backend onnx; an engine has its own", ctx)
-    from sketchify_rt import models, server
+    from sketchify_rt import models
+    from sketchify_rt.integrations import triton_server
 
     try:
         opened = models.load(model)
         if engine is not None:
-            served = server.of_engine(engine, opened, max_batch)
+            served = triton_server.of_engine(engine, opened, max_batch)
         else:
             kind: models.Kind = "int8" if precision == "int8" else "float"
-            served = server.of_onnx(opened, kind, max_batch or 8)
-        written = server.write(folder, served, queue_delay, overwrite)
+            served = triton_server.of_onnx(opened, kind, max_batch or 8)
+        written = triton_server.write(folder, served, queue_delay, overwrite)
     except OptionsError as error:
         raise click.UsageError(str(error), ctx) from error
     except SketchifyError as error:

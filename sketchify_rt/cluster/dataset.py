@@ -11,7 +11,7 @@ import numpy as np
 
 from sketchify_rt.batch.sources import ENDINGS
 from sketchify_rt.cluster.actor import SketchActor
-from sketchify_rt.cluster.connect import import_ray
+from sketchify_rt.cluster.pool import import_ray
 from sketchify_rt.options import Encoding
 
 
@@ -83,12 +83,8 @@ class _FileActor(SketchActor):
             error or self._write(output, sketch)
             for output, sketch, error in zip(outputs, rows["sketch"], rows["error"], strict=True)
         ]
-        columns = {
-            "source": rows["path"],
-            "output": outputs,
-            "status": ["failed" if reason else "converted" for reason in reasons],
-            "reason": reasons,
-        }
+        status = ["failed" if reason else "converted" for reason in reasons]
+        columns = {"source": rows["path"], "output": outputs, "status": status, "reason": reasons}
         return {name: np.array(column, object) for name, column in columns.items()}
 
     def _write(self, output: str, sketch: bytes) -> str:

@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import logging
 import math
+import os
+import socket
 import threading
 from collections.abc import Sequence
 from copy import copy
@@ -13,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sketchify_rt.cluster.actor import SketchActor
-from sketchify_rt.cluster.connect import connect, import_ray, share
 from sketchify_rt.errors import BackendUnavailable, SketchifyError
 from sketchify_rt.options import MAX_WORKERS, Encoding, Options
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sketchify_rt")
 
+_TIMEOUT = 5.0  # seconds in which the machine of an address must answer
 _TRIES = 3
-_ALL = MAX_WORKERS  # calls that an image counts for which is to be alone
 _PATIENCE = 30.0  # seconds without a ready actor, until the user is told
 
 
@@ -53,7 +54,7 @@ class ActorPool(contextlib.AbstractContextManager["ActorPool"]):
             actors: Number of actors; None for as many as fit into the cluster.
 
         Raises:
-            OptionsError: The options cannot be used on a cluster.
+            OptionsError: The options cannot be used together.
             ModelError: An actor cannot read the model.
             BackendUnavailable: Ray is not installed, or the cluster cannot be reached or has not
                 enough resources, or an actor cannot use the device or the runtime.
@@ -68,9 +69,9 @@ class ActorPool(contextlib.AbstractContextManager["ActorPool"]):
         self.batch = self._lanes = 1
         self._started = not ray.is_initialized()
         processors = (options.threads or 1) * (actors or 0)
-        self.local = self._started and connect(ray, address, processors)
+        self.local = self._started and _connect(ray, address, processors)
         try:
-            options, resources, room = share(ray.cluster_resources(), options)
+            options, resources, room = _share(ray.cluster_resources(), options)
             if options.model.endswith(".onnx"):  # actors have another working folder
                 options = dataclasses.replace(options, model=str(Path(options.model).absolute()))
             self._options = options
@@ -92,8 +93,16 @@ class ActorPool(contextlib.AbstractContextManager["ActorPool"]):
     ) -> Sequence[bytes | Exception]:
         """Converts a batch, see `Sketchifier.encode_batch`.
 
+        Args:
+            images: The images.
+            encoding: Format of the sketches.
+
         Returns:
             A result for each image. BackendUnavailable for one that ended each of its actors.
+
+        Raises:
+            BackendUnavailable: No actor is left.
+            SketchifyError: An actor cannot open the model.
         """
         for _ in range(_TRIES - 1):
             if (results := self._call(images, encoding)) is not None:
@@ -113,7 +122,8 @@ class ActorPool(contextlib.AbstractContextManager["ActorPool"]):
     ) -> list[bytes | Exception] | None:
         """Returns None if the actor ended."""
         errors = self._ray.exceptions
-        actor = self._take(alone)
+        count = MAX_WORKERS if alone else 1  # leaves no room for other calls
+        actor = self._take(count, alone)
         try:
             results: list[bytes | Exception] = self._ray.get(actor.convert.remote(images, encoding))
             return results
@@ -125,19 +135,18 @@ class ActorPool(contextlib.AbstractContextManager["ActorPool"]):
         finally:
             with self._change:
                 if actor in self._calls:
-                    self._calls[actor] -= _ALL if alone else 1
+                    self._calls[actor] -= count
                 self._change.notify_all()
 
-    def _take(self, alone: bool) -> Any:
-        """Waits for an actor that has time for a call, and counts the call."""
+    def _take(self, count: int, alone: bool) -> Any:
+        """Waits for an actor that has time, and counts `count` calls of it."""
 
         def free() -> Any:
             if not self._calls:
                 raise copy(self._broken)  # shared by threads, it would keep all their tracebacks
             actor = min(self._calls, key=self._calls.__getitem__)
-            if alone:
-                return actor if not self._calls[actor] else None
-            return actor if self._calls[actor] < self._lanes and not self._alone else None
+            limit = 1 if alone else 0 if self._alone else self._lanes
+            return actor if self._calls[actor] < limit else None
 
         with self._change:
             self._alone += alone
@@ -147,15 +156,13 @@ class ActorPool(contextlib.AbstractContextManager["ActorPool"]):
                         log.warning("Ray has no room for an actor yet: waiting for the cluster")
             finally:
                 self._alone -= alone
-            self._calls[actor] += _ALL if alone else 1
+            self._calls[actor] += count
             return actor
 
     def _start(self, tries: int) -> None:
         actor = self._remote.remote()
         self._calls[actor] = math.inf
-        threading.Thread(
-            target=self._open, args=(actor, tries), name="sketchify-actor", daemon=True
-        ).start()
+        threading.Thread(target=self._open, args=(actor, tries), daemon=True).start()
 
     def _open(self, actor: Any, tries: int) -> None:
         """Waits until an actor is ready, which may take long if the cluster has no room."""
@@ -175,7 +182,7 @@ class ActorPool(contextlib.AbstractContextManager["ActorPool"]):
                 self._change.notify_all()
 
     def _replace(self, actor: Any, tries: int, reason: Exception | None = None) -> None:
-        """Starts another actor in place of one that ended, or, without any tries left, none."""
+        """Starts another actor in place of one that ended. Without tries left, goes on without."""
         with self._change:
             if self._calls.pop(actor, None) is None:
                 return  # another thread was first
@@ -184,13 +191,9 @@ class ActorPool(contextlib.AbstractContextManager["ActorPool"]):
             elif reason:
                 self._broken = reason
                 if self._calls:
-                    log.warning("an actor of Ray could not start, continuing without: %s", reason)
+                    log.warning("a Ray actor could not start, continuing without it: %s", reason)
             self._change.notify_all()
-        self._kill(actor)
-
-    def _kill(self, actor: Any) -> None:
-        with contextlib.suppress(Exception):
-            self._ray.kill(actor)
+        self._ray.kill(actor)
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -201,7 +204,7 @@ class ActorPool(contextlib.AbstractContextManager["ActorPool"]):
             actors, self._calls = self._calls, {}
             self._change.notify_all()
         for actor in actors:
-            self._kill(actor)
+            self._ray.kill(actor)
         if self._started:
             self._ray.shutdown()
 
@@ -223,3 +226,69 @@ def _portable(result: bytes | Exception) -> bytes | Exception:
     if isinstance(result, (bytes, SketchifyError, MemoryError)):
         return result
     return SketchifyError(f"{type(result).__name__}: {result}")
+
+
+def import_ray() -> Any:
+    """Imports Ray.
+
+    Returns:
+        The module.
+
+    Raises:
+        BackendUnavailable: Ray is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # sends nothing unless the user asks
+    try:
+        import ray
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"Ray is not installed ({error}). To fix: pip install 'sketchify-rt[ray]'"
+        ) from error
+    return ray
+
+
+def _connect(ray: Any, address: str | None, processors: int) -> bool:
+    """Connects, or starts a cluster of so many processors, 0 for all. Returns whether it started.
+
+    Raises BackendUnavailable if the cluster cannot be reached.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    local = address == "local"
+    size = {"num_cpus": processors or Options().thread_count, "include_dashboard": False}
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        # Without this check Ray tries for minutes, and then ends the process.
+        host, colon, port = address.rpartition("://")[2].partition(":")
+        if colon:
+            socket.create_connection((host, int(port)), _TIMEOUT).close()
+        ray.init(address=address, **quiet, **(size if local else {}))
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise BackendUnavailable(
+            f"no Ray cluster at {address}: {reason}. Start one with `ray start --head`, or leave "
+            "the address out to use this machine"
+        ) from error
+    return local
+
+
+def _share(available: dict[str, float], options: Options) -> tuple[Options, dict[str, float], int]:
+    """Returns the options and the resources of an actor, and how many fit into a cluster.
+
+    Raises BackendUnavailable if none does.
+    """
+    processors, gpus = int(available.get("CPU", 0)), int(available.get("GPU", 0))
+    on_gpu = options.of_gpu or options.device.startswith("cuda")
+    if gpus and options.device != "cpu":
+        threads = options.threads or max(1, processors // gpus)
+        return dataclasses.replace(options, threads=threads), {"num_gpus": 1}, gpus
+    threads = options.threads or 1
+    if on_gpu or processors < threads:
+        needed = (
+            "a GPU; or use --device cpu" if on_gpu else f"{threads} CPUs; or use fewer --threads"
+        )
+        raise BackendUnavailable(
+            f"the Ray cluster is too small: got {processors} CPUs and {gpus} GPUs, each actor "
+            f"needs {needed}"
+        )
+    options = dataclasses.replace(options, device="cpu", threads=threads)
+    return options, {"num_cpus": threads}, processors // threads

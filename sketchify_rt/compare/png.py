@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sketchify_rt.compare.figure import Figure
+from sketchify_rt.compare.figure import Figure, Picture
 from sketchify_rt.compare.words import LEGEND, NO_TONES, TITLE, figures
 
 BOX = (460, 320)  # of a panel, pixels
@@ -30,26 +31,21 @@ def sheet(rows: Iterable[Figure], made_by: str) -> bytes:
     Returns:
         A PNG file, 2416 pixels wide, at most about 620 pixels high for each row.
     """
-    blocks = [_head(made_by), *map(_block, rows)]
-    paper = Image.new("RGB", (_WIDTH, sum(block.height for block in blocks)), _PAPER)
-    top = 0
-    for block in blocks:
-        paper.paste(block, (0, top))
-        top += block.height
+    paper = np.concatenate([_head(made_by), *map(_block, rows)])
     file = io.BytesIO()
-    paper.save(file, "png")
+    Image.fromarray(paper).save(file, "png")
     return file.getvalue()
 
 
-def _head(made_by: str) -> Image.Image:
+def _head(made_by: str) -> Picture:
     block = Image.new("RGB", (_WIDTH, 124), _PAPER)
     draw = ImageDraw.Draw(block)
     draw.text((_MARGIN, 64), TITLE, _INK, _LARGE, "ls")
     draw.text((_MARGIN, 100), f"{made_by}. {LEGEND}", _FAINT, _SMALL, "ls")
-    return block
+    return np.asarray(block)
 
 
-def _block(figure: Figure) -> Image.Image:
+def _block(figure: Figure) -> Picture:
     height, width = figure.panels["sketch"].picture.shape
     pictures, below = 100, 100 + height
     block = Image.new("RGB", (_WIDTH, below + 56), _PAPER)
@@ -62,7 +58,7 @@ def _block(figure: Figure) -> Image.Image:
         draw.rectangle((left - 1, pictures - 1, left + width, below), None, _RULE)
         block.paste(Image.fromarray(panel.picture), (left, pictures))
         draw.text((left, below + 25), panel.note, _FAINT, _SMALL, "ls")
-    return block
+    return np.asarray(block)
 
 
 def _write_figures(draw: ImageDraw.ImageDraw, figure: Figure) -> None:
