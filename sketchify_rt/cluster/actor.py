@@ -17,22 +17,24 @@ from sketchify_rt.sketchifier import Sketchifier
 class SketchActor:
     """Converts batches of Ray Data: image files in, sketches out. Keeps the model open.
 
-    >>> import ray
-    >>> from sketchify_rt.cluster import SketchActor
-    >>> pages = ray.data.read_binary_files("s3://bucket/pages", include_paths=True)
-    >>> sketches = pages.map_batches(
-    ...     SketchActor,
-    ...     fn_constructor_kwargs={"encoding": Encoding("webp"), "threads": 2, "device": "cpu"},
-    ...     compute=ray.data.ActorPoolStrategy(size=8),
-    ...     num_cpus=2,  # as many as threads; or num_gpus=1, and no device
-    ...     batch_size=16,
-    ... )
-    >>> sketches.write_parquet("s3://bucket/sketches")  # `convert_dataset` writes image files
-
     Attributes:
         encoding: Format of the sketches.
         sketchify: The `Sketchifier` in use.
         lanes: Number of threads that may convert at the same time, 1..8.
+
+    Examples:
+        >>> import ray
+        >>> from sketchify_rt import Encoding
+        >>> from sketchify_rt.cluster import SketchActor
+        >>> pages = ray.data.read_binary_files("s3://bucket/pages", include_paths=True)
+        >>> sketches = pages.map_batches(
+        ...     SketchActor,
+        ...     fn_constructor_kwargs={"encoding": Encoding("webp"), "threads": 2, "device": "cpu"},
+        ...     compute=ray.data.ActorPoolStrategy(size=8),
+        ...     num_cpus=2,  # as many as threads; or num_gpus=1, and no device
+        ...     batch_size=16,
+        ... )
+        >>> sketches.write_parquet("s3://bucket/sketches")  # `convert_dataset` writes image files
     """
 
     def __init__(self, encoding: Encoding | None = None, **options: Any) -> None:

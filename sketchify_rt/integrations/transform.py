@@ -20,9 +20,6 @@ T = TypeVar("T")
 class SketchTransform:
     """A function from an image to its sketch, with the same type, dtype and number of channels.
 
-    >>> transform = torchvision.transforms.Compose([SketchTransform(), ...])
-    >>> transform = albumentations.Lambda(image=SketchTransform())
-
     An image is a PIL image; a NumPy array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; or a
     torch tensor (..., C, H, W), where C is 1 or 3. Arrays and tensors are uint8 in 0..255, or
     floats in 0..1. All colour channels of the sketch are equal, and alpha is opaque. The sketch of
@@ -31,6 +28,10 @@ class SketchTransform:
     Thread-safe. It can be pickled, and works in the workers of a DataLoader. Fork them before the
     first sketch: in a fork of a process that has made sketches it raises BackendUnavailable, see
     `Sketchifier`. Spawned workers always work.
+
+    Examples:
+        >>> transform = torchvision.transforms.Compose([SketchTransform(), ...])
+        >>> transform = albumentations.Lambda(image=SketchTransform())
     """
 
     def __init__(self, *, device: str = "cpu", threads: int | None = 1, **options: Any) -> None:
