@@ -23,24 +23,8 @@ _FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
 _TYPES = {"u8": "UINT8", "f16": "FP16", "f32": "FP32"}  # names of OpenVINO and of the server
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """An input or output.
-
-    Attributes:
-        name: Its name in the model.
-        dtype: "UINT8", "FP16" or "FP32".
-        dims: Shape without the batch; -1 for any size.
-    """
-
-    name: str
-    dtype: str
-    dims: Sequence[int]
-
-    def __str__(self) -> str:
-        name = json.dumps(self.name, ensure_ascii=False)
-        dims = list(self.dims)
-        return f"{{\n  name: {name}\n  data_type: TYPE_{self.dtype}\n  dims: {dims}\n}}\n"
+Tensor = tuple[str, str, Sequence[int]]
+"""Name; "UINT8", "FP16" or "FP32"; shape without the batch, -1 for any size."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +63,19 @@ class Served:
         Returns:
             The text.
         """
-        inputs = "".join(f"input {tensor}" for tensor in self.inputs)
+        tensors = "".join(_text("input", *tensor) for tensor in self.inputs)
+        tensors += _text("output", *self.output)
         best = f"  preferred_batch_size: [{self.best_batch}]\n" if self.best_batch else ""
-        parameters = "".join(
-            f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
-            for key, value in (("stride", self.manifest.stride), ("halo", self.manifest.halo))
-        )
-        return (
-            f'name: "{self.name}"\nbackend: "{self.backend}"\nmax_batch_size: {self.max_batch}\n'
-            f"{inputs}output {self.output}"
-            f"dynamic_batching {{\n{best}  max_queue_delay_microseconds: {delay}\n}}\n{parameters}"
-        )
+        return f"""\
+name: "{self.name}"
+backend: "{self.backend}"
+max_batch_size: {self.max_batch}
+{tensors}dynamic_batching {{
+{best}  max_queue_delay_microseconds: {delay}
+}}
+parameters {{ key: "stride" value {{ string_value: "{self.manifest.stride}" }} }}
+parameters {{ key: "halo" value {{ string_value: "{self.manifest.halo}" }} }}
+"""
 
 
 def of_onnx(model: Model, kind: Kind = "float", max_batch: int = 8) -> Served:
@@ -115,15 +101,11 @@ def of_onnx(model: Model, kind: Kind = "float", max_batch: int = 8) -> Served:
     inputs, outputs = (
         [_tensor(path, *each) for each in tensors] for tensors in openvino.signature(data, path)
     )
-    if (
-        not inputs
-        or len(outputs) != 1
-        or [tensor.name for tensor in inputs[1:]] not in ([], ["hint"])
-    ):
-        names = ", ".join(tensor.name for tensor in (*inputs, *outputs))
+    names = [name for name, *_ in (*inputs, *outputs)]
+    if not inputs or len(outputs) != 1 or names[1:-1] not in ([], ["hint"]):
         raise ModelError(
-            f"{path}: wrong inputs or outputs: got {names}, expected one input, or that and a "
-            "second input 'hint', and one output"
+            f"{path}: wrong inputs and outputs: got {', '.join(names)}, expected one input, or "
+            "that and a second input 'hint', and one output"
         )
     return Served(model.manifest, "onnxruntime", inputs, outputs[0], max_batch, None, data)
 
@@ -163,10 +145,10 @@ def of_engine(path: Path, model: Model, max_batch: int | None = None) -> Served:
     side = recipe.tile[0] if recipe.static else -1
     cells = side // CELL if recipe.static else -1
     tones = "FP32" if recipe.precision == "fp32" else "FP16"
-    inputs = [Tensor("binary", "UINT8", (1, side, side))]
+    inputs: list[Tensor] = [("binary", "UINT8", (1, side, side))]
     if manifest.takes_hint:
-        inputs.append(Tensor("hint", "UINT8", (1, cells, cells)))
-    output = Tensor("tones", tones, (1, side, side))
+        inputs.append(("hint", "UINT8", (1, cells, cells)))
+    output = ("tones", tones, (1, side, side))
     best = min(best, max_batch)
     return Served(manifest, "tensorrt", inputs, output, max_batch, best, engine.plan)
 
@@ -209,4 +191,9 @@ def _tensor(path: Path, name: str, dtype: str, dims: list[int]) -> Tensor:
             f"{path}: wrong tensor {name!r}: got {dtype} {dims}, expected u8, f16 or f32 "
             "(N, 1, H, W) with any N. Export the model with dynamic axes"
         )
-    return Tensor(name, _TYPES[dtype], dims[1:])
+    return name, _TYPES[dtype], dims[1:]
+
+
+def _text(what: str, name: str, dtype: str, dims: Sequence[int]) -> str:
+    quoted = json.dumps(name, ensure_ascii=False)
+    return f"{what} {{\n  name: {quoted}\n  data_type: TYPE_{dtype}\n  dims: {list(dims)}\n}}\n"
