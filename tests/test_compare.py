@@ -164,7 +164,7 @@ def test_what_fails_is_named_and_the_rest_goes_on(small: Path, tmp_path: Path) -
     result = compare(damaged, "-o", tmp_path / "other" / "sheet.png")
     assert (result.exit_code, result.stdout) == (
         1,
-        "compared 0, failed 1, and so there is no sheet\n",
+        "compared 0, failed 1, no sheet written\n",
     )
     assert list((tmp_path / "other").iterdir()) == []
 
@@ -189,10 +189,13 @@ def test_a_sheet_that_is_there_stays_unless_told_otherwise(small: Path, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["page.png", "-o", "sheet.pdf"], "it may end in .png or .html"),
+        (["page.png", "-o", "sheet.pdf"], "must end in .png or .html"),
         (["page.png", "-o", "sheet.png"], "page.png: no such file"),
-        (["page.png"] * 33 + ["-o", "sheet.png"], "has room for 32 images, not 33"),
-        (["page.png", "-o", "sheet.png", "--overwrite", "--skip-existing"], "exclude each other"),
+        (["page.png"] * 33 + ["-o", "sheet.png"], "got 33, a sheet has at most 32"),
+        (
+            ["page.png", "-o", "sheet.png", "--overwrite", "--skip-existing"],
+            "cannot be used together",
+        ),
         ([str(SAMPLE), "-o", "sheet.png", "--model", "none"], "none"),
     ],
 )

@@ -190,8 +190,8 @@ def test_files_decoded_elsewhere_keep_their_hint(folder: Path, sketchify: Sketch
     [
         (["in", "-o", "out", "--hint", "nowhere"], "a picture that can be read: nowhere: cannot"),
         (["in", "-o", "out", "--hint", "hints", "--mode", "dodge"], "hint needs mode sketch"),
-        (["in", "hints", "-o", "out", "--hint", "hints"], "hints is searched for inputs: keep"),
-        (["-", "-o", "-", "--hint", "hints"], "FOLDER goes by names, and - has none"),
+        (["in", "hints", "-o", "out", "--hint", "hints"], "hints is in an input folder"),
+        (["-", "-o", "-", "--hint", "hints"], "--hint FOLDER cannot be used with -"),
     ],
 )
 def test_a_folder_is_refused_in_words(folder: Path, words: list[str], told: str) -> None:
@@ -203,7 +203,7 @@ def test_a_folder_is_refused_in_words(folder: Path, words: list[str], told: str)
 def test_a_sheet_takes_no_folder(folder: Path) -> None:
     result = CliRunner().invoke(main, ["compare", "in/a.png", "-o", "s.png", "--hint", "hints"])
     assert result.exit_code == 2
-    assert "--hint FOLDER is for convert" in result.output
+    assert "--hint FOLDER is only for convert" in result.output
 
 
 def test_hints_are_pictures_that_are_not_hidden(tmp_path: Path) -> None:

@@ -316,9 +316,9 @@ def test_ray_not_installed(away: None, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--actors", 2), "go with --engine ray"),
-        (("--address", "auto"), "go with --engine ray"),
-        (("--engine", "ray", "--isolate"), "leave --engine ray out"),
+        (("--actors", 2), "need --engine ray"),
+        (("--address", "auto"), "need --engine ray"),
+        (("--engine", "ray", "--isolate"), "cannot be used with --isolate"),
         (("s3://bucket/pages",), "convert_dataset"),
     ],
 )

@@ -157,8 +157,8 @@ def test_where_the_configuration_fails_no_model_stays(
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("--backend", "tensorrt"), 2, "--backend tensorrt and --engine go together"),
-        (("--engine", "e"), 2, "--backend tensorrt and --engine go together"),
+        (("--backend", "tensorrt"), 2, "--backend tensorrt and --engine must be used together"),
+        (("--engine", "e"), 2, "--backend tensorrt and --engine must be used together"),
         (
             ("--model", "huge"),
             1,
@@ -190,7 +190,7 @@ def test_an_engine_that_does_not_suit_is_refused(tmp_path: Path) -> None:
     assert large.exit_code == 2
     assert "takes batches of 1 to 32 images, expected 1 to 64" in large.stderr
     both = export(*words, small, "--precision", "int8")
-    assert "--precision is for --backend onnx" in both.stderr
+    assert "--precision and --engine cannot be used together" in both.stderr
     assert not (tmp_path / "models").exists()
 
 
