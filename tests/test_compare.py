@@ -182,7 +182,7 @@ def test_a_sheet_that_is_there_stays_unless_told_otherwise(small: Path, tmp_path
     before = small.read_bytes()
     result = compare(small, "-o", small, "--overwrite")
     assert result.exit_code == 2
-    assert "among the inputs" in result.stderr
+    assert "would overwrite an input file" in result.stderr
     assert small.read_bytes() == before
 
 
