@@ -522,7 +522,7 @@ def test_the_same_command_again_does_what_is_not_done(here: Path) -> None:
     make(in__c="new", in__d="4")
     result = call("in", "-o", "out")
     assert result.stdout.startswith("converted 2, skipped 1, failed 1 in ")
-    told = "in/b.jpg: the file is cut short (failed before; --retry-failed tries again)\n"
+    told = "in/b.jpg: the file is cut short (failed before; use --retry-failed to try again)\n"
     assert (result.exit_code, result.stderr) == (1, told)
     assert results() == {"a.png": "png None 1", "c.png": "png None new", "d.png": "png None 4"}
     now, then = Path("out/a.png").stat(), before[Path("out/a.png")]
@@ -669,7 +669,7 @@ def test_a_rehearsal_tells_all_and_does_nothing(here: Path) -> None:
     assert result.stdout.splitlines() == [
         "fail     gone: no such file or folder",
         "convert  in/a.jpg -> out/in/a.png",
-        "fail     in/b.jpg: the file is cut short (failed before; --retry-failed tries again)",
+        "fail     in/b.jpg: the file is cut short (failed before; use --retry-failed to try again)",
         "convert  in/c.jpg -> out/in/c.png",
         "would convert 2, skip 0, fail 2",
     ]
