@@ -24,10 +24,10 @@ if TYPE_CHECKING:
         OutputError,
         SketchifyError,
     )
+    from sketchify_rt.integrations.transform import SketchTransform
     from sketchify_rt.models import available_models
     from sketchify_rt.options import Encoding, Options
     from sketchify_rt.sketchifier import Sketchifier, sketchify
-    from sketchify_rt.transform import SketchTransform
 
 __version__ = "0.1.0"
 
@@ -55,7 +55,7 @@ _HOME = {
     "Sketchifier": "sketchifier",
     "sketchify": "sketchifier",
     "available_models": "models",
-    "SketchTransform": "transform",
+    "SketchTransform": "integrations.transform",
     "Options": "options",
     "Encoding": "options",
 }

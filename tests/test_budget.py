@@ -76,7 +76,7 @@ def test_what_is_broken_needs_its_bytes_alone(data: bytes) -> None:
 def test_what_is_over_the_limit_of_pixels_is_left_to_the_decoder(form: str) -> None:
     file = File("a", bomb(form))
     budget = Budget(64 * MIB)
-    with pytest.raises(InputError, match=r"^a: needs some \d+ MiB .* 64 together; raise --memory"):
+    with pytest.raises(InputError, match=r"^a: needs about \d+ MiB .* is 64 MiB\. Raise --memory"):
         budget.check("a", budget.needed(file, PNG))
     assert Budget(64 * MIB, max_pixels=10**8).needed(file, PNG) == len(file.data)
 

@@ -206,7 +206,7 @@ def test_options_reach_the_engine(here: Path) -> None:
     ("arguments", "told"),
     [
         ("a.jpg", "Missing option '-o'"),
-        ("-o out", "nothing to convert; give INPUT or --from-file"),
+        ("-o out", "nothing to convert: give INPUT or --from-file"),
         ("gone.jpg -o out", "gone.jpg: no such file or folder"),
         ("a.jpg -o a.jpg", "'a.jpg' is a file"),
         ("a.jpg -o a.jpg/out", "a file stands where a folder is needed"),
@@ -214,7 +214,7 @@ def test_options_reach_the_engine(here: Path) -> None:
         ("a.jpg -o out --strength 5", "5.0 is not in the range 0<=x<=4"),
         ("a.jpg -o out --quality 0 --format jpg", "0 is not in the range 1<=x<=100"),
         ("a.jpg -o out --quality 90", "png, which is lossless"),
-        ("a.jpg -o out --report told.txt", "it may end in .csv or .json"),
+        ("a.jpg -o out --report told.txt", "must end in .csv or .json"),
         ("a.jpg -o out --tile 100", "100 is not in the range x>=256"),
         ("a.jpg -o out --square 9 --max-side 9", "square and max_side"),
         ("a.jpg -o out --device tpu", "device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
@@ -246,7 +246,7 @@ def test_an_input_is_never_written_over(here: Path) -> None:
     make(a="1", in__a="1", in__b="2")
     result = call("a.jpg", "-o", ".", "--format", "jpg", "--overwrite")
     assert result.exit_code == 1
-    assert "a.jpg: is, or would next time be, among the inputs" in result.stderr
+    assert "a.jpg: would overwrite an input file" in result.stderr
     assert call("in", "a.jpg", "-o", ".", "--overwrite").exit_code == 1
     assert Path("a.jpg").read_text() == "1"
     assert sorted(results("in")) == ["a.jpg", "b.jpg"]
@@ -306,8 +306,8 @@ def test_an_interruption_ends_cleanly(here: Path, sent: signal.Signals) -> None:
     assert set(done.values()) == {"png None 1"}
     assert all(name.startswith("p") for name in done)  # no hidden part of a file
     assert stdout.startswith(f"converted {len(done)}, skipped 0, failed 0 in ")
-    left = f"{100 - len(done)} images not begun"
-    assert stderr == f"stopped: interrupted; {left}; the same command goes on from here\n"
+    left = f"{100 - len(done)} images left"
+    assert stderr == f"interrupted: {left}; run the same command again to continue\n"
 
 
 def test_a_second_interruption_ends_at_once(here: Path) -> None:
@@ -522,7 +522,7 @@ def test_the_same_command_again_does_what_is_not_done(here: Path) -> None:
     make(in__c="new", in__d="4")
     result = call("in", "-o", "out")
     assert result.stdout.startswith("converted 2, skipped 1, failed 1 in ")
-    told = "in/b.jpg: the file is cut short (so it was before; --retry-failed tries again)\n"
+    told = "in/b.jpg: the file is cut short (failed before; use --retry-failed to try again)\n"
     assert (result.exit_code, result.stderr) == (1, told)
     assert results() == {"a.png": "png None 1", "c.png": "png None new", "d.png": "png None 4"}
     now, then = Path("out/a.png").stat(), before[Path("out/a.png")]
@@ -549,7 +549,7 @@ def test_a_picture_over_the_limit_is_tried_again_with_a_higher_one(
     monkeypatch.chdir(tmp_path)
     cv2.imwrite("a.png", np.full((8, 8), 90, np.uint8))
     line = ["a.png", "-o", "out", "--mode", "binary", "--max-pixels"]
-    for again in ("", " (so it was before"):
+    for again in ("", " (failed before"):
         result = call(*line, "63")
         assert result.exit_code == 1
         assert f"over the limit of 63; raise max_pixels to read it{again}" in result.stderr
@@ -589,8 +589,8 @@ def test_a_list_may_begin_with_the_mark_of_utf_8(here: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("a.jpg".encode("utf-16"), "list: is UTF-16; save the list as UTF-8"),
-        (b"\n", "list names no input"),
+        ("a.jpg".encode("utf-16"), "list: must be UTF-8, got UTF-16"),
+        (b"\n", "list is empty"),
     ],
     ids=["UTF-16", "empty"],
 )
@@ -608,7 +608,7 @@ def test_a_report_replaces_no_input(here: Path) -> None:
         line = ["--from-file", "list.csv", "named.csv", "-o", "out", "--report", name]
         result = call(*line)
         assert result.exit_code == 2
-        assert f"--report {name} is an input; choose another file" in result.stderr
+        assert f"--report {name} would overwrite an input. Choose another file" in result.stderr
         assert Path(name).read_text() == "a.jpg\n"
 
 
@@ -643,7 +643,7 @@ def test_a_report_that_cannot_be_written_stops_nothing(
 
     monkeypatch.setattr(telling, "_rows", rows)
     result = call("a.jpg", "b.jpg", "-o", "out", "--report", "report.csv")
-    assert result.stderr == "the report is not written: No space left on device\n"
+    assert result.stderr == "the report cannot be written: No space left on device\n"
     assert (result.exit_code, sorted(results())) == (1, ["a.png", "b.png"])
 
 
@@ -657,7 +657,7 @@ def test_a_rehearsal_reports_nothing(here: Path, option: str) -> None:
     make(a="1")
     result = call("a.jpg", "-o", "out", "--dry-run", option)
     assert result.exit_code == 2
-    assert "--dry-run only tells" in result.stderr
+    assert "--dry-run cannot be used with" in result.stderr
 
 
 def test_a_rehearsal_tells_all_and_does_nothing(here: Path) -> None:
@@ -669,7 +669,7 @@ def test_a_rehearsal_tells_all_and_does_nothing(here: Path) -> None:
     assert result.stdout.splitlines() == [
         "fail     gone: no such file or folder",
         "convert  in/a.jpg -> out/in/a.png",
-        "fail     in/b.jpg: the file is cut short (so it was before; --retry-failed tries again)",
+        "fail     in/b.jpg: the file is cut short (failed before; use --retry-failed to try again)",
         "convert  in/c.jpg -> out/in/c.png",
         "would convert 2, skip 0, fail 2",
     ]

@@ -45,15 +45,11 @@ def test_the_panels_are_what_their_titles_say() -> None:
         "adaptive threshold": native.binarize(gray),
         "dodge filter": native.dodge(gray),
     }
-    for panel, (title, picture) in zip(drawn.between, wanted.items(), strict=True):
-        assert panel.title == title
-        np.testing.assert_array_equal(panel.picture, picture)
-    assert [panel.note for panel in drawn.between[:2]] == [
-        "white above 100",
-        f"white above {level:.0f}",
-    ]
-    np.testing.assert_array_equal(drawn.original.picture, gray)
-    np.testing.assert_array_equal(drawn.sketch.picture, paint(gray))
+    assert [*drawn.panels] == ["original", *wanted, "sketch", "difference"]
+    for title, picture in (wanted | {"original": gray, "sketch": paint(gray)}).items():
+        np.testing.assert_array_equal(drawn.panels[title].picture, picture)
+    assert drawn.panels["fixed threshold"].note == "white above 100"
+    assert drawn.panels["Otsu's threshold"].note == f"white above {level:.0f}"
     assert (drawn.height, drawn.width) == (90, 120)
 
 
@@ -62,9 +58,9 @@ def test_figures_are_of_full_size_and_panels_are_not() -> None:
     small = row(gray, (45, 1000))
     assert small.metrics == row(gray).metrics == measure(paint(gray), native.dodge(gray))
     assert len(small.panels) == 7
-    assert {panel.picture.shape[:2] for panel in small.panels} == {(45, 60)}
+    assert {panel.picture.shape[:2] for panel in small.panels.values()} == {(45, 60)}
     average = cv2.resize(paint(gray), (60, 45), interpolation=cv2.INTER_AREA)
-    np.testing.assert_array_equal(small.sketch.picture, average)
+    np.testing.assert_array_equal(small.panels["sketch"].picture, average)
 
 
 def test_difference_is_white_orange_and_blue() -> None:
@@ -88,7 +84,7 @@ def test_a_black_and_white_page_is_not_compared() -> None:
     np.testing.assert_array_equal(native.dodge(black_and_white), black_and_white)  # the reason
     drawn = row(black_and_white)
     assert drawn.metrics is None
-    assert [panel.title for panel in drawn.panels][-1] == "sketch"
+    assert [*drawn.panels][-1] == "sketch"
     _, file = cv2.imencode(".jpg", black_and_white, [cv2.IMWRITE_JPEG_QUALITY, 75])
     traces = np.asarray(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE), np.uint8)
     assert len(np.unique(traces)) > 2
@@ -101,21 +97,21 @@ def test_a_black_and_white_page_is_not_compared() -> None:
 def test_figures_are_named_in_their_own_order() -> None:
     gray = page()
     values = measure(paint(gray), native.dodge(gray))
-    for (name, shown), value in zip(words.figures(values), astuple(values), strict=True):
+    for (name, shown), value in zip(words.figures(values).items(), astuple(values), strict=True):
         assert float(shown.removesuffix(" dB")) == pytest.approx(value, abs=0.051), name
     same = measure(gray, gray)
-    assert dict(words.figures(same))["PSNR"] == "equal"
+    assert words.figures(same)["PSNR"] == "equal"
 
 
 def test_png_shows_the_panels_side_by_side() -> None:
     drawn = figure.draw("page", page(600, 400), paint, png.BOX)
     sheet = np.asarray(Image.open(io.BytesIO(png.sheet([drawn, drawn], "by hand"))))
-    height, width = drawn.sketch.picture.shape
+    height, width = drawn.panels["sketch"].picture.shape
     assert (height, width) == (460, 307)
     assert sheet.shape[1] == 2416
     row_height = (sheet.shape[0] - 124) // 2
     for number in range(2):
-        for column, panel in enumerate(drawn.panels):
+        for column, panel in enumerate(drawn.panels.values()):
             # The head, the rows above, the text above the pictures; the margin, the columns.
             top, left = 124 + number * row_height + 100, 40 + column * 336
             shown = sheet[top : top + height, left : left + width]
@@ -168,7 +164,7 @@ def test_what_fails_is_named_and_the_rest_goes_on(small: Path, tmp_path: Path) -
     result = compare(damaged, "-o", tmp_path / "other" / "sheet.png")
     assert (result.exit_code, result.stdout) == (
         1,
-        "compared 0, failed 1, and so there is no sheet\n",
+        "compared 0, failed 1, no sheet written\n",
     )
     assert list((tmp_path / "other").iterdir()) == []
 
@@ -186,17 +182,20 @@ def test_a_sheet_that_is_there_stays_unless_told_otherwise(small: Path, tmp_path
     before = small.read_bytes()
     result = compare(small, "-o", small, "--overwrite")
     assert result.exit_code == 2
-    assert "among the inputs" in result.stderr
+    assert "would overwrite an input file" in result.stderr
     assert small.read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["page.png", "-o", "sheet.pdf"], "it may end in .png or .html"),
+        (["page.png", "-o", "sheet.pdf"], "must end in .png or .html"),
         (["page.png", "-o", "sheet.png"], "page.png: no such file"),
-        (["page.png"] * 33 + ["-o", "sheet.png"], "has room for 32 images, not 33"),
-        (["page.png", "-o", "sheet.png", "--overwrite", "--skip-existing"], "exclude each other"),
+        (["page.png"] * 33 + ["-o", "sheet.png"], "got 33, a sheet has at most 32"),
+        (
+            ["page.png", "-o", "sheet.png", "--overwrite", "--skip-existing"],
+            "cannot be used together",
+        ),
         ([str(SAMPLE), "-o", "sheet.png", "--model", "none"], "none"),
     ],
 )

@@ -264,5 +264,8 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
         assert f'<h2 id="{verb}">' in reference
     loaded = re.compile(r'<(?:script|link|img)[^>]*(?:src|href)="?https?://')
     for page in tmp_path.rglob("*.html"):
-        assert not loaded.search(page.read_text("utf-8")), f"{page.name} loads from elsewhere"
-        assert "```" not in page.read_text("utf-8"), f"{page.name} has a block that is none"
+        text = page.read_text("utf-8")
+        assert not loaded.search(text), f"{page.name} loads from elsewhere"
+        assert "```" not in text, f"{page.name} has a block that is none"
+        quoted = re.search(r"<blockquote>\s*<blockquote>", text)
+        assert not quoted, f"{page.name}: a docstring has >>> outside of 'Examples:'"

@@ -203,7 +203,7 @@ def test_the_option_travels(model: str) -> None:
     assert copy.options == original.options
     np.testing.assert_array_equal(copy(PAGE), original(PAGE))
     np.testing.assert_array_equal(SketchTransform(model=model, hint=0.6)(PAGE), original(PAGE))
-    (file,) = SketchActor(model=model, device="cpu", hint=0.6).convert([PAGE])
+    (file,) = SketchActor(model=model, device="cpu", hint=0.6).sketchify.encode_batch([PAGE])
     assert file == original.encode(PAGE)
 
 
@@ -305,14 +305,14 @@ def test_the_command_makes_anew_what_had_another_hint(convert: Callable[..., Any
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("--hint 0.5 --pencil HB", "--hint and --pencil exclude each other: give one of them"),
-        ("--hint auto --pencil HB", "--hint and --pencil exclude each other: give one of them"),
+        ("--hint 0.5 --pencil HB", "--hint and --pencil cannot be used together"),
+        ("--hint auto --pencil HB", "--hint and --pencil cannot be used together"),
         ("--hint 1.5", "hint must be auto, none, or between 0 and 1, got 1.5"),
         (
             "--hint dark.png",
             "hint must be auto, none, between 0 and 1, a pencil (4H, 2H, HB, 2B, 4B, 6B, 8B)",
         ),
-        ("--hint page.png extra.png", "--hint FILE goes with one INPUT, a file: convert them one"),
+        ("--hint page.png extra.png", "--hint FILE needs exactly one INPUT, a file"),
         ("--hint page.png --model plain.onnx", "takes no hint, got a picture of 405 x 531"),
         ("--pencil 3B", "'3B' is not one of '4H', '2H', 'HB', '2B', '4B', '6B', '8B'"),
         ("--pencil HB --model plain.onnx", "model plain.onnx takes no hint, got 0.35"),
@@ -392,7 +392,7 @@ def test_a_picture_is_for_one_file(
     monkeypatch.chdir(tmp_path)
     Path("a.png").touch()
     painted = inputs.hint(PAINT)
-    with pytest.raises(click.UsageError, match="--hint FILE goes with one INPUT"):
+    with pytest.raises(click.UsageError, match="--hint FILE needs exactly one INPUT"):
         common.check_painted(painted, names)
     common.check_painted(0.5, names)
     for name in "a.png", "-":

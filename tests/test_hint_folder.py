@@ -142,8 +142,8 @@ def test_a_bad_hint_is_the_failure_of_its_input(folder: Path) -> None:
     assert told["converted"] == 2
     failures = {Path(failed["source"]).name: failed["reason"] for failed in told["failures"]}
     assert set(failures) == {"b.png", "c.png"}
-    assert failures["b.png"].startswith("its hint must be a picture that can be read: hints/ch1/b")
-    assert failures["b.png"].endswith("; replace it, or remove it: then the hint is auto")
+    assert failures["b.png"].startswith("its hint cannot be read: hints/ch1/b")
+    assert failures["b.png"].endswith(". Replace the hint, or remove it to use auto")
     assert failures["c.png"] == (
         "hints/ch1: there must be one hint for it: got c.bmp and c.png; keep one"
     )
@@ -163,8 +163,8 @@ def test_pages_of_archives_have_hints_where_they_become_files(
     told = convert("--hint", "hints", code=1)
     assert told["converted"] == 4
     assert told["failures"][0]["reason"] == (
-        "hints of a folder are for pictures, pages of PDF files and, with --unpack, pages of "
-        "archives; take hints/book.cbz away"
+        "a folder of hints supports pictures, pages of PDF files and, with --unpack, pages of "
+        "archives. Remove hints/book.cbz"
     )
     convert("--hint", "hints", "--unpack")
     expected = sketchify(inputs.hinted(PAGE, 1.0))
@@ -176,7 +176,7 @@ def test_a_video_takes_no_hints_of_a_folder(folder: Path) -> None:
     draw("hints/film.mp4.png", DARK)
     told = convert("film.mp4", "--hint", "hints", code=1)
     assert [failed["source"] for failed in told["failures"]] == ["film.mp4"]
-    assert "take hints/film.mp4 away" in told["failures"][0]["reason"]
+    assert "Remove hints/film.mp4" in told["failures"][0]["reason"]
 
 
 def test_files_decoded_elsewhere_keep_their_hint(folder: Path, sketchify: Sketchifier) -> None:
@@ -190,8 +190,8 @@ def test_files_decoded_elsewhere_keep_their_hint(folder: Path, sketchify: Sketch
     [
         (["in", "-o", "out", "--hint", "nowhere"], "a picture that can be read: nowhere: cannot"),
         (["in", "-o", "out", "--hint", "hints", "--mode", "dodge"], "hint needs mode sketch"),
-        (["in", "hints", "-o", "out", "--hint", "hints"], "hints is searched for inputs: keep"),
-        (["-", "-o", "-", "--hint", "hints"], "FOLDER goes by names, and - has none"),
+        (["in", "hints", "-o", "out", "--hint", "hints"], "hints is in an input folder"),
+        (["-", "-o", "-", "--hint", "hints"], "--hint FOLDER cannot be used with -"),
     ],
 )
 def test_a_folder_is_refused_in_words(folder: Path, words: list[str], told: str) -> None:
@@ -203,7 +203,7 @@ def test_a_folder_is_refused_in_words(folder: Path, words: list[str], told: str)
 def test_a_sheet_takes_no_folder(folder: Path) -> None:
     result = CliRunner().invoke(main, ["compare", "in/a.png", "-o", "s.png", "--hint", "hints"])
     assert result.exit_code == 2
-    assert "--hint FOLDER is for convert" in result.output
+    assert "--hint FOLDER is only for convert" in result.output
 
 
 def test_hints_are_pictures_that_are_not_hidden(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_folder_that_cannot_be_read_is_told(
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
     monkeypatch.setattr(Path, "iterdir", deny)
-    with pytest.raises(InputError, match=r"ch1: the hints in it cannot be read \(Permission"):
+    with pytest.raises(InputError, match=r"ch1: the hints cannot be read \(Permission"):
         HintFolder(tmp_path).find("ch1/a")
 
 

@@ -27,8 +27,8 @@ FLOORS = [
     {"strokes"},
     {"pipeline"},
     {"sketchifier"},
-    {"batch", "compare", "transform"},
-    {"cluster", "server"},
+    {"batch", "compare"},
+    {"cluster", "integrations"},
     {"cli"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -55,6 +55,7 @@ HEAVY = {
         "codec/cuda.py",
         "codec/dali.py",
         "codec/nvimagecodec.py",
+        "integrations/transform.py",
         "kernels/numba_cuda.py",
         "kernels/ragged.py",
         "kernels/triton.py",
@@ -75,7 +76,7 @@ HEAVY = {
     "tensorrt": {"tensorrt/library.py"},
     "av": {f"batch/video/{name}.py" for name in ("__init__", "reader", "writer")},
     "pypdfium2": {"batch/pdf.py"},
-    "ray": {"cluster/connect.py"},
+    "ray": {"cluster/pool.py"},
     "pyarrow": {"cluster/dataset.py"},
     "tqdm": {"cli"},
     "click": {"cli"},

@@ -178,7 +178,7 @@ def test_a_page_that_is_too_large_is_refused_by_name(put) -> None:
         with pytest.raises(InputError, match=r"page-1: is .* over the limit"):
             Pdf(put(one_page(RED, box=box))).render(0)
     endless = b"-1%b. 0 1%b. 5" % (b"0" * 39, b"0" * 39)
-    with pytest.raises(DecodeError, match=r"page-1: has no size that can be drawn \(inf x 5\)"):
+    with pytest.raises(DecodeError, match=r"page-1: has an invalid size \(inf x 5\)"):
         Pdf(put(one_page(RED, box=endless))).render(0)
 
 
@@ -207,7 +207,7 @@ def test_a_file_that_says_it_has_millions_of_pages_is_refused(put) -> None:
     pages = b"<< /Type /Pages /Kids [3 0 R] /Count %d /MediaBox [0 0 72 36] >>"
     page = b"<< /Type /Page /Parent 2 0 R >>"
     told = document(b"<< /Type /Catalog /Pages 2 0 R >>", pages % 1_000_000, page)
-    with pytest.raises(ContainerError, match="has 1000000 pages, and 100000 are read"):
+    with pytest.raises(ContainerError, match="too many pages: got 1000000, at most 100000"):
         Pdf(put(told))
 
 

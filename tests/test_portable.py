@@ -78,7 +78,7 @@ for module in {modules}:
         "inputs",
         "backend.cpu",
         "batch.decode_worker",
-        "server",
+        "integrations.triton_server",
     ):
         assert f"sketchify_rt.{name}" in imported
 

@@ -24,13 +24,12 @@ from sketchify_rt.batch.runner import Outcome, run
 from sketchify_rt.batch.sinks import Folder
 from sketchify_rt.batch.tasks import FileTask
 from sketchify_rt.cli.verbs import main
-from sketchify_rt.cluster import RayEngine, SketchActor
-from sketchify_rt.cluster.engine import _portable
+from sketchify_rt.cluster import ActorPool, SketchActor
+from sketchify_rt.cluster.pool import _portable
 from sketchify_rt.errors import (
     BackendUnavailable,
     DecodeError,
     ModelError,
-    OptionsError,
     SketchifyError,
 )
 from sketchify_rt.inputs import File, Loaded, Picture
@@ -73,9 +72,9 @@ def two() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def engine(two: None) -> Iterator[RayEngine]:
-    with RayEngine(OPTIONS, actors=2) as engine:
-        yield engine
+def pool(two: None) -> Iterator[ActorPool]:
+    with ActorPool(OPTIONS, actors=2) as pool:
+        yield pool
 
 
 def tasks(files: dict[str, Any], out: Path) -> list[FileTask]:
@@ -169,31 +168,29 @@ def test_a_folder_of_a_cloud_becomes_another(two: None, plain: Sketchifier, tmp_
     assert (out / "sub/a.jpg.png").read_bytes() == plain.encode(FILES["JPEG"])
 
 
-def test_results_and_errors_keep_their_places(engine: RayEngine, plain: Sketchifier) -> None:
+def test_results_and_errors_keep_their_places(pool: ActorPool, plain: Sketchifier) -> None:
     luma = picture(seed=7)
     images: list[Loaded] = [File("a", GOOD), File("b", BAD), luma, Picture("c", luma)]
-    first, error, third, fourth = engine.encode_batch(images, Encoding("jpg"))
+    first, error, third, fourth = pool.encode_batch(images, Encoding("jpg"))
     assert first == plain.encode(GOOD, Encoding("jpg"))
     assert third == fourth == plain.encode(luma, Encoding("jpg"))
     assert isinstance(error, DecodeError)
     assert error.source == "b"
-    assert (engine.batch, engine.workers, engine.local) == (1, 4, False)
+    assert (pool.batch, pool.workers, pool.local) == (1, 4, False)
 
 
-def test_a_killed_worker_costs_nothing(
-    engine: RayEngine, plain: Sketchifier, tmp_path: Path
-) -> None:
+def test_a_killed_worker_costs_nothing(pool: ActorPool, plain: Sketchifier, tmp_path: Path) -> None:
     files = {f"{i:02}": saved(picture(seed=i), "PNG") for i in range(60)}
     killed: list[int] = []
 
     def kill(outcome: Outcome) -> None:
         if outcome.index in (10, 30):
-            actor = next(iter(engine._calls))
+            actor = next(iter(pool._calls))
             killed.append(ray.get(actor.__ray_call__.remote(lambda self: os.getpid())))
             os.kill(killed[-1], signal.SIGKILL)
 
     todo = tasks(files, tmp_path / "out")
-    report = run(engine, todo, Encoding(), workers=engine.workers, progress=kill)
+    report = run(pool, todo, Encoding(), workers=pool.workers, progress=kill)
     assert (report.converted, report.failed) == (60, [])
     assert len({*killed}) == 2
     assert tree(tmp_path / "out") == {
@@ -204,24 +201,24 @@ def test_a_killed_worker_costs_nothing(
 
 
 def test_a_file_that_ends_its_actors_is_named(
-    engine: RayEngine, plain: Sketchifier, tmp_path: Path
+    pool: ActorPool, plain: Sketchifier, tmp_path: Path
 ) -> None:
     files: dict[str, Any] = dict.fromkeys("abcdef", GOOD) | {"c": Poison("c", b"")}
-    report = run(engine, tasks(files, tmp_path / "out"), Encoding(), workers=engine.workers)
+    report = run(pool, tasks(files, tmp_path / "out"), Encoding(), workers=pool.workers)
     assert report.converted == 5
     assert [(bad.source.name, bad.reason) for bad in report.failed] == [
         (
             "c.png",
-            "each of 3 actors ended with it; has a machine too little memory for it, or does it "
-            "make a decoder crash?",
+            "3 actors ended during its conversion. Use machines with more memory; if the image "
+            "makes a decoder crash, remove it",
         )
     ]
     assert [line["lasting"] for line in lines(tmp_path / "out") if "reason" in line] == [False]
     assert tree(tmp_path / "out") == {f"{name}.png": plain.encode(GOOD) for name in "abdef"}
 
 
-def test_a_batch_with_such_a_file_is_taken_apart(engine: RayEngine, plain: Sketchifier) -> None:
-    results = engine.encode_batch([File("a", GOOD), Poison("b", b"")], Encoding())
+def test_a_batch_with_such_a_file_is_taken_apart(pool: ActorPool, plain: Sketchifier) -> None:
+    results = pool.encode_batch([File("a", GOOD), Poison("b", b"")], Encoding())
     assert results[0] == plain.encode(GOOD)
     assert isinstance(results[1], BackendUnavailable)
 
@@ -230,7 +227,7 @@ def test_a_batch_with_such_a_file_is_taken_apart(engine: RayEngine, plain: Sketc
     ("options", "error"),
     [
         (Options(model="/gone.onnx"), ModelError),
-        (Options(device="cuda:1"), OptionsError),
+        (Options(device="cuda:1"), BackendUnavailable),
         (Options(device="cuda"), BackendUnavailable),
         (Options(threads=5), BackendUnavailable),
     ],
@@ -238,7 +235,7 @@ def test_a_batch_with_such_a_file_is_taken_apart(engine: RayEngine, plain: Sketc
 def test_what_no_actor_can_do_is_told(
     two: None, options: Options, error: type[SketchifyError]
 ) -> None:
-    with pytest.raises(error) as caught, RayEngine(options, actors=1):
+    with pytest.raises(error) as caught, ActorPool(options, actors=1):
         pass
     assert type(caught.value) is error
     assert ray.is_initialized()
@@ -303,8 +300,8 @@ def test_a_cluster_out_of_reach_is_named(away: None, tmp_path: Path, address: st
     out = tmp_path / "out"
     result = call(tmp_path / "a.png", "-o", out, "--engine", "ray", "--address", address)
     assert result.exit_code == 2
-    assert f"ray: no cluster at {address} (" in result.stderr
-    assert "`ray start --head` starts one" in result.stderr
+    assert f"no Ray cluster at {address}: " in result.stderr
+    assert "Start one with `ray start --head`" in result.stderr
     assert not out.exists()
 
 
@@ -313,15 +310,15 @@ def test_ray_not_installed(away: None, tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "a.png").write_bytes(GOOD)
     result = call(tmp_path / "a.png", "-o", tmp_path / "out", "--engine", "ray")
     assert result.exit_code == 2
-    assert "`pip install 'sketchify-rt[ray]'` installs it" in result.stderr
+    assert "To fix: pip install 'sketchify-rt[ray]'" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--actors", 2), "go with --engine ray"),
-        (("--address", "auto"), "go with --engine ray"),
-        (("--engine", "ray", "--isolate"), "leave --engine ray out"),
+        (("--actors", 2), "need --engine ray"),
+        (("--address", "auto"), "need --engine ray"),
+        (("--engine", "ray", "--isolate"), "cannot be used with --isolate"),
         (("s3://bucket/pages",), "convert_dataset"),
     ],
 )

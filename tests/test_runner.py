@@ -362,7 +362,8 @@ def test_images_in_work_share_their_memory(tmp_path: Path) -> None:
     report = run(Large(), todo, Encoding(), workers=8, care=Care(budget))
     assert report.converted == 7
     assert reasons(report) == {
-        "in/d.jpg": "needs some 2 MiB of memory, and images may have 1 together; raise --memory"
+        "in/d.jpg": "needs about 2 MiB of memory, and the limit for all images together is 1 MiB. "
+        "Raise --memory"
     }
     assert todo[3].to.journal.failure(Origin.of(Path("in/d.jpg")))  # would fail again
     assert max(held) == 800_000

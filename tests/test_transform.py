@@ -108,9 +108,9 @@ def test_the_size_is_what_the_options_make_it() -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        ("page.jpg", "a torch tensor, not str"),
-        (torch.zeros(5, 8, 8), r"shape \(5, 8, 8\); it must be \(..., C, H, W\)"),
-        (torch.zeros(8, 8), r"shape \(8, 8\)"),
+        ("page.jpg", "got str, expected a PIL image"),
+        (torch.zeros(5, 8, 8), r"shape: got \(5, 8, 8\), expected \(..., C, H, W\)"),
+        (torch.zeros(8, 8), r"shape: got \(8, 8\)"),
         (torch.zeros(1, 8, 8, dtype=torch.int32), "int32"),
         (np.zeros((4, 4), np.int64), "int64"),
     ],

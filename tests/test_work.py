@@ -176,7 +176,7 @@ def test_a_damaged_container_is_noted_and_told_again_without_being_opened(
     Path("b.pdf").write_bytes(b"%PDF-1.7 cut short")
     first, _ = convert("a.cbz", "b.pdf", unpack=unpack)
     told = reasons(first)
-    assert told["a.cbz"].startswith("damaged or cut short")
+    assert told["a.cbz"].startswith("is damaged or truncated")
     assert told["b.pdf"].startswith("is cut short")
     lines = [json.loads(line) for line in Path("out", NAME).read_text().splitlines()[1:]]
     assert {line["source"]: line["reason"] for line in lines} == {
@@ -186,7 +186,7 @@ def test_a_damaged_container_is_noted_and_told_again_without_being_opened(
         for kind in "archives.Archive", "pdf.Pdf":
             patch.setattr(f"sketchify_rt.batch.{kind}.__init__", lambda *_: 1 / 0)
         again, _ = convert("a.cbz", "b.pdf", unpack=unpack)
-    before = " (so it was before; --retry-failed tries again)"
+    before = " (failed before; use --retry-failed to try again)"
     assert reasons(again) == {name: reason + before for name, reason in told.items()}
     retried, _ = convert("a.cbz", "b.pdf", unpack=unpack, retry=True)
     assert reasons(retried) == told
@@ -256,8 +256,7 @@ def test_videos_are_refused_where_processes_of_their_own_decode() -> None:
         report = run(Engine(), work, Encoding(), workers=1)
     assert (report.converted, work.videos) == (1, [])
     assert reasons(report) == {
-        "b.mp4": "videos are not decoded in processes of their own; convert it without --isolate "
-        "if you trust it"
+        "b.mp4": "--isolate does not support videos. Convert it without --isolate if you trust it"
     }
 
 

@@ -1,4 +1,4 @@
-"""An archive in work: its pages become the archive of results, and a line in the journal."""
+"""Converts an archive: its pages become an archive of sketches, and a line in the journal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory that images in work may have together, so that many large ones do not meet."""
+"""Limits the memory of all images in progress together, so that large images wait."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _UNKNOWN_MEMORY = 8 << 30  # bytes, taken for the machine's where the system doe
 
 
 class Budget:
-    """Bytes that images in work share, each as many as `needed` says. Thread-safe."""
+    """Bytes for all images in progress; each takes what `needed` returns. Thread-safe."""
 
     def __init__(self, size: int = sys.maxsize, max_pixels: int | None = None) -> None:
         """Of `size` bytes. max_pixels: images of more are refused by whoever decodes them."""
@@ -42,8 +42,8 @@ class Budget:
         """`need`; raises OverMemory where what is called so needs more than there is."""
         if need > self.size:
             raise OverMemory(
-                f"{name}: needs some {need / MIB:.0f} MiB of memory, and images may have "
-                f"{self.size / MIB:.0f} together; raise --memory"
+                f"{name}: needs about {need / MIB:.0f} MiB of memory, and the limit for all images "
+                f"together is {self.size / MIB:.0f} MiB. Raise --memory"
             )
         return need
 
@@ -148,11 +148,12 @@ ALPHA = 7  # more, where it is kept: in PNG 4.7, in WebP 6.4
 
 
 def return_large_blocks() -> None:
-    """Have freed blocks of 8 MiB and more go back to the system at once, in this whole process.
+    """Makes this process return freed blocks of 8 MiB and more to the system at once.
 
-    By itself glibc comes to keep up to 64 MiB of them for each thread, beyond any budget: with
-    `--memory 600` and two threads the peak of 13 large images was 711 MiB above that of small ones,
-    and is 552 so, at the same speed. Other C libraries do so anyway, or know no such setting.
+    By default glibc may keep up to 64 MiB of them for each thread, beyond the budget: with
+    `--memory 600` and two threads the peak of 13 large images was 711 MiB above that of small
+    images. With this setting it is 552 MiB, at the same speed. Other C libraries return the blocks
+    anyway, or have no such setting.
     """
     trim_threshold, mmap_threshold, size = -1, -3, 8 * MIB  # malloc.h
     with contextlib.suppress(AttributeError, OSError, TypeError):
@@ -162,7 +163,7 @@ def return_large_blocks() -> None:
 
 
 def total_memory() -> int:
-    """Bytes that this process may use: the machine's, or fewer where its container has a limit."""
+    """Returns the bytes of memory of the machine, or the limit of its container."""
     if not hasattr(os, "sysconf"):
         return _UNKNOWN_MEMORY
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

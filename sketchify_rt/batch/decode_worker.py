@@ -1,4 +1,4 @@
-"""What a process of `decoders` does: one job after the other, each to decode a file or a page."""
+"""The main program of a process of `decoders`: it decodes files and pages, one by one."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _answer(job: Job, tools: Tools) -> Answer:
     except SketchifyError as error:
         return error
     except MemoryError:
-        return DecodeError(job.name, "does not fit into the memory that its decoder may take")
+        return DecodeError(job.name, "needs more memory than its decoder may use")
     return (luma.shape[0], luma.shape[1]), more
 
 

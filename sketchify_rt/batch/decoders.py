@@ -1,9 +1,9 @@
-"""Decodes untrusted files in processes of their own, which may hang or crash: it costs the file.
+"""Decodes untrusted files in separate processes. If one hangs or crashes, only its file fails.
 
-The processes run `decode_worker`. A file's bytes go in, and pixels come back, through memory that
-both sides share and that has no name, so that it is gone with them however they end. The rest goes
-over a socket as pickles: this guards against decoders that fail, not against ones that were taken
-over, which may do whatever the user may.
+The processes run `decode_worker`. The bytes of a file and its pixels go through shared memory
+without a name, which is freed when both processes have ended. Everything else goes over a socket,
+as pickles. This protects against decoders that fail, not against decoders that are taken over by
+an attacker: these have the rights of the user.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class _Worker:
             self.end()
             why = "took too long" if death.status is None else _ending(death.status)
             raise BackendUnavailable(
-                f"a process for decoding cannot be started: {why}; what it printed tells more"
+                f"a process for decoding cannot be started: {why}; see its output above"
             ) from None
         except BaseException:
             self.end()

@@ -1,4 +1,4 @@
-"""A folder of hints: for each input a picture that has the name of its result."""
+"""A folder of hints: the hint of an input is a picture with the name of its result."""
 
 from __future__ import annotations
 
@@ -56,8 +56,7 @@ def give(image: Loaded, hint: Path) -> File | Picture:
         painted = inputs.painted(hint)
     except SketchifyError as error:
         raise InputError(
-            f"its hint must be a picture that can be read: {error}; replace it, or remove it: "
-            "then the hint is auto"
+            f"its hint cannot be read: {error}. Replace the hint, or remove it to use auto"
         ) from error
     return inputs.hinted(image, painted)
 
@@ -70,8 +69,8 @@ def _pictures(folder: Path) -> dict[str, list[str]]:
         return {}
     except OSError as error:
         raise InputError(
-            f"{folder}: the hints in it cannot be read ({error.strerror}); give permission, or "
-            "another folder"
+            f"{folder}: the hints cannot be read ({error.strerror}). Change its permissions, or "
+            "use another folder"
         ) from error
     found: dict[str, list[str]] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""Ctrl-C at a time of one's choosing."""
+"""Delays Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from types import FrameType
 
 @contextmanager
 def deferred(note: Callable[[], None]) -> Iterator[None]:
-    """Call `note` at the first interruption, where Python would raise KeyboardInterrupt.
+    """Calls `note` at the first Ctrl-C, instead of raising KeyboardInterrupt.
 
-    Raised in the middle of `concurrent.futures`, it would leave locks held for ever, for which the
-    other threads wait; a run was seen to hang so. The second is raised as ever, so that what takes
-    too long can be left. Signals with another handler, and other threads than the
-    main one, which get none, are left alone. note: may run between any two instructions.
+    Raised inside of `concurrent.futures`, KeyboardInterrupt may leave a lock held for which other
+    threads wait forever; a run once hung that way. The second Ctrl-C raises it as usual. Signals
+    with another handler do not change. Only the main thread receives signals.
+
+    Args:
+        note: May run between any two instructions.
     """
     noted = False
 

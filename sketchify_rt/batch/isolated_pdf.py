@@ -1,4 +1,4 @@
-"""Pages of a PDF file -> luma, in the processes of `decoders`, which may hang or crash."""
+"""Draws pages of a PDF file as luma in the processes of `decoders`, which may hang or crash."""
 
 from __future__ import annotations
 

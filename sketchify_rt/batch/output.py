@@ -1,4 +1,4 @@
-"""Where results go, and whether an input still wants one."""
+"""Decides whether an input must be converted, and where its result goes."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _HOW = ("device", "threads", "tile", "max_pixels", "batch", "device_memory", "co
 
 
 class FailedBefore(SketchifyError):
-    """An earlier run found that the input is to blame; it has not changed since."""
+    """The input caused a failure in an earlier run, and has not changed since."""
 
 
 class Unsettled(SketchifyError):
-    """The input may still be being written; the next look tells."""
+    """The input may be incomplete: another program may still write it. The next look decides."""
 
 
 class Settling:
-    """Tells files that are being written: they change within some seconds.
+    """Detects files that are still being written: they change within some seconds.
 
-    By the clock of this process and two looks: the time of a file is that of another machine, or
-    of a copy's source, as soon as it comes over a network or from an archive.
+    It compares two looks by the clock of this process. The modification time of a file cannot be
+    used: on a network it comes from another machine, and a copy may have that of its source.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -52,15 +52,19 @@ class Settling:
         now, seen = time.monotonic(), hash(origin)
         since = self._now[seen] = self._before.get(seen, now)
         if now - since < self._seconds:
-            raise Unsettled(f"{origin.name}: may still be being written")
+            raise Unsettled(f"{origin.name}: may be incomplete: it has changed recently")
 
 
 @dataclass(frozen=True)
 class Output:
     """The output folder with its journal.
 
-    retry: try anew what failed for good before; settling: of the inputs of a watch; failed_before:
-    whether to tell of such a failure again.
+    Attributes:
+        folder: The folder.
+        journal: Its journal.
+        retry: Try inputs again that caused a failure before.
+        settling: Detects incomplete inputs of a watch.
+        failed_before: Whether to report such a failure again.
     """
 
     folder: Folder
@@ -104,7 +108,7 @@ class Output:
         if self.failed_before == "skip":
             return True
         reason = self.journal.failure(origin)
-        raise FailedBefore(f"{reason} (so it was before; --retry-failed tries again)")
+        raise FailedBefore(f"{reason} (failed before; use --retry-failed to try again)")
 
     def converted(
         self,
@@ -120,7 +124,7 @@ class Output:
         the result was wanted.
         """
         if not self.journal.made(path) and self.folder.skips(path):
-            raise OutputError(f"{path}: was put there meanwhile, and stays")
+            raise OutputError(f"{path}: was created by another program meanwhile, and is kept")
         self.journal.converted(origin, path, status, seconds, flaw)
 
 

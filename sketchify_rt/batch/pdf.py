@@ -20,7 +20,7 @@ try:
     from pypdfium2 import raw
 except ImportError as error:
     raise BackendUnavailable(
-        f"PDF files need pypdfium2 ({error}): pip install 'sketchify-rt[pdf]'"
+        f"PDF files need pypdfium2 ({error}). To fix: pip install 'sketchify-rt[pdf]'"
     ) from error
 
 # PDFium must not be called by two threads at once, not even for two documents. Reentrant, since the
@@ -58,7 +58,7 @@ def _scale(name: str, points: Points, dpi: int, max_pixels: int) -> float:
     """Pixels per point. Raises DecodeError and InputError for what cannot be drawn."""
     scale = dpi / _POINTS_PER_INCH
     if not all(0 < side * scale < math.inf for side in points):
-        raise DecodeError(name, f"has no size that can be drawn ({points[0]:g} x {points[1]:g})")
+        raise DecodeError(name, f"has an invalid size ({points[0]:g} x {points[1]:g})")
     width, height = (math.ceil(side * scale) for side in points)
     if width * height > max_pixels:
         raise InputError(
@@ -108,7 +108,8 @@ class Pdf:
         if self._length > _MOST_PAGES:
             self.close()
             raise ContainerError(
-                f"{path}: has {self._length} pages, and {_MOST_PAGES} are read; split it"
+                f"{path}: has too many pages: got {self._length}, at most {_MOST_PAGES} are "
+                "read. Split it"
             )
 
     def __len__(self) -> int:

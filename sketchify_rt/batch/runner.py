@@ -1,8 +1,7 @@
-"""Carries images through read, convert and write on several threads; one bad file stops nothing.
+"""Reads, converts and writes images on several threads. A bad file does not stop the others.
 
-Each thread takes a batch the whole way, one image on a CPU, so that reading, decoding, the model,
-encoding and writing of different images overlap and memory holds no more batches than there are
-threads.
+Each thread takes one batch through all steps; on a CPU a batch is one image. So the steps of
+different images overlap, and there are at most as many batches in memory as threads.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class Engine(Protocol):
 
 
 class Work(Protocol):
-    """Tasks, counted as far as is known, and taken one by one: a million need not be in memory."""
+    """Tasks, taken one by one, so that a million need not be in memory. `len` counts known ones."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Task]: ...
@@ -64,8 +63,13 @@ class Work(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Care:
-    """What the runner minds besides. budget: memory of the images in work; decode: does so before
-    the engine, in a process that may break; debug: tell unforeseen errors with their traceback.
+    """Other settings of the runner.
+
+    Attributes:
+        budget: Memory of the images in progress.
+        decode: Decodes an image before the engine gets it, in a separate process; None for the
+            engine itself.
+        debug: Show unexpected errors with their traceback.
     """
 
     budget: Budget = field(default_factory=Budget)  # without a bound
@@ -75,10 +79,16 @@ class Care:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one task.
+    """The result of one task.
 
-    index: place of its job among the jobs; reason: why it failed, else ""; full: whether it failed
-    for want of room on the disk, as every task after it would; seconds: it took.
+    Attributes:
+        index: Number of its job.
+        source: The input.
+        output: The result's file, if known.
+        status: "waiting" is explained at `Unsettled`.
+        reason: Why it failed, or "".
+        full: Whether it failed because the disk is full.
+        seconds: Time it took.
     """
 
     index: int
@@ -92,11 +102,17 @@ class Outcome:
 
 @dataclass(slots=True)
 class Report:
-    """What became of all tasks.
+    """The results of all tasks.
 
-    waiting: inputs of a watch, for its next look; failed: in the order of the jobs; not_done:
-    images that were not begun; seconds: wall time of the conversions; stopped: why some were left,
-    else "".
+    Attributes:
+        converted: Number of converted images.
+        skipped: Number of skipped images.
+        waiting: Number of inputs of a watch that are left for the next look.
+        failed: Failures, in the order of the jobs.
+        not_done: Number of images that were not started.
+        seconds: Wall time of the conversions.
+        stopped: Why images were not started, or "".
+        interrupted: Whether Ctrl-C stopped the run.
     """
 
     converted: int = 0
@@ -146,13 +162,25 @@ def run(
     progress: Callable[[Outcome], None] = lambda outcome: None,
     care: Care = Care(),
 ) -> Report:
-    """Convert all of `work` on `workers` threads, at least 1.
+    """Converts images.
 
-    progress: called in this thread with each outcome as it comes, not in the order of the tasks.
-    A full disk stops the run, since every other task would fail as well; so does
-    KeyboardInterrupt, once the images in work are done. The report tells of both. A second
-    KeyboardInterrupt is raised at once, while threads are still at these images.
-    Raises what `engine.prepare` raises: BackendUnavailable, ModelError.
+    A full disk stops the run, since every other task would fail as well. So does Ctrl-C, after the
+    images in progress are finished. The report contains the reason. A second Ctrl-C raises
+    KeyboardInterrupt at once, while threads still convert.
+
+    Args:
+        engine: Converts batches.
+        work: The tasks.
+        encoding: Format of the sketches.
+        workers: Number of threads, at least 1.
+        progress: Called in this thread with each outcome, in the order in which tasks finish.
+        care: Other settings.
+
+    Returns:
+        The results.
+
+    Raises:
+        BackendUnavailable, ModelError: Raised by `engine.prepare`.
     """
     workers = max(1, workers)
     engine.prepare(workers)
@@ -295,7 +323,7 @@ def _is_lasting(error: Exception) -> bool:
 
 
 def explain(error: Exception, source: Path, debug: bool = False) -> str:
-    """Why `source` failed, in words that do not name it again."""
+    """Returns the reason why `source` failed, without its name."""
     if isinstance(error, DecodeError):
         return error.reason
     if isinstance(error, SketchifyError):

@@ -1,4 +1,4 @@
-"""Encoded images -> files in the output folder, whole or not at all."""
+"""Writes encoded images to the output folder, atomically."""
 
 from __future__ import annotations
 
@@ -37,22 +37,21 @@ def whole(path: Path, seal: Seal = lambda status: None) -> Iterator[BinaryIO]:
 
     Raises OutputError, with `errno` set, which names the file, what is wrong and what to do.
 
-    There is no fsync: it takes 4 to 7 ms a page (ext4 on a virtual disk), as long as the whole
-    of the classic filters, to guard against a power cut alone. What a power cut leaves behind is
-    an empty file, which `Folder` does not take for a result.
+    There is no fsync, which would take 4 to 7 ms per page (ext4 on a virtual disk), as long as a
+    classic filter. After a power cut a file may be empty; `Folder` does not count it as a result.
     """
     with _explaining(path), part(path, seal) as file:
         yield file
 
 
 def write(path: Path, data: bytes, seal: Seal = lambda status: None) -> None:
-    """Write `data` to `path` as `whole` does."""
+    """Writes `data` to `path` as `whole` does."""
     with whole(path, seal) as file:
         file.write(data)
 
 
 def explained(path: Path, error: OSError, what: str = "cannot be written") -> OutputError:
-    """The error with the file, what is wrong and what to do."""
+    """Makes an OutputError with the file, the problem and what to do."""
     remedy = _REMEDIES.get(error.errno or 0, "choose another output folder")
     result = OutputError(f"{path}: {what}: {error.strerror}; {remedy}")
     result.errno = error.errno
@@ -70,7 +69,7 @@ def _explaining(path: Path) -> Iterator[None]:
 
 
 class _GivenUpError(Exception):
-    """So that a file does not get its name."""
+    """Raised to discard a file."""
 
 
 def _unprotected(_: Path) -> bool:
@@ -81,8 +80,11 @@ def _unprotected(_: Path) -> bool:
 class Folder:
     """The output folder.
 
-    root: where results go; format: ending of images; existing: what to do about a result that is
-    there already; protected: tells of a path whether it must not be written, being an input.
+    Attributes:
+        root: The folder.
+        format: Ending of images.
+        existing: What to do if a result exists.
+        protected: Tells whether a path is an input, and must not be written.
     """
 
     root: Path
@@ -91,22 +93,21 @@ class Folder:
     protected: Callable[[Path], bool] = _unprotected
 
     def open(self) -> None:
-        """Create the folder and prove that files can be made in it; OutputError if not."""
+        """Creates the folder, and checks that files can be written. Raises OutputError."""
         with _explaining(self.root), suppress(_GivenUpError), part(self.root / "probe"):
             raise _GivenUpError
 
     def place(self, name: str) -> Path:
-        """Path of the result of that name; OutputError where it is an input."""
+        """Returns the path of the result of that name. Raises OutputError if it is an input."""
         path = self.root / name
         if self.protected(path):
             raise OutputError(
-                f"{path}: is, or would next time be, among the inputs; "
-                "choose another output folder or format"
+                f"{path}: would overwrite an input file. Choose another output folder or format"
             )
         return path
 
     def skips(self, path: Path) -> bool:
-        """Whether the result is there and stays; OutputError where it may not be replaced."""
+        """Tells whether the result exists and is kept. Raises OutputError if it may not be."""
         if self.existing == "overwrite":
             return False
         try:

@@ -187,7 +187,7 @@ class Sources:
         base, rest = Path(*pattern.parts[:fixed]), Path(*pattern.parts[fixed:])
         if base.resolve() == self._output:
             raise OptionsError(
-                f"{pattern} searches the output folder; choose another output folder"
+                f"the pattern {pattern} searches the output folder. Choose another output folder"
             )
         try:
             files, folders = self._find(base, rest)

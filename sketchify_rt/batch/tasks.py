@@ -1,4 +1,4 @@
-"""One image to convert: how it is read, whether it still is to be, and where its sketch goes."""
+"""One image to convert: whether it must be, how it is read, and where its sketch goes."""
 
 from __future__ import annotations
 

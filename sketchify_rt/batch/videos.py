@@ -1,4 +1,4 @@
-"""Videos among the jobs, one after the other, since each has work for all threads."""
+"""Converts the videos of a run, one by one: each uses all threads."""
 
 from __future__ import annotations
 

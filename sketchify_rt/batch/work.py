@@ -1,4 +1,4 @@
-"""Jobs -> tasks: one for an image, one for each page of an archive or a PDF file."""
+"""Makes tasks of jobs: one for an image, one for each page of an archive or a PDF file."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ class Work:
                 yield from tasks
 
     def _refused(self, job: Job) -> InputError | None:
-        """Why a file of several pictures cannot be what it is told to be."""
+        """Returns the reason why a file of several pictures cannot be converted."""
         if job.kind == "video" and self.decoders:
             return InputError(
-                f"{job.source}: videos are not decoded in processes of their own; convert it "
-                "without --isolate if you trust it"
+                f"{job.source}: --isolate does not support videos. Convert it without --isolate if "
+                "you trust it"
             )
         single = job.kind == "video" or (job.kind == "archive" and not self.unpack)
         try:
@@ -94,8 +94,8 @@ class Work:
         except InputError as error:
             return error
         return InputError(
-            f"{job.source}: hints of a folder are for pictures, pages of PDF files and, with "
-            f"--unpack, pages of archives; take {self._hints.folder / job.stem} away"
+            f"{job.source}: a folder of hints supports pictures, pages of PDF files and, with "
+            f"--unpack, pages of archives. Remove {self._hints.folder / job.stem}"
         )
 
     def _archive(self, index: int, job: Job, whole: Origin) -> Tasks:
@@ -158,13 +158,13 @@ class Work:
         )
 
     def unfinished(self) -> Iterator[Outcome]:
-        """Archives that lose pages which were told to be converted, once the run has ended."""
+        """Returns archives that lost converted pages, after the run has ended."""
         for book in self._books:
             if book.taken and not book.complete:
                 reason = "was not finished, so that its new pages are lost; run it again"
                 yield Outcome(book.index, book.archive.path, None, "failed", reason)
 
     def close(self) -> None:
-        """Give up the archives that are not finished."""
+        """Closes the archives that are not finished. They are not written."""
         for book in self._books:
             book.abort()

@@ -1,14 +1,14 @@
-"""The command line: one file per verb, imported when the verb is used or listed."""
+"""The command line: one file per command, imported when the command is used."""
 
 from __future__ import annotations
 
 import sys
 
-INTERRUPTED = 130  # exit code, as a shell has it of what SIGINT ended
+INTERRUPTED = 130  # exit code after SIGINT, as in shells
 
 
 def main() -> None:
-    """`sketchify-rt`, and `python -m sketchify_rt`. Ctrl-C ends it with 130, however early."""
+    """Runs `sketchify-rt` and `python -m sketchify_rt`. Ctrl-C ends it with 130 at any time."""
     try:
         from sketchify_rt.cli.verbs import run
 

@@ -1,4 +1,4 @@
-"""What several verbs have: options, each a decorator, and how they refuse."""
+"""Options that several commands share, each a decorator, and their errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sketchify_rt.options import PENCILS, PRECISIONS, RUNTIMES, Binary, Hint, Op
 
 
 class Refusal(click.ClickException):
-    """Nothing was converted, since nothing could be."""
+    """An error before the first conversion. Nothing was converted."""
 
     exit_code = 2
 
@@ -38,19 +38,27 @@ strength = click.option(
 
 
 def _number(_: click.Context, __: click.Parameter, value: str | None) -> str | float | None:
-    """Numbers; words and names of files stay as they are."""
+    """Converts numbers. Words and file names stay as they are."""
     with contextlib.suppress(TypeError, ValueError):
         return float(value)  # type: ignore[arg-type]
     return value
 
 
 def check_painted(hint: Hint | Path, inputs: Sequence[str]) -> None:
-    """Raises UsageError where a painted hint is given for more than one input."""
+    """Checks that a painted hint has one input.
+
+    Args:
+        hint: The option, or a folder of hints.
+        inputs: Names of the inputs.
+
+    Raises:
+        click.UsageError: There are several inputs, or one that is not a file.
+    """
     of_one = len(inputs) == 1 and (inputs[0] == "-" or Path(inputs[0]).is_file())
     if isinstance(hint, Painted) and not of_one:
         raise click.UsageError(
-            "--hint FILE goes with one INPUT, a file: convert them one by one, or give convert a "
-            "folder of hints"
+            "--hint FILE needs exactly one INPUT, a file. Convert the files one by one, or use "
+            "convert --hint FOLDER"
         )
 
 
@@ -58,11 +66,11 @@ _hint = click.option(
     "--hint",
     metavar="auto|none|0..1|FILE|FOLDER",
     callback=_number,
-    help="How dark strokes are. auto: follow the tones of each picture; none: leave it to the "
-    "U-Net; a number: one darkness for all, 1 is ink; FILE: a picture for one INPUT and all its "
-    "pages, dark where strokes should be dark, transparent where INPUT's tones decide; FOLDER, "
-    "for convert: such pictures by the names of results, FOLDER/ch1/a.png for OUT/ch1/a.png, "
-    "whatever the endings, and auto for the rest. Default: auto.",
+    help="How dark strokes are. auto: as the tones of each picture; none: the U-Net decides; a "
+    "number: one darkness for all strokes, 1 is ink; FILE: a picture, for one INPUT and all its "
+    "pages, dark where strokes should be dark, transparent where the tones of INPUT decide; FOLDER "
+    "(convert only): such pictures by the names of results, FOLDER/ch1/a.png for OUT/ch1/a.png, "
+    "with any ending, and auto for the rest. Default: auto.",
 )
 _pencil = click.option(
     "--pencil",
@@ -78,19 +86,25 @@ binary = click.option(
     type=click.Choice(get_args(Binary)),
     default=Options.binary,
     show_default=True,
-    help="What the U-Net paints: threshold is the adaptive threshold, page the picture itself, for "
-    "pages that are black and white already; auto tells them apart, unless the model takes no "
-    "hint.",
+    help="Input of the U-Net: threshold is the adaptive threshold; page is the picture itself, for "
+    "pages that are already black and white; auto detects such pages if the model takes a hint.",
 )
 
 
 def hint(command: Callable[..., None]) -> Callable[..., None]:
-    """--hint and --pencil, as the option `hint`; a folder stays a Path."""
+    """Adds --hint and --pencil, which become the option `hint`. A folder stays a Path.
+
+    Args:
+        command: The command.
+
+    Returns:
+        The command with these options.
+    """
 
     @functools.wraps(command)
     def with_hint(*arguments: Any, hint: Any, pencil: str | None, **options: Any) -> None:
         if hint is not None and pencil is not None:
-            raise click.UsageError("--hint and --pencil exclude each other: give one of them")
+            raise click.UsageError("--hint and --pencil cannot be used together")
         if pencil is not None:
             hint = PENCILS[pencil]
         words = not isinstance(hint, str) or hint in ("auto", "none")
@@ -113,7 +127,7 @@ device = click.option(
     metavar="auto|cpu|cuda[:N]",
     default=Options.device,
     show_default=True,
-    help="Only auto falls back to another device; one asked for by name is used or refused.",
+    help="auto is a GPU if there is one, else the CPU. Any other device must be available.",
 )
 
 precision = click.option(
@@ -121,7 +135,7 @@ precision = click.option(
     type=click.Choice(PRECISIONS),
     default=Options.precision,
     show_default=True,
-    help="Arithmetic of the U-Net: auto is int8 on a CPU with VNNI if the model has that form, and "
+    help="Arithmetic of the U-Net: auto is int8 on a CPU with VNNI if the model has that form, "
     "else half; half is bfloat16 on a CPU that has it, FP16 on a GPU; fp32 is float32 everywhere; "
     "int8 is the model's quantized form, with OpenVINO or TensorRT.",
 )
@@ -131,8 +145,8 @@ runtime = click.option(
     type=click.Choice(RUNTIMES),
     default=Options.runtime,
     show_default=True,
-    help="What runs the U-Net: auto is OpenVINO on a CPU, on a GPU a TensorRT engine where there "
-    "is one (see build-engine), and else torch; tensorrt builds an engine that is missing.",
+    help="What runs the U-Net: auto is OpenVINO on a CPU; on a GPU it is TensorRT if there is an "
+    "engine (see build-engine), else torch. tensorrt builds a missing engine.",
 )
 
 tile = click.option(
@@ -141,7 +155,7 @@ tile = click.option(
     type=click.IntRange(min=256),
     default=Options.tile,
     show_default=True,
-    help="Larger images go through the U-Net in tiles of at most this side; sets peak memory.",
+    help="Larger images go through the U-Net in tiles of at most this side. Sets the peak memory.",
 )
 
 max_pixels = click.option(
@@ -150,5 +164,5 @@ max_pixels = click.option(
     type=click.IntRange(min=1),
     default=Options.max_pixels,
     show_default=True,
-    help="Refuse to decode images of more pixels than this.",
+    help="Maximum number of pixels of an image. Larger images are refused.",
 )

@@ -1,4 +1,4 @@
-"""`sketchify-rt compare`: pictures -> a sheet of thresholds and sketches side by side."""
+"""`sketchify-rt compare`: a sheet with pictures, thresholds and sketches side by side."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sketchify_rt.compare.figure import Box, Figure
     from sketchify_rt.sketchifier import Sketchifier
 
-_MOST = 32  # pictures of a sheet: an HTML page of that many has some 50 MB
+_MOST = 32  # pictures of a sheet: an HTML page with so many has about 50 MB
 
 _EPILOG = """\b
 Examples:
@@ -41,7 +41,7 @@ and no sheet; 130 interrupted, and no sheet.
     required=True,
     metavar="SHEET",
     type=click.Path(path_type=Path),
-    help="The sheet: .png, or .html, which has a slider between picture and sketch.",
+    help="The sheet, .png or .html. HTML has a slider between picture and sketch.",
 )
 @common.model
 @common.strength
@@ -53,16 +53,16 @@ and no sheet; 130 interrupted, and no sheet.
     type=click.IntRange(0, 254),
     default=127,
     show_default=True,
-    help="The fixed threshold; what is brighter is white.",
+    help="The fixed threshold. Brighter pixels become white.",
 )
 @common.device
 @common.precision
 @common.runtime
 @common.tile
 @common.max_pixels
-@click.option("--overwrite", is_flag=True, help="Replace the sheet that is there.")
-@click.option("--skip-existing", is_flag=True, help="Leave a sheet that is there, and end.")
-@click.option("-q", "--quiet", is_flag=True, help="No summary; failures alone.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing sheet.")
+@click.option("--skip-existing", is_flag=True, help="Do nothing if the sheet exists.")
+@click.option("-q", "--quiet", is_flag=True, help="Show only failures, without a summary.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -82,14 +82,14 @@ def command(
     picture that is black and white has no tones to compare with, and no figures.
     """
     if overwrite and skip_existing:
-        raise click.UsageError("--overwrite and --skip-existing exclude each other")
+        raise click.UsageError("--overwrite and --skip-existing cannot be used together")
     if len(images) > _MOST:
         raise click.UsageError(
-            f"a sheet has room for {_MOST} images, not {len(images)}; make several"
+            f"too many images: got {len(images)}, a sheet has at most {_MOST}. Make several sheets"
         )
     common.check_painted(options["hint"], images)
     if isinstance(options["hint"], Path):
-        raise click.UsageError("--hint FOLDER is for convert: give one picture, and one IMAGE")
+        raise click.UsageError("--hint FOLDER is only for convert. Use --hint FILE with one IMAGE")
     failures: list[str] = []
     try:
         _check_ending(output)
@@ -122,20 +122,20 @@ def command(
         raise common.Refusal(str(error)) from error
     shown = len(images) - len(failures)
     if not quiet:
-        where = f"in {telling.show(output)}" if shown else "and so there is no sheet"
+        where = f"in {telling.show(output)}" if shown else "no sheet written"
         click.echo(f"compared {shown}, failed {len(failures)}, {where}")
     ctx.exit(1 if failures else 0)
 
 
 def _check_ending(output: Path) -> None:
     if output.suffix.lower() not in (".png", ".html"):
-        raise OptionsError(f"output is {output}; it may end in .png or .html")
+        raise OptionsError(f"output must end in .png or .html, got {output}")
 
 
 def _each(
     images: tuple[str, ...], draw: Callable[[str], Figure], failures: list[str]
 ) -> Iterator[Figure]:
-    """The rows one by one; of a picture that fails it is told at once, and the rest goes on."""
+    """Yields the rows. Reports a picture that fails at once, and goes on with the next one."""
     for name in images:
         try:
             yield draw(name)

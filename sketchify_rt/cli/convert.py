@@ -1,4 +1,4 @@
-"""`sketchify-rt convert`: pictures, folders and patterns -> sketches in the output folder."""
+"""`sketchify-rt convert`: converts pictures, folders and patterns into sketches in a folder."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from sketchify_rt.options import ALPHAS, FORMATS, MODES, Encoding, Options
 
 if TYPE_CHECKING:
     from sketchify_rt.batch.decoders import Decoders
-    from sketchify_rt.cluster import RayEngine
+    from sketchify_rt.cluster import ActorPool
     from sketchify_rt.sketchifier import Sketchifier
 
-_SETTLED = 2.0  # seconds that a watched file must not have changed, so as not to take a part of it
+_SETTLED = 2.0  # seconds for which a watched file must be unchanged: else it may be incomplete
 
 _EPILOG = """\b
 Examples:
@@ -48,17 +48,17 @@ Examples:
   sketchify-rt convert - -o - < page.jpg > sketch.png
 
 \b
-Names of results: the contents of a folder keep their structure; with more than one
-INPUT, each folder's lie below its own name. Twins keep their own endings: a.jpg and
-a.png become a.jpg.png and a.png.png. An input is never written over.
+Names of results: folders keep their structure; with more than one INPUT, the results of
+each folder are in a subfolder of its name. Files that differ only in their ending keep
+it: a.jpg and a.png become a.jpg.png and a.png.png. Inputs are never overwritten.
 
 \b
-Once more: the output folder keeps a journal. The same command, after an interruption or
-with new files, converts what is not done yet, has changed, or was made with other options.
+Run again: the output folder has a journal. The same command converts only what is new,
+has changed, was interrupted, or was made with other options.
 
 \b
-Exit code: 0 all converted or skipped; 1 some failed, the rest converted; 2 wrong
-usage, and nothing converted; 130 interrupted, what was begun is finished.
+Exit code: 0 all converted or skipped; 1 some failed, the others are converted; 2 wrong
+usage, nothing is converted; 130 interrupted, images in progress are finished.
 """
 
 
@@ -70,20 +70,20 @@ usage, and nothing converted; 130 interrupted, what was begun is finished.
     required=True,
     metavar="OUT",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the results; made where it is not there. - is standard output, for one image.",
+    help="Folder for the results, created if missing. - is standard output, for one image.",
 )
 @click.option(
     "--from-file",
     metavar="LIST",
     type=click.File("rb"),
-    help="Take more inputs from a file, one a line or with NUL between; - is standard input.",
+    help="Read more inputs from a file, one per line or separated by NUL. - is standard input.",
 )
 @click.option(
     "--mode",
     type=click.Choice(MODES),
     default=Options.mode,
     show_default=True,
-    help="sketch paints pencil tones with the U-Net; dodge and binary are classic filters alone.",
+    help="sketch paints pencil tones with the U-Net. dodge and binary are classic filters.",
 )
 @common.model
 @click.option(
@@ -92,36 +92,36 @@ usage, and nothing converted; 130 interrupted, what was begun is finished.
     type=click.Choice(FORMATS),
     default=Encoding.format,
     show_default=True,
-    help="png and webp are lossless, webp only without --quality.",
+    help="png is lossless; webp is lossless without --quality.",
 )
 @click.option(
     "--quality",
     type=click.IntRange(1, 100),
-    help="For jpg (95 if not given) and for lossy webp.",
+    help="Quality of jpg (default: 95) and of lossy webp.",
 )
 @click.option(
     "--keep-metadata",
     is_flag=True,
-    help="Keep EXIF, colour profile and resolution, made true of the sketch; default: none of it.",
+    help="Keep EXIF, colour profile and resolution, adapted to the sketch. Default: no metadata.",
 )
 @click.option(
     "--alpha",
     type=click.Choice(ALPHAS),
     default=Encoding.alpha,
     show_default=True,
-    help="white puts transparent pictures on white; keep makes the sketch as transparent.",
+    help="white: put transparent pictures on white; keep: the sketch is as transparent.",
 )
 @click.option(
     "--unpack",
     is_flag=True,
-    help="Make a folder of pictures from a ZIP or CBZ archive; default: an archive again.",
+    help="Write the pages of a ZIP or CBZ archive into a folder. Default: into an archive.",
 )
 @click.option(
     "--dpi",
     type=click.IntRange(18, 2400),
     default=Work.dpi,
     show_default=True,
-    help="Pixels per inch for the pages of PDF files.",
+    help="Resolution of the pages of PDF files, in pixels per inch.",
 )
 @common.strength
 @common.binary
@@ -130,14 +130,14 @@ usage, and nothing converted; 130 interrupted, what was begun is finished.
     "--max-side",
     metavar="PIXELS",
     type=click.IntRange(min=1),
-    help="Reduce images whose longer side is over this; default: never.",
+    help="Reduce images whose longer side is longer than this. Default: never.",
 )
 @click.option(
     "--square",
     metavar="PIXELS",
     type=click.IntRange(min=1),
-    help="Cut the middle square of a landscape, the top square of a portrait, and resize it "
-    "to this side (the 2017 recipe has 256); default: keep the image whole.",
+    help="Crop to a square, the middle of a landscape or the top of a portrait, and resize it "
+    "to this side, 256 in the 2017 recipe. Default: the whole image.",
 )
 @common.device
 @common.precision
@@ -145,26 +145,26 @@ usage, and nothing converted; 130 interrupted, what was begun is finished.
 @click.option(
     "--engine",
     metavar="FILE|ray",
-    help="Use this TensorRT engine, and no other; default: one from the cache. ray: convert in the "
-    "actors of a Ray cluster, with --threads processors each, or one GPU.",
+    help="The TensorRT engine to use. Default: one from the cache. ray: convert on a Ray "
+    "cluster, in actors with --threads processors or one GPU each.",
 )
 @click.option(
     "--address",
     metavar="ADDRESS",
-    help="Of the Ray cluster: auto, ray://HOST:10001 or HOST:PORT; default: RAY_ADDRESS, and else "
-    "one is started on this machine.",
+    help="Address of the Ray cluster: auto, ray://HOST:10001 or HOST:PORT. Default: RAY_ADDRESS, "
+    "or else a cluster that is started on this machine.",
 )
 @click.option(
     "--actors",
     metavar="N",
     type=click.IntRange(min=1),
-    help="On the Ray cluster; default: as many as there is room for.",
+    help="Number of actors on the Ray cluster. Default: as many as fit.",
 )
 @click.option(
     "--threads",
     metavar="N",
     type=click.IntRange(min=1),
-    help="Processor threads at most, and images at a time; default: all processors, on Ray 1.",
+    help="Maximum number of threads, and of images at a time. Default: all processors; 1 on Ray.",
 )
 @common.tile
 @common.max_pixels
@@ -174,31 +174,31 @@ usage, and nothing converted; 130 interrupted, what was begun is finished.
     type=click.IntRange(1, 1024),
     default=Options.batch,
     show_default=True,
-    help="Images that a GPU takes together; fewer where they would not fit.",
+    help="Number of images that a GPU takes together; fewer if they do not fit.",
 )
 @click.option(
     "--device-memory",
     metavar="MIB",
     type=click.IntRange(min=512),
-    help="Memory of the GPU to use at most, about; default: three quarters of what is free.",
+    help="Maximum memory of the GPU, approximately. Default: three quarters of the free memory.",
 )
 @click.option(
     "--compile",
     is_flag=True,
-    help="Let torch.compile fuse the U-Net on a GPU: a minute at the start, faster from there.",
+    help="Use torch.compile on a GPU: takes a minute at the start, then is faster.",
 )
 @click.option(
     "--memory",
     metavar="MIB",
     type=click.IntRange(min=1),
-    help="Memory of this machine that images in work may have together; larger ones are refused, "
-    "others wait their turn; default: half of all.",
+    help="Maximum memory of all images in progress on this machine. Larger images are refused, "
+    "others wait. Default: half of the memory.",
 )
 @click.option(
     "--isolate",
     is_flag=True,
-    help="Decode on the CPU in processes of their own: a file that makes one crash or hang is "
-    "named, and the rest goes on. Videos are refused.",
+    help="Decode in separate processes, on the CPU: a file that makes a decoder crash or hang is "
+    "reported, and the others are converted. Videos are refused.",
 )
 @click.option(
     "--timeout",
@@ -206,38 +206,40 @@ usage, and nothing converted; 130 interrupted, what was begun is finished.
     type=click.FloatRange(0.1),
     default=60,
     show_default=True,
-    help="For one file or page of a PDF to be decoded, with --isolate.",
+    help="Maximum time to decode a file or a page of a PDF, with --isolate.",
 )
 @click.option(
-    "--overwrite", is_flag=True, help="Convert everything anew and replace what is there."
+    "--overwrite", is_flag=True, help="Convert everything again, and replace existing files."
 )
 @click.option(
     "--skip-existing",
     is_flag=True,
-    help="Leave whatever is there. With neither of the two, results that the journal knows are "
-    "made once, or anew after a change, and an image whose place is taken by another file fails.",
+    help="Keep all existing files. Without --overwrite and this, results in the journal are kept, "
+    "or made again after a change, and an image fails if another file has the name of its result.",
 )
 @click.option(
-    "--retry-failed", is_flag=True, help="Try anew the files that were found damaged before."
+    "--retry-failed", is_flag=True, help="Try files again that were damaged in an earlier run."
 )
-@click.option("--no-journal", is_flag=True, help="Neither read nor write the journal.")
-@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+@click.option("--no-journal", is_flag=True, help="Do not read or write the journal.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option(
     "--report",
     "report_to",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write what became of each image to a .json or .csv file.",
+    help="Write the result of each image to a .json or .csv file.",
 )
 @click.option(
     "--watch",
     metavar="SECONDS",
     type=click.FloatRange(0.1),
-    help="Go on and look for new and changed files every so often, until interrupted.",
+    help="Look for new and changed files at this interval, until interrupted.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary; failures alone.")
-@click.option("--debug", is_flag=True, help="Show unforeseen errors with their traceback.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Show only failures, without progress and summary."
+)
+@click.option("--debug", is_flag=True, help="Show unexpected errors with their traceback.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -272,16 +274,16 @@ def command(
 
     INPUT is a picture, a ZIP or CBZ archive, a PDF file, a video, a folder, searched with its
     subfolders for pictures and CBZ, or a pattern such as "scans/**/*.png". Hidden files and files
-    that are no images by their ending are left out, unless they are named one by one.
+    without the ending of an image are skipped, unless they are named one by one.
     """
     if overwrite and skip_existing:
-        raise click.UsageError("--overwrite and --skip-existing exclude each other")
+        raise click.UsageError("--overwrite and --skip-existing cannot be used together")
     names = [*inputs, *(_names(from_file) if from_file else ())]
     if not names:
-        empty = f"{from_file.name} names no input" if from_file else "give INPUT or --from-file"
-        raise click.UsageError(f"nothing to convert; {empty}")
+        empty = f"{from_file.name} is empty" if from_file else "give INPUT or --from-file"
+        raise click.UsageError(f"nothing to convert: {empty}")
     if dry_run and (report_to or as_json or watch):
-        raise click.UsageError("--dry-run only tells; leave --report, --json and --watch out")
+        raise click.UsageError("--dry-run cannot be used with --report, --json or --watch")
     common.check_painted(options["hint"], names)
     hints = options["hint"] if isinstance(options["hint"], Path) else None
     if hints:
@@ -296,13 +298,13 @@ def command(
     if on_ray:
         options["engine"] = None
         if isolate or "-" in (*inputs, str(output)):
-            raise click.UsageError("--isolate and - are for this machine; leave --engine ray out")
+            raise click.UsageError("--engine ray cannot be used with --isolate or -")
     elif address or actors:
-        raise click.UsageError("--address and --actors go with --engine ray")
+        raise click.UsageError("--address and --actors need --engine ray")
     if cloud := next((name for name in names if "://" in name), None):
         raise click.UsageError(
-            f"{cloud}: folders of a cloud are for sketchify_rt.cluster.convert_dataset, see "
-            "docs/batch.md"
+            f"{cloud}: convert reads no URLs. For folders of a cloud use "
+            "sketchify_rt.cluster.convert_dataset, see docs/batch.md"
         )
     try:
         chosen = Options(**options)
@@ -312,8 +314,7 @@ def command(
         if str(output) == "-" or "-" in inputs:
             if report_to or as_json or watch or dry_run or isolate:
                 raise click.UsageError(
-                    "with - there is one image and nothing to tell of it; leave --report, --json, "
-                    "--watch, --dry-run and --isolate out"
+                    "- cannot be used with --report, --json, --watch, --dry-run or --isolate"
                 )
             _pipe(names, output, chosen, encoding)
             return
@@ -322,7 +323,9 @@ def command(
             raise common.Refusal("\n".join(telling.problems(sources)))
         _spare_inputs(report_to, sources, from_file)
         if hints and sources.holds(hints / "hint.png"):
-            raise click.UsageError(f"--hint {hints} is searched for inputs: keep hints elsewhere")
+            raise click.UsageError(
+                f"--hint {hints} is in an input folder. Move the hints elsewhere"
+            )
         share = memory * budget.MIB if memory else budget.total_memory() // 2
         diary = journal.Journal(
             None if no_journal else output / journal.NAME,
@@ -385,7 +388,7 @@ def command(
                     try:
                         engine = engine or stack.enter_context(_open(chosen))
                         _run_videos(engine, work, to, quality, report, teller, debug)
-                    except SketchifyError as error:  # of a GPU or a package that is not there
+                    except SketchifyError as error:  # a GPU or a package is missing
                         with teller.frames() as (tell, _):
                             for index, job in work.videos:
                                 failed = Outcome(index, job.source, None, "failed", str(error))
@@ -398,7 +401,7 @@ def command(
                     break
                 diary.open()
                 to.settling.look()
-                if look == 0 and report.waiting:  # it converted nothing, so the next is the first
+                if look == 0 and report.waiting:  # nothing is converted yet: the next look is first
                     continue
                 sources = Sources(names, output)
                 kept: Existing = "refuse" if overwrite else existing
@@ -440,27 +443,27 @@ def _run_videos(
 
 
 def _names(listing: BinaryIO) -> list[str]:
-    """One a line, or, where there is any NUL, with NUL between."""
+    """Reads names, one per line. If there is any NUL, NULs separate them."""
     data = listing.read().removeprefix(codecs.BOM_UTF8)
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise click.UsageError(f"{listing.name}: is UTF-16; save the list as UTF-8")
+        raise click.UsageError(f"{listing.name}: must be UTF-8, got UTF-16")
     names = data.split(b"\0") if b"\0" in data else data.splitlines()
     return [os.fsdecode(name) for name in names if name]
 
 
 def _spare_inputs(report: Path | None, sources: Sources, listing: BinaryIO | None) -> None:
-    """Raises UsageError where the report would replace what is read."""
+    """Raises UsageError if the report would replace an input."""
     if report is None:
         return
     lists = [listing.name] if listing and isinstance(listing.name, str) else []
     if sources.holds(report) or any(_same(name, report) for name in lists):
-        raise click.UsageError(f"--report {report} is an input; choose another file")
+        raise click.UsageError(f"--report {report} would overwrite an input. Choose another file")
 
 
 def _check_hints(hints: Path, options: Options, pipe: bool) -> None:
-    """Raises UsageError where nothing takes a hint of a folder."""
+    """Raises UsageError if a folder of hints cannot be used."""
     if pipe:
-        raise click.UsageError("--hint FOLDER goes by names, and - has none: give a picture")
+        raise click.UsageError("--hint FOLDER cannot be used with -. Use --hint FILE")
     if options.mode != "sketch":
         raise click.UsageError(f"hint needs mode sketch: got mode {options.mode}; leave hint out")
     if not models.load(options.model).manifest.takes_hint:
@@ -475,9 +478,9 @@ def _same(name: str, report: Path) -> bool:
 
 
 def _pipe(names: list[str], output: Path, options: Options, encoding: Encoding) -> None:
-    """One image to standard output, from standard input where it is called -."""
+    """Converts one image to standard output. "-" is standard input."""
     if len(names) != 1 or str(output) != "-":
-        raise click.UsageError("- is for one image: convert - -o -, or convert FILE -o -")
+        raise click.UsageError("- is for one image. Use `convert - -o -` or `convert FILE -o -`")
     from sketchify_rt import inputs
 
     with _open(options) as engine:
@@ -494,7 +497,7 @@ def _pipe(names: list[str], output: Path, options: Options, encoding: Encoding) 
 
 
 def _leave() -> NoReturn:
-    """End at once: threads that are still at an image would be waited for otherwise."""
+    """Ends the process at once, without waiting for threads that still convert."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with contextlib.suppress(OSError):
@@ -503,7 +506,7 @@ def _leave() -> NoReturn:
 
 
 def _wait(seconds: float) -> bool:
-    """Whether that time passed, rather than being interrupted."""
+    """Waits. Returns False if interrupted."""
     try:
         time.sleep(seconds)
     except KeyboardInterrupt:
@@ -522,19 +525,19 @@ def _open(options: Options) -> Sketchifier:
 
     from sketchify_rt.sketchifier import Sketchifier
 
-    cv2.setNumThreads(1)  # its own threads would come on top of --threads
+    cv2.setNumThreads(1)  # the threads of OpenCV would run beside those of --threads
     return Sketchifier(options)
 
 
-def _open_ray(options: Options, address: str | None, actors: int | None) -> RayEngine:
-    from sketchify_rt.cluster import RayEngine
+def _open_ray(options: Options, address: str | None, actors: int | None) -> ActorPool:
+    from sketchify_rt.cluster import ActorPool
 
-    engine = RayEngine(options, address, actors)
-    _end_cleanly_on_sigterm()  # Ray has set its own handler
-    return engine
+    pool = ActorPool(options, address, actors)
+    _end_cleanly_on_sigterm()  # Ray has replaced the handler
+    return pool
 
 
 def _end_cleanly_on_sigterm() -> None:
-    """Let SIGTERM, as sent by `kill` and by containers, end the run as Ctrl-C does."""
-    with contextlib.suppress(ValueError):  # not in the main thread: signals are another's business
+    """Makes SIGTERM, from `kill` and containers, end the run as Ctrl-C does."""
+    with contextlib.suppress(ValueError):  # only the main thread may set handlers
         signal.signal(signal.SIGTERM, signal.default_int_handler)

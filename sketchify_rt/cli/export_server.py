@@ -1,4 +1,4 @@
-"""`sketchify-rt export-server`: a model -> a model repository of NVIDIA Triton Inference Server."""
+"""`sketchify-rt export-server`: writes a model repository of NVIDIA Triton Inference Server."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Examples:
   sketchify-rt export-server models/ --backend tensorrt --engine lite.engine
 
 \b
-The server takes what the U-Net takes, black and white tiles; docs/server.md tells how
-to make them. Exit code: 0 written; 1 failed; 2 wrong usage.
+The server runs the U-Net alone: its inputs are black and white tiles, see docs/server.md.
+Exit code: 0 written; 1 failed; 2 wrong usage.
 """
 
 
@@ -34,24 +34,24 @@ to make them. Exit code: 0 written; 1 failed; 2 wrong usage.
     type=click.Choice(["onnx", "tensorrt"]),
     default="onnx",
     show_default=True,
-    help="What the server runs it with; tensorrt needs --engine.",
+    help="Runtime in the server. tensorrt needs --engine.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "int8"]),
-    help="Of --backend onnx: int8 is the model's quantized form. Default: fp32.",
+    help="For --backend onnx. int8 is the model's quantized form. Default: fp32.",
 )
 @click.option(
     "--engine",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="An engine of build-engine --output, built with the server's TensorRT for its card.",
+    help="Engine of build-engine --output, built with the server's TensorRT for its GPU.",
 )
 @click.option(
     "--max-batch",
     metavar="N",
     type=click.IntRange(min=1),
-    help="Images that go together at most. Default: 8, or what the engine takes.",
+    help="Maximum number of images in a batch. Default: 8, or the maximum of the engine.",
 )
 @click.option(
     "--queue-delay",
@@ -59,9 +59,9 @@ to make them. Exit code: 0 written; 1 failed; 2 wrong usage.
     type=click.IntRange(min=0),
     default=100,
     show_default=True,
-    help="How long an image may wait for others.",
+    help="Maximum time that an image waits for others.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a model of that name in DIR.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing model of that name in DIR.")
 @click.option("-q", "--quiet", is_flag=True, help="No summary.")
 @click.pass_context
 def command(
@@ -79,19 +79,20 @@ def command(
 ) -> None:
     """Write a model into DIR, a model repository of NVIDIA Triton Inference Server."""
     if (backend == "tensorrt") != (engine is not None):
-        raise click.UsageError("--backend tensorrt and --engine go together", ctx)
+        raise click.UsageError("--backend tensorrt and --engine must be used together", ctx)
     if engine is not None and precision is not None:
-        raise click.UsageError("--precision is for --backend onnx; an engine has its own", ctx)
-    from sketchify_rt import models, server
+        raise click.UsageError("--precision and --engine cannot be used together", ctx)
+    from sketchify_rt import models
+    from sketchify_rt.integrations import triton_server
 
     try:
         opened = models.load(model)
         if engine is not None:
-            served = server.of_engine(engine, opened, max_batch)
+            served = triton_server.of_engine(engine, opened, max_batch)
         else:
             kind: models.Kind = "int8" if precision == "int8" else "float"
-            served = server.of_onnx(opened, kind, max_batch or 8)
-        written = server.write(folder, served, queue_delay, overwrite)
+            served = triton_server.of_onnx(opened, kind, max_batch or 8)
+        written = triton_server.write(folder, served, queue_delay, overwrite)
     except OptionsError as error:
         raise click.UsageError(str(error), ctx) from error
     except SketchifyError as error:

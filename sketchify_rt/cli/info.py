@@ -1,4 +1,4 @@
-"""`sketchify-rt info`: what is installed, what can be used, and what is missing and why."""
+"""`sketchify-rt info`: shows versions, backends and models, and how to get what is missing."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _DOTS = {True: "VNNI", False: "no VNNI", None: "unknown"}
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(as_json: bool) -> None:
-    """Tell versions, backends and models.
+    """Show versions, backends and models.
 
-    Also the instruction sets that the processor has, the arithmetic that each model has on it by
-    itself, and of a backend that is missing why, and what to do about it.
+    Also shows the instruction sets of the processor, the default precision of each model on it, and
+    for a missing backend the reason and how to get it.
     """
     found = _gather()
     click.echo(json.dumps(found, indent=2) if as_json else _text(found))
@@ -60,7 +60,7 @@ def _gather() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str | None]:
-    """Read from what is installed: to import the packages themselves would take seconds."""
+    """Reads the metadata of packages: importing them takes seconds."""
     found: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""What `convert` tells: progress, failures, a summary, JSON, a report file."""
+"""The output of `convert`: progress, failures, a summary, JSON, a report file."""
 
 from __future__ import annotations
 
@@ -28,18 +28,31 @@ _COLUMNS = ("source", "output", "status", "reason", "seconds")
 
 
 class Teller:
-    """Tells of one run, or of several one after the other. total: of all of them."""
+    """Shows the results of a run, or of several runs of a watch.
+
+    Attributes:
+        total: Counts of all runs together.
+    """
 
     def __init__(self, report: Path | None, as_json: bool, quiet: bool) -> None:
-        """`report`: file for a row per image. Raises OptionsError where its ending is unknown."""
+        """Prepares the output.
+
+        Args:
+            report: File for a row per image; None for none.
+            as_json: Print a JSON document at the end, and nothing else.
+            quiet: Show only failures.
+
+        Raises:
+            OptionsError: The ending of `report` is unknown.
+        """
         self.total = Report()
         self._json, self._quiet = as_json, quiet
         self._stack = contextlib.ExitStack()
         self._rows = _rows(report) if report else None
         self._write: Callable[[Row], None] = lambda row: None
         self._outcomes: list[Outcome] = []
-        self._failures: dict[tuple[Path, str], None] = {}  # in the order they were told in
-        self._again = False  # a later run of a watch: what it skips or fails at again is known
+        self._failures: dict[tuple[Path, str], None] = {}  # in the order in which they were shown
+        self._again = False  # in a later run of a watch, repeated skips and failures are not shown
         self._unreported = False
 
     def __enter__(self) -> Teller:
@@ -48,7 +61,7 @@ class Teller:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Whatever ended the run, the rows up to there are worth having.
+        # The rows are kept whatever ended the run.
         try:
             self._stack.close()
         except (SketchifyError, OSError) as failure:
@@ -56,12 +69,19 @@ class Teller:
 
     @property
     def failed(self) -> bool:
-        """Whether anything was left undone, or not reported."""
+        """Whether an image failed or was not converted, or the report was not written."""
         return bool(self._failures or self.total.not_done or self._unreported)
 
     @contextlib.contextmanager
     def progress(self, work: Work) -> Iterator[Callable[[Outcome], None]]:
-        """What is to be told of each outcome; a bar on stderr, when that is a terminal."""
+        """Shows the progress of images, with a bar if stderr is a terminal.
+
+        Args:
+            work: The images.
+
+        Yields:
+            A function to be called with each outcome.
+        """
         if self._quiet or sys.stderr is None or not sys.stderr.isatty() or not len(work):
             yield self._note
             return
@@ -85,7 +105,12 @@ class Teller:
     def frames(
         self,
     ) -> Iterator[tuple[Callable[[Outcome], None], Callable[[Job, int, int | None], None]]]:
-        """What is to be told of each video, and of each frame of it; a bar, as for images."""
+        """Shows the progress of videos, as `progress` does.
+
+        Yields:
+            A function to be called with each outcome, and one to be called for each frame with the
+            job, the number of frames done, and their total or None.
+        """
         if self._quiet or sys.stderr is None or not sys.stderr.isatty():
             yield self._note, lambda job, done, total: None
             return
@@ -131,10 +156,15 @@ class Teller:
             self._unreported = True
             self._write = lambda row: None
             why = error.strerror if isinstance(error, OSError) else error
-            click.echo(f"the report is not written: {why}", err=True)
+            click.echo(f"the report cannot be written: {why}", err=True)
 
     def tell(self, report: Report, sources: Sources) -> None:
-        """Of a run that ended: each failure that was not told before."""
+        """Shows each failure of a run that was not shown before.
+
+        Args:
+            report: Results of the run.
+            sources: Its inputs.
+        """
         known = dataclasses.replace(report, skipped=0, failed=[]) if self._again else report
         self.total.add(known)
         self._again = True
@@ -144,8 +174,8 @@ class Teller:
             self._fail(outcome.source, outcome.reason)
         if report.stopped and not self._json:
             click.echo(
-                f"stopped: {report.stopped}; {report.not_done} images not begun; the same command "
-                "goes on from here",
+                f"{report.stopped}: {report.not_done} images left; run the same command again to "
+                "continue",
                 err=True,
             )
 
@@ -159,7 +189,7 @@ class Teller:
             click.echo(f"{show(source)}: {reason}", err=True)
 
     def sum_up(self) -> None:
-        """The last line, or the JSON document."""
+        """Shows the summary, or the JSON document."""
         total, failed = self.total, len(self._failures)
         if self._json:
             click.echo(json.dumps(self._document()))
@@ -170,7 +200,7 @@ class Teller:
             )
 
     def _document(self) -> dict[str, Any]:
-        """`files` has every image that was begun, in the order of the input."""
+        """`files` has every image that was started, in the order of the input."""
         total = self.total
         return {
             "converted": total.converted,
@@ -195,10 +225,10 @@ class Teller:
 
 
 def _rows(path: Path) -> contextlib.AbstractContextManager[Callable[[Row], None]]:
-    """Writes rows to a file that is there once it is whole. Raises OptionsError."""
+    """Opens a report, which is written atomically. Raises OptionsError for an unknown ending."""
     forms = {".csv": _csv, ".json": _json}
     if path.suffix.lower() not in forms:
-        raise OptionsError(f"report is {path}; it may end in .csv or .json")
+        raise OptionsError(f"report must end in .csv or .json, got {path}")
     return forms[path.suffix.lower()](path)
 
 
@@ -237,12 +267,17 @@ def _text(path: Path) -> Iterator[TextIO]:
 
 
 def rehearse(work: Work, sources: Sources) -> None:
-    """Tell what would be done, and do nothing."""
+    """Shows what would be done.
+
+    Args:
+        work: The images and videos.
+        sources: The inputs.
+    """
     counts = {"convert": 0, "skip": 0, "fail": 0}
     for line in problems(sources):
         counts["fail"] += 1
         click.echo(f"fail     {line}")
-    for task in work:  # but for videos
+    for task in work:  # all except videos
         try:
             verb = "convert" if task.wanted() else "skip"
             detail = f" -> {show(task.output)}" if task.output else ""
@@ -251,18 +286,25 @@ def rehearse(work: Work, sources: Sources) -> None:
         counts[verb] += 1
         click.echo(f"{verb:<8} {show(task.source)}{detail}")
         if isinstance(task, PageTask):
-            task.book.abort()  # else thousands of archives would be open
+            task.book.abort()  # else thousands of archives stay open
     for _, job in work.videos:
         counts["convert"] += 1
-        click.echo(f"convert  {show(job.source)}, unless it is done already")
+        click.echo(f"convert  {show(job.source)}, unless it is done")
     click.echo("would " + ", ".join(f"{verb} {count}" for verb, count in counts.items()))
 
 
 def problems(sources: Sources) -> list[str]:
-    """Lines on inputs that gave nothing."""
+    """Describes inputs that cannot be read.
+
+    Args:
+        sources: The inputs.
+
+    Returns:
+        A line for each of them.
+    """
     return [f"{show(problem.source)}: {problem.reason}" for problem in sources.problems]
 
 
 def show(path: Path) -> str:
-    """Its name, whatever bytes it has; control characters, which move a cursor, are escaped."""
+    """Formats a path for the terminal. Any bytes are allowed; control characters are escaped."""
     return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], click.format_filename(path))

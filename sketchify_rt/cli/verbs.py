@@ -1,4 +1,4 @@
-"""The verbs of the command line, imported when they are used."""
+"""The commands of the command line, imported when they are used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _VERBS = {
     "build-engine": "Build a TensorRT engine of a model.",
     "engines": "List, verify and prune TensorRT engines.",
     "export-server": "Write a model repository of NVIDIA Triton.",
-    "info": "Tell versions, backends and models.",
+    "info": "Show versions, backends and models.",
 }
 
 
@@ -37,7 +37,7 @@ class _Verbs(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # click's own imports every verb for its first sentence, most of what --help took.
+        # The method of click imports every command for its first sentence, which is slow.
         with formatter.section("Commands"):
             formatter.write_dl(list(_VERBS.items()))
 
@@ -52,7 +52,7 @@ class _Verbs(click.Group):
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C ends with 130; by itself click would end with 1, as if something had failed."""
+    """Ends with exit code 130 after Ctrl-C. click ends with 1, as after a failure."""
     try:
         yield
     except (KeyboardInterrupt, click.ClickException) as error:
@@ -63,8 +63,9 @@ def _interruptible() -> Iterator[None]:
 
 
 def _is_interruption(error: BaseException | None) -> bool:
-    """Or comes of one: native modules that are interrupted while they are imported say ImportError,
-    and so seem not to be installed.
+    """Tells whether an error is an interruption, or was caused by one.
+
+    A native module that is interrupted during its import raises ImportError.
     """
     while error and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
@@ -81,12 +82,16 @@ def main() -> None:
 
 
 def run() -> None:
-    """As the program that the process is; raises SystemExit."""
+    """Runs the program.
+
+    Raises:
+        SystemExit: Always, with the exit code.
+    """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names go to terminals of any encoding
+        if isinstance(stream, io.TextIOWrapper):  # of any encoding
             stream.reconfigure(errors="backslashreplace")
     try:
         main(prog_name="sketchify-rt")
     finally:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from Python's own end
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback at the end of Python

@@ -1,12 +1,12 @@
-"""Many machines: the way of an image, from decoding to encoding, in actors of Ray (`ray` extra).
+"""Conversion on many machines, with Ray (extra `ray`, https://docs.ray.io).
 
-`SketchActor` is for pipelines of Ray Data, `RayEngine` for the runner: reading, writing and the
-journal stay where it runs. `convert_dataset` takes a folder of a cloud to another one; there the
-workers read and write as well. https://docs.ray.io
+`SketchActor` is a class for pipelines of Ray Data. `convert_dataset` converts a folder of a cloud
+into another one: its workers also read and write. `ActorPool` is for the runner of
+`sketchify_rt.batch`: reading, writing and the journal stay on the machine of the runner.
 """
 
 from sketchify_rt.cluster.actor import SketchActor
 from sketchify_rt.cluster.dataset import convert_dataset
-from sketchify_rt.cluster.engine import RayEngine
+from sketchify_rt.cluster.pool import ActorPool
 
-__all__ = ["RayEngine", "SketchActor", "convert_dataset"]
+__all__ = ["ActorPool", "SketchActor", "convert_dataset"]

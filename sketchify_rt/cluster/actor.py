@@ -1,10 +1,10 @@
-"""A process of a cluster that converts."""
+"""A process of a cluster that converts images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,63 +13,76 @@ from sketchify_rt.batch.runner import explain
 from sketchify_rt.options import MAX_WORKERS, Encoding
 from sketchify_rt.sketchifier import Sketchifier
 
-if TYPE_CHECKING:
-    from sketchify_rt.inputs import Loaded
-
 
 class SketchActor:
-    """One process of a cluster, with the model open: files in, sketches out.
+    """Converts batches of Ray Data: image files in, sketches out. Keeps the model open.
 
-    >>> import ray
-    >>> from sketchify_rt.cluster import SketchActor
-    >>> pages = ray.data.read_binary_files("s3://bucket/pages", include_paths=True)
-    >>> sketches = pages.map_batches(
-    ...     SketchActor,
-    ...     fn_constructor_kwargs={"encoding": Encoding("webp"), "threads": 2, "device": "cpu"},
-    ...     compute=ray.data.ActorPoolStrategy(size=8),
-    ...     num_cpus=2,  # as many as threads; or num_gpus=1, and no device
-    ...     batch_size=16,
-    ... )
-    >>> sketches.write_parquet("s3://bucket/sketches")  # `convert_dataset` makes files of them
+    Attributes:
+        encoding: Format of the sketches.
+        sketchify: The `Sketchifier` in use.
+        lanes: Number of threads that may convert at the same time, 1..8.
+
+    Examples:
+        >>> import ray
+        >>> from sketchify_rt import Encoding
+        >>> from sketchify_rt.cluster import SketchActor
+        >>> pages = ray.data.read_binary_files("s3://bucket/pages", include_paths=True)
+        >>> sketches = pages.map_batches(
+        ...     SketchActor,
+        ...     fn_constructor_kwargs={"encoding": Encoding("webp"), "threads": 2, "device": "cpu"},
+        ...     compute=ray.data.ActorPoolStrategy(size=8),
+        ...     num_cpus=2,  # as many as threads; or num_gpus=1, and no device
+        ...     batch_size=16,
+        ... )
+        >>> sketches.write_parquet("s3://bucket/sketches")  # `convert_dataset` writes image files
     """
 
     def __init__(self, encoding: Encoding | None = None, **options: Any) -> None:
-        """Open the model. encoding: of the sketches, PNG if None; options: fields of `Options`.
+        """Opens the model.
 
-        Raises OptionsError, ModelError, BackendUnavailable, EngineError, DeviceMemoryError.
+        Args:
+            encoding: Format of the sketches; None for PNG.
+            **options: Fields of `Options`.
+
+        Raises:
+            OptionsError: An option does not exist, or may not have that value.
+            ModelError: The model cannot be read.
+            BackendUnavailable: The device or the runtime cannot be used.
+            EngineError: The TensorRT engine cannot be used.
+            DeviceMemoryError: The model does not fit into the memory of the GPU.
         """
         import cv2
 
-        cv2.setNumThreads(1)  # its own threads would come on top of those of the options
+        cv2.setNumThreads(1)  # the threads of OpenCV would run beside those of the options
         self.encoding = encoding or Encoding()
         self.sketchify = Sketchifier(**options)
         self.lanes = min(self.sketchify.backend.workers, MAX_WORKERS)
         self.sketchify.prepare(self.lanes)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Convert a batch of Ray Data, whose columns are NumPy arrays (N,); never raises for a row.
+        """Converts a batch. A row that fails has an error; nothing is raised for it.
 
-        batch: "bytes" has image files, "path", if there is one, their names for messages. The
-        result has in the place of "bytes" the columns "sketch", the bytes of an image file or None,
-        and "error", why there is none, "" where there is one. Other columns stay as they are.
+        Args:
+            batch: Columns, NumPy arrays (N,). "bytes" holds image files. "path", if present, holds
+                their names for messages.
+
+        Returns:
+            The columns of `batch`, with "sketch" and "error" in place of "bytes". "sketch" holds
+            the bytes of an image file, or None. "error" holds the reason of a failure, or "".
         """
         names = [str(name) for name in batch.get("path", ["<bytes>"] * len(batch["bytes"]))]
         files = [
             inputs.File(name, bytes(data)) for name, data in zip(names, batch["bytes"], strict=True)
         ]
-        step, size = self.convert, lambda: self.sketchify.batch
-        work = stream.batches(files, size, inputs.on_device)
-        results = list(stream.in_order(step, work, self.lanes, inputs.on_device))
-        sketches, errors = (np.empty(len(files), object) for _ in range(2))
-        for place, (name, result) in enumerate(zip(names, results, strict=True)):
-            failed = isinstance(result, Exception)
-            sketches[place] = None if failed else result
-            errors[place] = explain(result, Path(name)) if isinstance(result, Exception) else ""
+        encode = functools.partial(self.sketchify.encode_batch, encoding=self.encoding)
+        work = stream.batches(files, lambda: self.sketchify.batch, inputs.on_device)
+        results = list(stream.in_order(encode, work, self.lanes, inputs.on_device))
+        errors = [
+            explain(result, Path(name)) if isinstance(result, Exception) else ""
+            for name, result in zip(names, results, strict=True)
+        ]
+        sketches = [
+            None if error else result for result, error in zip(results, errors, strict=True)
+        ]
         rest = {name: column for name, column in batch.items() if name != "bytes"}
-        return rest | {"sketch": sketches, "error": errors}
-
-    def convert(
-        self, images: Sequence[Loaded], encoding: Encoding | None = None
-    ) -> list[bytes | Exception]:
-        """See `Sketchifier.encode_batch`. From `lanes` threads at once."""
-        return self.sketchify.encode_batch(images, encoding or self.encoding)
+        return rest | {"sketch": np.array(sketches, object), "error": np.array(errors, object)}

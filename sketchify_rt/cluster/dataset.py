@@ -1,4 +1,4 @@
-"""A folder of a cloud -> another one, by Ray Data."""
+"""Converts a folder of a cloud into another one, with Ray Data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from sketchify_rt.batch.sources import ENDINGS
 from sketchify_rt.cluster.actor import SketchActor
-from sketchify_rt.cluster.connect import import_ray
+from sketchify_rt.cluster.pool import import_ray
 from sketchify_rt.options import Encoding
 
 
@@ -25,27 +25,39 @@ def convert_dataset(
     gpu: bool = False,
     **options: Any,
 ) -> Iterator[dict[str, str]]:
-    """Convert the pictures in and below a folder with Ray Data, all of it in the workers.
+    """Converts the images in a folder and in its subfolders. The workers read and write the files.
 
-    source, target: URIs of folders as pyarrow or fsspec know them, s3://bucket/pages, or paths that
-    all machines see. The sketch of a.jpg is a.jpg.png, whole or not there; one that is there is
-    replaced. actors: of one GPU each, or of `threads` processors, 1 if not given; options: fields
-    of `Options`.
+    The sketch of a.jpg is a.jpg.png. An existing file is replaced. Files are written atomically.
+    Images of a worker that was lost are converted again, without a limit. Uses the cluster that Ray
+    is connected to; if there is none, Ray starts one.
 
-    Gives a row for each picture, as they come: "source", "output", below the target, "status",
-    "converted" or "failed", and "reason". A picture whose worker was lost is converted again, as
-    often as it takes. Ray is the one that is started, or else starts. Raises BackendUnavailable
-    where it is not installed, and Ray's errors where a folder cannot be read.
+    Args:
+        source: Folder, as a URI that pyarrow or fsspec supports, such as s3://bucket/pages, or as a
+            path that exists on all machines.
+        target: Folder for the sketches, in the same form.
+        encoding: Format of the sketches; None for PNG.
+        actors: Number of worker processes. Each has one GPU, or `threads` processors.
+        batch_size: Number of images that a worker takes at a time.
+        gpu: Whether each worker has a GPU.
+        **options: Fields of `Options`. `threads` is 1 by default.
+
+    Yields:
+        A row for each image, as soon as it is done. "source": path of the image. "output": path of
+        the sketch, relative to `target`. "status": "converted" or "failed". "reason": why it
+        failed, or "".
+
+    Raises:
+        BackendUnavailable: Ray is not installed.
+        Exception: Ray's own errors, for example if a folder cannot be read.
     """
     ray = import_ray()
-    encoding = encoding or Encoding()
     threads = options.setdefault("threads", 1)
     system, root = _filesystem(source)
     pages = ray.data.read_binary_files(
         root, filesystem=system, include_paths=True, file_extensions=sorted(ENDINGS)
     )
     rows = pages.map_batches(
-        _Files,
+        _FileActor,
         fn_constructor_args=(root, target, encoding),
         fn_constructor_kwargs=options,
         compute=ray.data.ActorPoolStrategy(size=actors),
@@ -55,47 +67,49 @@ def convert_dataset(
     yield from rows.iter_rows()
 
 
-class _Files(SketchActor):
-    """Writes the sketches as well. root, target: as of `convert_dataset`."""
+class _FileActor(SketchActor):
+    """Also writes the sketches. root, target: see `convert_dataset`."""
 
-    def __init__(self, root: str, target: str, encoding: Encoding, **options: Any) -> None:
+    def __init__(self, root: str, target: str, encoding: Encoding | None, **options: Any) -> None:
         super().__init__(encoding, **options)
         self._root = root
         self._system, self._folder = _filesystem(target)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         rows = super().__call__(batch)
-        told = [
-            self._row(*row) for row in zip(rows["path"], rows["sketch"], rows["error"], strict=True)
+        ending = self.encoding.format
+        outputs = [f"{os.path.relpath(path, self._root)}.{ending}" for path in rows["path"]]
+        reasons = [
+            error or self._write(output, sketch)
+            for output, sketch, error in zip(outputs, rows["sketch"], rows["error"], strict=True)
         ]
-        return {name: np.array([row[name] for row in told], object) for name in told[0]}
+        status = ["failed" if reason else "converted" for reason in reasons]
+        columns = {"source": rows["path"], "output": outputs, "status": status, "reason": reasons}
+        return {name: np.array(column, object) for name, column in columns.items()}
 
-    def _row(self, path: str, sketch: bytes | None, reason: str) -> dict[str, str]:
-        output = f"{os.path.relpath(path, self._root)}.{self.encoding.format}"
-        if sketch is not None:
-            try:
-                self._write(f"{self._folder}/{output}", sketch)
-            except OSError as error:
-                reason = f"{output}: cannot be written: {error}"
-        status = "failed" if reason else "converted"
-        return {"source": path, "output": output, "status": status, "reason": reason}
-
-    def _write(self, path: str, data: bytes) -> None:
+    def _write(self, output: str, sketch: bytes) -> str:
+        """Writes a file atomically. Returns the reason if that fails, else ""."""
         from pyarrow import fs
 
-        # Object stores show a file when it is whole; those with folders get it by another name.
+        path = f"{self._folder}/{output}"
+        folder = os.path.dirname(path)  # noqa: PTH120 (of a file system of pyarrow)
+        # Object stores show a file when it is complete. In folders it gets its name at the end.
         stored = isinstance(self._system, (fs.S3FileSystem, fs.GcsFileSystem))
-        part = path if stored else f"{os.path.dirname(path)}/.{secrets.token_hex(8)}.part"  # noqa: PTH120
-        if not stored:
-            self._system.create_dir(os.path.dirname(path))  # noqa: PTH120
-        with self._system.open_output_stream(part) as file:
-            file.write(data)
-        if not stored:
-            self._system.move(part, path)
+        part = path if stored else f"{folder}/.{secrets.token_hex(8)}.part"
+        try:
+            if not stored:
+                self._system.create_dir(folder)
+            with self._system.open_output_stream(part) as file:
+                file.write(sketch)
+            if not stored:
+                self._system.move(part, path)
+        except OSError as error:
+            return f"{output}: cannot be written: {error}"
+        return ""
 
 
 def _filesystem(uri: str) -> tuple[Any, str]:
-    """What pyarrow knows, or else fsspec, and the path there."""
+    """Returns the file system of pyarrow, or else of fsspec, and the path in it."""
     import pyarrow
     from pyarrow import fs
 

@@ -1,13 +1,13 @@
-"""One picture's row of the figure: thresholds, what the U-Net learns, its sketch, how they differ.
+"""The row of one picture in the sheet: thresholds, dodge filter, sketch, and the difference.
 
-After the blog post of 2017, which showed what global thresholds lose and an adaptive one keeps.
+It follows the blog post of 2017, which showed what a global threshold loses and an adaptive one
+keeps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from sketchify_rt.image import Gray
 from sketchify_rt.kernels import native
 from sketchify_rt.metrics import Metrics, measure
 
-# Two colours that colour-blind readers tell apart (Okabe and Ito 2008).
+# Two colours that colour-blind readers can tell apart (Okabe and Ito 2008).
 TOO_DARK, TOO_PALE = (213, 94, 0), (0, 114, 178)
 
 # A page of two levels has less than 0.1 % between these after JPEG at quality 75; the drawn samples
@@ -29,14 +29,18 @@ Picture = NDArray[np.uint8]
 """(H, W) gray or (H, W, 3) RGB."""
 
 Box = tuple[int, int]
-"""Height and width that a picture is reduced to fit into, in pixels."""
+"""Maximum height and width of a panel, in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """A picture of the row. title: what it is; note: a few words on how it was made."""
+    """A picture of the row.
 
-    title: str
+    Attributes:
+        note: A few words on how it was made.
+        picture: The picture; the panels of a row have the same height and width.
+    """
+
     note: str
     picture: Picture
 
@@ -45,83 +49,106 @@ class Panel:
 class Figure:
     """The row of one picture.
 
-    name: of the picture; height, width: in pixels, before the panels were reduced. original and
-    sketch are as high and wide as the panels between them: two global thresholds, the adaptive
-    one, and the dodge filter, which the U-Net learns. difference, sketch against dodge, and
-    metrics, both of full size, are None of a picture that is black and white: its dodge filter is
-    the picture itself, without any tones to learn.
+    A black and white picture has no difference and no metrics: its dodge filter is the picture
+    itself, and there are no tones to learn.
+
+    Attributes:
+        name: Name of the picture.
+        height: In pixels, before the panels were reduced.
+        width: In pixels, before the panels were reduced.
+        panels: By title, from left to right: "original", "fixed threshold", "Otsu's threshold",
+            "adaptive threshold", "dodge filter", "sketch", and maybe "difference", of the sketch
+            and the dodge filter.
+        metrics: Of the sketch, compared with the dodge filter, both of full size; or None.
     """
 
     name: str
     height: int
     width: int
-    original: Panel
-    between: tuple[Panel, ...]
-    sketch: Panel
-    difference: Panel | None
+    panels: dict[str, Panel]
     metrics: Metrics | None
-
-    @property
-    def panels(self) -> tuple[Panel, ...]:
-        """All of them, from left to right."""
-        last = (self.difference,) if self.difference else ()
-        return (self.original, *self.between, self.sketch, *last)
 
 
 def draw(
     name: str, gray: Gray, sketchify: Callable[[Gray], Gray], box: Box, threshold: int = 127
 ) -> Figure:
-    """The row of a picture.
+    """Makes the row of a picture.
 
-    gray: uint8 (H, W). sketchify: its sketch, of the same shape. box: of each panel. threshold:
-    0..254, the fixed one; what is brighter is white. Of full size there are at most four arrays at
-    a time, besides what `sketchify` takes. Raises what `sketchify` raises.
+    At most four arrays of full size exist at a time, besides what `sketchify` needs.
+
+    Args:
+        name: Name of the picture.
+        gray: uint8 (H, W).
+        sketchify: Makes the sketch, of the same shape. What it raises is raised.
+        box: Maximum size of each panel.
+        threshold: The fixed threshold, 0..254. Brighter pixels become white.
+
+    Returns:
+        The row.
     """
-    fixed, _ = _global(gray, threshold, cv2.THRESH_BINARY, box)
-    otsu, level = _global(gray, 0, cv2.THRESH_BINARY | cv2.THRESH_OTSU, box)
-    between = (
-        Panel("fixed threshold", f"white above {threshold}", fixed),
-        Panel("Otsu's threshold", f"white above {level:.0f}", otsu),
-        Panel("adaptive threshold", "what the U-Net sees", reduced(native.binarize(gray), box)),
-    )
     sketch, dodge = sketchify(gray), native.dodge(gray)
-    compared = in_tones(gray)
-    return Figure(
-        name=name,
-        height=gray.shape[0],
-        width=gray.shape[1],
-        original=Panel("original", "as luma", reduced(gray, box)),
-        between=(*between, Panel("dodge filter", "what the U-Net learns", reduced(dodge, box))),
-        sketch=Panel("sketch", "what it paints", reduced(sketch, box)),
-        difference=Panel("difference", "sketch against dodge", difference(sketch, dodge, box))
-        if compared
-        else None,
-        metrics=measure(sketch, dodge) if compared else None,
-    )
+    otsu, _ = cv2.threshold(gray, 0, 255, cv2.THRESH_OTSU)
+    panels = {
+        "original": Panel("as luma", reduced(gray, box)),
+        "fixed threshold": _global(gray, threshold, box),
+        "Otsu's threshold": _global(gray, otsu, box),
+        "adaptive threshold": Panel("input of the U-Net", reduced(native.binarize(gray), box)),
+        "dodge filter": Panel("target of the U-Net", reduced(dodge, box)),
+        "sketch": Panel("output of the U-Net", reduced(sketch, box)),
+    }
+    metrics = None
+    if in_tones(gray):
+        panels["difference"] = Panel("sketch and dodge filter", difference(sketch, dodge, box))
+        metrics = measure(sketch, dodge)
+    height, width = gray.shape
+    return Figure(name, height, width, panels, metrics)
 
 
 def in_tones(gray: Gray) -> bool:
-    """Whether an image, uint8 (H, W), has more than black, white, and the traces of JPEG."""
+    """Tells whether a picture has tones besides black, white and artifacts of JPEG.
+
+    Args:
+        gray: uint8 (H, W).
+
+    Returns:
+        Whether at least 1 % of its pixels are neither black nor white.
+    """
     between = cv2.inRange(gray, np.array([_BLACK]), np.array([_WHITE - 1]))
     return cv2.countNonZero(between) >= _IN_TONES * gray.size
 
 
 def difference(sketch: Gray, target: Gray, box: Box | None = None) -> Picture:
-    """White where two uint8 (H, W) images are equal, orange where the sketch is too dark, blue
-    where it is too pale, full colour from half the range on; uint8 (H, W, 3), reduced into `box`.
+    """Draws how two images differ.
+
+    Args:
+        sketch: uint8 (H, W).
+        target: uint8 (H, W).
+        box: Maximum size of the result; None for the size of the images.
+
+    Returns:
+        uint8 (H, W, 3). White where the images are equal, orange where the sketch is too dark, blue
+        where it is too pale. Differences of 128 levels and more have the full colour.
     """
-    absorbed: Any = 0.0
+    absorbed: NDArray[np.floating] | float = 0.0
     for more, less, colour in ((target, sketch, TOO_DARK), (sketch, target, TOO_PALE)):
-        apart = np.asarray(cv2.subtract(more, less), np.uint8)
-        cv2.add(apart, apart, dst=apart)
-        # Colour is linear in this: after the reduction it takes less memory, and is the same.
-        amount = apart if box is None else reduced(apart, box)
+        amount = np.asarray(cv2.subtract(more, less), np.uint8)
+        cv2.add(amount, amount, dst=amount)
+        # The colour is linear in the amount: reduced before, it needs less memory.
+        amount = amount if box is None else reduced(amount, box)
         absorbed = absorbed + amount[..., None] / np.float32(255) * (255 - np.array(colour))
     return np.asarray(np.rint(255 - absorbed), np.uint8)
 
 
 def reduced(picture: Picture, box: Box) -> Picture:
-    """A picture no higher and no wider than the box, its aspect kept; never enlarged."""
+    """Reduces a picture to fit into a box. Keeps its aspect ratio; never enlarges it.
+
+    Args:
+        picture: uint8 (H, W) or (H, W, 3).
+        box: Maximum height and width.
+
+    Returns:
+        The reduced picture, or the same if it fits.
+    """
     height, width = picture.shape[:2]
     scale = min(1.0, box[0] / height, box[1] / width)
     if scale == 1:
@@ -130,6 +157,6 @@ def reduced(picture: Picture, box: Box) -> Picture:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _global(gray: Gray, threshold: int, kind: int, box: Box) -> tuple[Picture, float]:
-    level, page = cv2.threshold(gray, threshold, 255, kind)
-    return reduced(np.asarray(page, np.uint8), box), level
+def _global(gray: Gray, threshold: float, box: Box) -> Panel:
+    _, page = cv2.threshold(gray, threshold, 255, cv2.THRESH_BINARY)
+    return Panel(f"white above {threshold:.0f}", reduced(np.asarray(page, np.uint8), box))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import io
 from collections.abc import Iterable
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sketchify_rt.compare.figure import Figure
+from sketchify_rt.compare.figure import Figure, Picture
 from sketchify_rt.compare.words import LEGEND, NO_TONES, TITLE, figures
 
 BOX = (460, 320)  # of a panel, pixels
@@ -18,85 +18,62 @@ _COLUMNS = 7
 _WIDTH = 2 * _MARGIN + _COLUMNS * _STEP - _GAP
 
 _PAPER, _INK, _FAINT, _RULE = "#ffffff", "#1b1b1b", "#6b6b6b", "#d5d5d5"
-_LARGE, _MEDIUM, _SMALL = 32, 20, 17  # of letters, pixels
+_LARGE, _MEDIUM, _SMALL = map(ImageFont.load_default, (32, 20, 17))
 
 
 def sheet(rows: Iterable[Figure], made_by: str) -> bytes:
-    """A PNG of the rows, 2416 pixels wide, at most some 620 high for each, which are taken one by
-    one. made_by: what painted the sketches, for the head.
+    """Makes the sheet.
+
+    Args:
+        rows: The pictures, at least one. Each is released before the next one is taken.
+        made_by: What made the sketches, for the head.
+
+    Returns:
+        A PNG file, 2416 pixels wide, at most about 620 pixels high for each row.
     """
-    blocks = [_head(made_by), *map(_block, rows)]
-    paper = Image.new("RGB", (_WIDTH, sum(block.height for block in blocks)), _PAPER)
-    top = 0
-    for block in blocks:
-        paper.paste(block, (0, top))
-        top += block.height
+    paper = np.concatenate([_head(made_by), *map(_block, rows)])
     file = io.BytesIO()
-    paper.save(file, "png")
+    Image.fromarray(paper).save(file, "png")
     return file.getvalue()
 
 
-def _head(made_by: str) -> Image.Image:
-    block, draw = _paper(124)
-    _write(draw, _MARGIN, 64, TITLE, _LARGE)
-    _write(draw, _MARGIN, 100, f"{made_by}. {LEGEND}", _SMALL, _FAINT)
-    return block
+def _head(made_by: str) -> Picture:
+    block = Image.new("RGB", (_WIDTH, 124), _PAPER)
+    draw = ImageDraw.Draw(block)
+    draw.text((_MARGIN, 64), TITLE, _INK, _LARGE, "ls")
+    draw.text((_MARGIN, 100), f"{made_by}. {LEGEND}", _FAINT, _SMALL, "ls")
+    return np.asarray(block)
 
 
-def _block(figure: Figure) -> Image.Image:
-    height, width = figure.sketch.picture.shape[:2]
+def _block(figure: Figure) -> Picture:
+    height, width = figure.panels["sketch"].picture.shape
     pictures, below = 100, 100 + height
-    block, draw = _paper(below + 56)
+    block = Image.new("RGB", (_WIDTH, below + 56), _PAPER)
+    draw = ImageDraw.Draw(block)
     draw.line((_MARGIN, 0, _WIDTH - _MARGIN, 0), _RULE)
     _write_figures(draw, figure)
-    for column, panel in enumerate(figure.panels):
+    for column, (title, panel) in enumerate(figure.panels.items()):
         left = _MARGIN + column * _STEP
-        _write(draw, left, pictures - 12, panel.title, _SMALL)
+        draw.text((left, pictures - 12), title, _INK, _SMALL, "ls")
         draw.rectangle((left - 1, pictures - 1, left + width, below), None, _RULE)
         block.paste(Image.fromarray(panel.picture), (left, pictures))
-        _write(draw, left, below + 25, panel.note, _SMALL, _FAINT)
-    return block
+        draw.text((left, below + 25), panel.note, _FAINT, _SMALL, "ls")
+    return np.asarray(block)
 
 
 def _write_figures(draw: ImageDraw.ImageDraw, figure: Figure) -> None:
-    """The name of the picture, and its figures from the right."""
+    """Writes the figures from the right, and the name and the size from the left."""
     right = _WIDTH - _MARGIN
-    said = figures(figure.metrics) if figure.metrics else [("", NO_TONES)]
-    for name, value in reversed(said):
+    shown = figures(figure.metrics) if figure.metrics else {"": NO_TONES}
+    for name, value in reversed(shown.items()):
         for text, colour, space in ((value, _INK, 8), (name, _FAINT, 28)):
-            right -= round(_font(_MEDIUM).getlength(text))
-            _write(draw, right, 46, text, _MEDIUM, colour)
-            right -= space
+            draw.text((right, 46), text, colour, _MEDIUM, "rs")
+            right -= round(_MEDIUM.getlength(text)) + space
     size = f"{figure.width} x {figure.height}"
-    room = right - _MARGIN - round(_font(_MEDIUM).getlength(size)) - 40
-    name = _shortened(figure.name, room)
-    _write(draw, _MARGIN, 46, name, _MEDIUM)
-    _write(draw, _MARGIN + 20 + _font(_MEDIUM).getlength(name), 46, size, _MEDIUM, _FAINT)
-
-
-def _shortened(name: str, room: float) -> str:
-    """A name with its middle left out, where it is longer than the room in pixels."""
-    font, kept = _font(_MEDIUM), len(name)
-    short = name
-    while font.getlength(short) > room and kept > 8:
+    room = right - _MARGIN - _MEDIUM.getlength(size) - 40
+    name, kept = figure.name, len(figure.name)
+    while _MEDIUM.getlength(name) > room and kept > 8:  # leaves out the middle of a long name
         kept -= 1
-        short = f"{name[: kept // 2]}...{name[-(kept - kept // 2) :]}"
-    return short
-
-
-def _paper(height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    block = Image.new("RGB", (_WIDTH, height), _PAPER)
-    return block, ImageDraw.Draw(block)
-
-
-def _write(
-    draw: ImageDraw.ImageDraw, left: float, base: float, text: str, size: int, colour: str = _INK
-) -> None:
-    draw.text((left, base), text, colour, _font(size), anchor="ls")
-
-
-@functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # noqa: S101 (in all wheels of Pillow)
-    return font
+        name = f"{figure.name[: kept // 2]}...{figure.name[-(kept - kept // 2) :]}"
+    draw.text((_MARGIN, 46), name, _INK, _MEDIUM, "ls")
+    draw.text((_MARGIN + 20 + _MEDIUM.getlength(name), 46), size, _FAINT, _MEDIUM, "ls")

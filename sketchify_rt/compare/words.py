@@ -1,36 +1,41 @@
-"""What both forms of the sheet say."""
+"""The words of the sheet, which are the same in PNG and in HTML."""
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from math import isinf
 
 from sketchify_rt.metrics import Metrics
 
 TITLE = "From picture to sketch"
 LEGEND = (
-    "Figures and differences are of the sketch against the dodge filter, at full size: "
+    "Figures and differences compare the sketch with the dodge filter, at full size: "
     "orange where the sketch is too dark, blue where it is too pale."
 )
-NO_TONES = "Black and white: its dodge filter is the page itself, with no tones to compare with."
+NO_TONES = "Black and white: the dodge filter is the page itself, without tones to compare with."
 
-MEANINGS = {
-    "MAE": "mean absolute error, in levels of 255; 0 is best",
-    "PSNR": "peak signal-to-noise ratio, in dB; more is better",
-    "SSIM": "structural similarity; 1 is best",
-    "ink F1": "how much of the ink is where it is to be, to one pixel; 1 is best",
-    "dark MAE": "mean absolute error where the dodge filter is dark, in levels; 0 is best",
-    "tone": "how far apart the shares of tones are, in levels; 0 is best",
+# In the order of the fields of `Metrics`: how a figure is shown, and what it means.
+_FIGURES = {
+    "MAE": ("{:.2f}", "mean absolute error, in levels of 255; 0 is best"),
+    "PSNR": ("{:.1f} dB", "peak signal-to-noise ratio; higher is better"),
+    "SSIM": ("{:.3f}", "structural similarity; 1 is best"),
+    "ink F1": ("{:.3f}", "share of the ink in the right place, to one pixel; 1 is best"),
+    "dark MAE": ("{:.1f}", "mean absolute error where the dodge filter is dark; 0 is best"),
+    "tone": ("{:.1f}", "distance between the histograms of tones, in levels; 0 is best"),
 }
+MEANINGS = {name: meaning for name, (_, meaning) in _FIGURES.items()}
 
 
-def figures(metrics: Metrics) -> tuple[tuple[str, str], ...]:
-    """Name and value of each figure, as they are shown, in the order of `MEANINGS`."""
-    values = (
-        f"{metrics.mae:.2f}",
-        "equal" if isinf(metrics.psnr) else f"{metrics.psnr:.1f} dB",
-        f"{metrics.ssim:.3f}",
-        f"{metrics.ink_f1:.3f}",
-        f"{metrics.dark_mae:.1f}",
-        f"{metrics.tone:.1f}",
-    )
-    return tuple(zip(MEANINGS, values, strict=True))
+def figures(metrics: Metrics) -> dict[str, str]:
+    """Formats metrics for the sheet.
+
+    Args:
+        metrics: Metrics of one picture.
+
+    Returns:
+        Text of each figure by its name, in the order of `MEANINGS`.
+    """
+    return {
+        name: "equal" if isinf(value) else form.format(value)
+        for (name, (form, _)), value in zip(_FIGURES.items(), astuple(metrics), strict=True)
+    }

@@ -105,10 +105,14 @@ class Directory:
 def _no_archive(source: Source, error: Exception) -> ContainerError:
     head = files.read_at(source.fileno(), len(_SIGNATURE), 0)
     if kind := _OTHERS.get(head) or _OTHERS.get(head[:2]):
-        return ContainerError(f"{source.name}: {kind}, whatever its name says; repack it as ZIP")
+        return ContainerError(f"{source.name}: must be a ZIP archive, got {kind}. Repack it as ZIP")
     if head.startswith(b"PK"):
-        return ContainerError(f"{source.name}: damaged or cut short ({error}); get a whole copy")
-    return ContainerError(f"{source.name}: no ZIP archive ({error}); give one, or images")
+        return ContainerError(
+            f"{source.name}: is damaged or truncated ({error}). Get a complete copy"
+        )
+    return ContainerError(
+        f"{source.name}: is not a ZIP archive ({error}). Use a ZIP archive, or images"
+    )
 
 
 def _starts(source: Source, listing: ZipFile) -> dict[ZipInfo, int]:
@@ -116,8 +120,8 @@ def _starts(source: Source, listing: ZipFile) -> dict[ZipInfo, int]:
 
     def damaged(info: ZipInfo, how: str) -> ContainerError:
         return ContainerError(
-            f"{source.name}: damaged or made to do harm: the member {info.orig_filename!r} {how}; "
-            "get a whole copy, or unpack it and convert the folder"
+            f"{source.name}: is damaged or malicious: the member {info.orig_filename!r} {how}. Get "
+            "a complete copy, or unpack it and convert the folder"
         )
 
     starts = {}
@@ -126,17 +130,17 @@ def _starts(source: Source, listing: ZipFile) -> dict[ZipInfo, int]:
     for info in reversed(ordered):
         begin, data = info.header_offset, info.header_offset + _HEADER.size
         if begin < 0 or data > end:
-            raise damaged(info, "lies where another does, or none can")
+            raise damaged(info, "overlaps another member, or is outside of the file")
         signature, *lengths = _HEADER.unpack(source.at(begin, _HEADER.size))
         if signature != _SIGNATURE:
-            raise damaged(info, "does not begin where the directory says")
+            raise damaged(info, "does not start where the directory says")
         starts[info] = data + sum(lengths)
         if starts[info] + info.compress_size > end:
-            raise damaged(info, "shares data with others")
+            raise damaged(info, "shares data with another member")
         end = begin
     # What is left of an archive that is cut short may end with an archive that was in it.
     if ordered and ordered[0].header_offset and source.at(0, len(_SIGNATURE)) == _SIGNATURE:
-        raise damaged(ordered[0], "is the first of the directory, but not of the file")
+        raise damaged(ordered[0], "is first in the directory, but not in the file")
     return starts
 
 
@@ -149,12 +153,12 @@ def _members(
         name = clean(info.orig_filename, known=known)  # zipfile ends `filename` at a NUL
         if name is None:
             raise ContainerError(
-                f"{source.name}: the member {info.orig_filename!r} leads out of the folder that "
-                "it is unpacked to; rename it, or leave it out of the archive"
+                f"{source.name}: the member {info.orig_filename!r} has a path outside of the "
+                "target folder. Rename it, or remove it from the archive"
             )
         if name in seen and not name.endswith("/"):
             raise ContainerError(
-                f"{source.name}: two members are called {name!r}; rename one, or leave it out of "
+                f"{source.name}: two members have the name {name!r}. Rename one, or remove it from "
                 "the archive"
             )
         seen.add(name)

@@ -90,7 +90,7 @@ class Book:
                 raise given_up
 
     def _given_up(self) -> OutputError:
-        return OutputError(f"{self._output}: was given up; run it again")
+        return OutputError(f"{self._output}: was not completed. Run the same command again")
 
     def _end(self, why: SketchifyError) -> None:
         self._over = why

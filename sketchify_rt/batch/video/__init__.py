@@ -12,7 +12,7 @@ except ImportError as error:
     from sketchify_rt.errors import BackendUnavailable
 
     raise BackendUnavailable(
-        f"videos need PyAV ({error}): pip install 'sketchify-rt[video]'"
+        f"videos need PyAV ({error}). To fix: pip install 'sketchify-rt[video]'"
     ) from error
 
 from sketchify_rt.batch.video.convert import Engine, Stopped, convert_video, frames

@@ -47,7 +47,7 @@ def check(output: Path, quality: int | None) -> None:
     if _ending(output.name) not in ENDINGS:
         raise OptionsError(f"{output}: videos are written as {', '.join(sorted(ENDINGS))}")
     if quality is not None and not (type(quality) is int and 1 <= quality <= 100):
-        raise OptionsError(f"quality is {quality!r}; it may be 1 to 100")
+        raise OptionsError(f"quality must be between 1 and 100, got {quality!r}")
 
 
 class Writer:
@@ -148,7 +148,7 @@ class Writer:
             return self._container.add_stream("libvpx-vp9" if self._vp9 else "libx264", rate)
         except av.codec.codec.UnknownCodecError as error:
             raise BackendUnavailable(
-                f"this PyAV cannot encode {error}; pip install --force-reinstall av"
+                f"this PyAV cannot encode {error}. To fix: pip install --force-reinstall av"
             ) from error
 
     def _options(self, factor: int) -> dict[str, str]:

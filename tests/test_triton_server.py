@@ -17,9 +17,9 @@ from onnx import TensorProto, helper
 from plain import plain
 from tritonclient.grpc import model_config_pb2
 
-from sketchify_rt import ModelError, models, server
-from sketchify_rt.batch import sinks
+from sketchify_rt import ModelError, models
 from sketchify_rt.cli.verbs import main
+from sketchify_rt.integrations import triton_server
 from sketchify_rt.models import Manifest, Model
 from sketchify_rt.runtime.openvino import OpenVinoRuntime
 from sketchify_rt.tensorrt import cache
@@ -144,14 +144,10 @@ def test_a_model_is_replaced_only_if_asked_and_other_versions_stay(tmp_path: Pat
 def test_where_the_configuration_fails_no_model_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = sinks.write
+    def config(served: triton_server.Served, delay: int) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def write(path: Path, data: bytes) -> None:
-        if path.name == "config.pbtxt":
-            raise sinks.explained(path, OSError(errno.ENOSPC, "No space left on device"))
-        written(path, data)
-
-    monkeypatch.setattr(sinks, "write", write)
+    monkeypatch.setattr(triton_server.Served, "config", config)
     result = export(tmp_path)
     assert result.exit_code == 1
     assert "config.pbtxt: cannot be written: No space left on device; make room" in result.stderr
@@ -161,8 +157,8 @@ def test_where_the_configuration_fails_no_model_stays(
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("--backend", "tensorrt"), 2, "--backend tensorrt and --engine go together"),
-        (("--engine", "e"), 2, "--backend tensorrt and --engine go together"),
+        (("--backend", "tensorrt"), 2, "--backend tensorrt and --engine must be used together"),
+        (("--engine", "e"), 2, "--backend tensorrt and --engine must be used together"),
         (
             ("--model", "huge"),
             1,
@@ -189,12 +185,12 @@ def test_an_engine_that_does_not_suit_is_refused(tmp_path: Path) -> None:
     small = engine(tmp_path / "small", Recipe(batch=(2, 4, 8)))
     result = export(*words, small)
     assert result.exit_code == 2
-    assert "takes 2 to 8 images together; the server needs 1 to 8" in result.stderr
+    assert "takes batches of 2 to 8 images, expected 1 to 8" in result.stderr
     large = export(*words, engine(tmp_path / "large", Recipe()), "--max-batch", 64)
     assert large.exit_code == 2
-    assert "takes 1 to 32 images together; the server needs 1 to 64" in large.stderr
+    assert "takes batches of 1 to 32 images, expected 1 to 64" in large.stderr
     both = export(*words, small, "--precision", "int8")
-    assert "--precision is for --backend onnx" in both.stderr
+    assert "--precision and --engine cannot be used together" in both.stderr
     assert not (tmp_path / "models").exists()
 
 
@@ -211,8 +207,8 @@ def toy(path: Path, name: str, shape: list[int | str]) -> Model:
 
 def test_names_lead_nowhere_else_and_are_quoted(tmp_path: Path) -> None:
     model = toy(tmp_path / "toy.onnx", "../toy", ["n", 1, "h", "w"])
-    served = server.of_onnx(model, max_batch=2)
-    folder = server.write(tmp_path / "models", served)
+    served = triton_server.of_onnx(model, max_batch=2)
+    folder = triton_server.write(tmp_path / "models", served)
     assert folder == tmp_path / "models/---toy"
     told = config(folder)
     assert (told.name, told.input[0].name) == (folder.name, 'a"b')
@@ -228,11 +224,13 @@ def test_a_model_of_other_inputs_is_refused(tmp_path: Path) -> None:
     onnx.save(graph, model.path)
     sha256 = hashlib.sha256(model.path.read_bytes()).hexdigest()
     other = Model(model.path, dataclasses.replace(model.manifest, sha256=sha256))
-    with pytest.raises(ModelError, match=r"toy.onnx: it must have one input, or .* 'hint'"):
-        server.of_onnx(other)
+    with pytest.raises(
+        ModelError, match=r"toy.onnx: .* got a\"b, mask, tones, expected one input.* 'hint'"
+    ):
+        triton_server.of_onnx(other)
 
 
 def test_a_model_of_one_image_is_refused(tmp_path: Path) -> None:
     model = toy(tmp_path / "toy.onnx", "toy", [1, 1, "h", "w"])
-    with pytest.raises(ModelError, match=r"toy.onnx: 'a\"b' is f32 of \[1, 1, -1, -1\]"):
-        server.of_onnx(model)
+    with pytest.raises(ModelError, match=r"toy.onnx: .* 'a\"b': got f32 \[1, 1, -1, -1\]"):
+        triton_server.of_onnx(model)

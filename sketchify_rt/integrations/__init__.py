@@ -1,0 +1,1 @@
+"""Sketches and models in other tools: torchvision, albumentations, Triton Inference Server."""
