@@ -172,8 +172,6 @@ _LEVELS = (1 + (254 * np.arange(255, -1, -1) + 127) // 255).astype(np.uint8)  # 
 def hinted(source: ImageInput, own: HintInput) -> File | Picture:
     """Gives an image a hint of its own, which counts instead of that of the `Sketchifier`.
 
-    >>> sketch = sketchify(hinted("page.jpg", "hint.png"))
-
     Args:
         source: See `Sketchifier`; no tensor of a device.
         own: See `Options.hint`.
@@ -185,6 +183,9 @@ def hinted(source: ImageInput, own: HintInput) -> File | Picture:
         OptionsError: The hint is none.
         InputError: The source is no image, or cannot be read.
         DecodeError: The file of a PIL image is damaged.
+
+    Examples:
+        >>> sketch = sketchify(hinted("page.jpg", "hint.png"))
     """
     told = check_hint(hint(own))
     # With all that may be kept; who encodes keeps what is wanted.

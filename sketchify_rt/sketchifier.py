@@ -51,10 +51,6 @@ class _Lease:
 class Sketchifier:
     """Turns images into pencil sketches. Thread-safe. Reuse one: it keeps the model open.
 
-    >>> sketchify = Sketchifier(strength=1.3)
-    >>> sketch = sketchify("page.jpg")
-    >>> darker = sketchify("page.jpg", hint="6B")
-
     A source is one image:
 
     - a path, the bytes of an image file, or a file opened for reading bytes
@@ -69,6 +65,11 @@ class Sketchifier:
     Fork a process before it makes its first sketch. OpenVINO does not work in a fork of a process
     that has used it: sketches raise BackendUnavailable there. A GPU does not either. Modes dodge
     and binary work in any fork on a CPU.
+
+    Examples:
+        >>> sketchify = Sketchifier(strength=1.3)
+        >>> sketch = sketchify("page.jpg")
+        >>> darker = sketchify("page.jpg", hint="6B")
 
     Attributes:
         options: `Options` of each call that overrides none.
@@ -380,8 +381,6 @@ def sketchify(
 ) -> Any:
     """Makes the sketch of one image.
 
-    >>> sketch = sketchify("page.jpg", strength=1.3)
-
     The model stays open for the next call. For many images, or to choose when it closes, use a
     `Sketchifier`.
 
@@ -395,6 +394,9 @@ def sketchify(
 
     Raises:
         SketchifyError: See `Sketchifier`.
+
+    Examples:
+        >>> sketch = sketchify("page.jpg", strength=1.3)
     """
     keywords: dict[str, Any] = {"model": model, **options}
     overrides = {name: keywords.pop(name) for name in PER_CALL if name in keywords}

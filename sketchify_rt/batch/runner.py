@@ -10,10 +10,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from sketchify_rt.batch.budget import Budget
@@ -213,15 +214,16 @@ def run(
                     future.add_done_callback(finished.put)
                 if not pending:
                     break
-                if (first := finished.get()) is None:
-                    raise KeyboardInterrupt
-                settle(first)
+                # A signal that comes just before Python waits would be seen only after it.
+                with suppress(Empty):
+                    if (first := finished.get(timeout=0.5)) is None:
+                        raise KeyboardInterrupt
+                    settle(first)
         except KeyboardInterrupt:
             patient = False  # with what is left to do here, should there be another
             report.stopped, report.interrupted = "interrupted", True
             begun = {future for future in pending if not future.cancel()}
             while begun:
-                # A signal that comes just before Python waits for a lock is seen only after it.
                 done, begun = wait(begun, timeout=0.5)
                 for future in done:
                     settle(future)
