@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from sketchify_rt import inputs, stream
 from sketchify_rt.batch.runner import explain
 from sketchify_rt.options import MAX_WORKERS, Encoding
 from sketchify_rt.sketchifier import Sketchifier
+
+if TYPE_CHECKING:
+    from sketchify_rt.options import Keywords
 
 
 class SketchActor:
@@ -37,11 +41,17 @@ class SketchActor:
         >>> sketches.write_parquet("s3://bucket/sketches")  # `convert_dataset` writes image files
     """
 
-    def __init__(self, encoding: Encoding | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        encoding: Encoding | None = None,
+        model: str | os.PathLike[str] = "lite",
+        **options: Unpack[Keywords],
+    ) -> None:
         """Opens the model.
 
         Args:
             encoding: Format of the sketches; None for PNG.
+            model: Name of a shipped model, or path of an ONNX file.
             **options: Fields of `Options`.
 
         Raises:
@@ -55,7 +65,7 @@ class SketchActor:
 
         cv2.setNumThreads(1)  # the threads of OpenCV would run beside those of the options
         self.encoding = encoding or Encoding()
-        self.sketchify = Sketchifier(**options)
+        self.sketchify = Sketchifier(model, **options)
         self.lanes = min(self.sketchify.backend.workers, MAX_WORKERS)
         self.sketchify.prepare(self.lanes)
 

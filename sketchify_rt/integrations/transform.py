@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+import os
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from sketchify_rt.sketchifier import Sketchifier
 
 if TYPE_CHECKING:
     import torch
+
+    from sketchify_rt.options import Keywords
 
 T = TypeVar("T")
 
@@ -34,20 +37,22 @@ class SketchTransform:
         >>> transform = albumentations.Lambda(image=SketchTransform())
     """
 
-    def __init__(self, *, device: str = "cpu", threads: int | None = 1, **options: Any) -> None:
+    def __init__(self, model: str | os.PathLike[str] = "lite", **options: Unpack[Keywords]) -> None:
         """Opens a device; the model itself is opened on first use.
 
         Args:
-            device: See `Options`.
-            threads: See `Options`. 1 by default, since a DataLoader has a worker for each core.
-            **options: Other fields of `Options`.
+            model: Name of a shipped model, or path of an ONNX file.
+            **options: Fields of `Options`. By default `device` is "cpu", and `threads` is 1, since
+                a DataLoader has a worker for each core.
 
         Raises:
             OptionsError: An option does not exist, or may not have that value.
             ModelError: The model cannot be read.
             BackendUnavailable: The device cannot be used.
         """
-        self._sketchify = Sketchifier(device=device, threads=threads, **options)
+        options.setdefault("device", "cpu")
+        options.setdefault("threads", 1)
+        self._sketchify = Sketchifier(model, **options)
 
     def __call__(self, image: T, **params: object) -> T:
         """Makes the sketch of an image.
