@@ -1,4 +1,4 @@
-"""Write files atomically, and read them at a place."""
+"""Writes files atomically, and reads them at a place."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Seal = Callable[[os.stat_result], None]
 PART = re.compile(r"\.[0-9a-f]{16}\.part")
 """Name of a file that is being written, where it has one."""
 
-# What file systems say that know no files without a name, as NFS.
+# Errors of file systems without files that have no name, such as NFS.
 _NO_UNNAMED = frozenset({errno.EISDIR, errno.EOPNOTSUPP, errno.EINVAL})
 
 _position = forks.Lock()
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Replace a file as `part` does; it is on the disk when this returns.
+    """Replaces a file as `part` does. It is on the disk when this returns.
 
     Args:
         path: The file. Its folders are made.
@@ -47,12 +47,12 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 @contextmanager
 def part(path: Path, seal: Seal = lambda status: None) -> Iterator[BinaryIO]:
-    """A file to write to, which becomes `path` at the end of the `with`, or never does.
+    """Opens a file to write to, which gets the name `path` at the end of the `with`, or none.
 
-    Readers see the old file or the new one. Until the end the file has no name at all, so that even
-    SIGKILL leaves nothing behind. If the file system does not know such files, and for the instant
-    in which it replaces an old one, it is a hidden one in the same folder, see `PART`; what SIGKILL
-    leaves of that goes when the same file is made again.
+    Readers see the old file or the new one. Until the end the file has no name, so that even
+    SIGKILL leaves nothing behind. On a file system without such files, and for the instant in which
+    it replaces an old file, it is a hidden file in the same folder, see `PART`. What SIGKILL leaves
+    of that is removed when the same file is made again.
 
     Args:
         path: The file. Its folders are made.
@@ -109,10 +109,14 @@ def _removed_else(name: Path) -> Iterator[None]:
 
 
 def _claim(path: Path, make: Callable[[Path], T]) -> tuple[T, Path]:
-    """What `make` makes of a hidden name beside `path`, which no other process has.
+    """Calls `make` with a hidden name beside `path` that no other process has.
 
-    It hangs on the name of `path`: who makes the same file anew, after having been killed, first
-    removes what is left of it. While another process makes the same file, the name is random.
+    The name depends on that of `path`: a process that makes the same file again, after another was
+    killed, first removes what is left. While another process makes the same file, the name is
+    random.
+
+    Returns:
+        What `make` returned, and the name.
     """
     # Of a fixed length: one made from a name of 255 bytes would be too long.
     digest = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()
@@ -124,7 +128,7 @@ def _claim(path: Path, make: Callable[[Path], T]) -> tuple[T, Path]:
 
 
 def _clear(name: Path) -> None:
-    """Remove what a killed process left. Raises OSError where another may be at it."""
+    """Removes what a killed process left. Raises OSError if another may be writing it."""
     try:
         number = _open(name, getattr(os, "O_NOFOLLOW", 0))
     except FileNotFoundError:
@@ -138,7 +142,7 @@ def _clear(name: Path) -> None:
 
 
 def _create(name: Path) -> int:
-    """Make a file of that name, locked. Raises OSError."""
+    """Creates a file of that name, locked. Raises OSError."""
     number = _open(name, os.O_CREAT | os.O_EXCL)
     try:
         _lock(number)
@@ -150,7 +154,7 @@ def _create(name: Path) -> int:
 
 
 def _lock(number: int) -> None:
-    """Lock a file of this process's own; others have it for as long as `_clear` takes."""
+    """Locks a file of this process. Others hold it only for as long as `_clear` takes."""
     with contextlib.suppress(OSError):  # no locks: then none is ever removed
         _flock(number, wait=True)
 
@@ -164,7 +168,7 @@ def _flock(number: int, wait: bool) -> None:
 
 
 def _check(number: int, name: Path) -> None:
-    """Raises OSError where the file has lost its name since it was opened."""
+    """Raises OSError if the file has lost its name since it was opened."""
     if not os.path.samestat(os.fstat(number), name.lstat()):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(name))
 
@@ -175,7 +179,7 @@ def _link(number: int, name: Path) -> None:
 
 
 def _open_unnamed(folder: Path) -> int | None:
-    """A file without a name in the folder, which is made; None where there are no such files."""
+    """Opens a file without a name in the folder, which is made; None if there are no such files."""
     if not hasattr(os, "O_TMPFILE"):
         folder.mkdir(parents=True, exist_ok=True)
         return None
@@ -196,7 +200,7 @@ def _open(path: Path, how: int) -> int:
 
 
 def read_at(descriptor: int, size: int, start: int) -> bytes:
-    """Read from a place in an open file, without regard to its position; for any thread.
+    """Reads from a place in an open file, whatever its position. For any thread.
 
     Args:
         descriptor: Of the file.
@@ -214,7 +218,7 @@ def read_at(descriptor: int, size: int, start: int) -> bytes:
 
 
 def sync(folder: Path) -> None:
-    """Put a folder's list of files on the disk, if its file system can."""
+    """Writes a folder's list of files to the disk, if its file system can."""
     with contextlib.suppress(OSError):  # some network file systems, and Windows
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Renew locks, and what else a forked child must not share with its parent.
+"""Renews locks, and what else a forked child must not share with its parent.
 
 A thread that held a lock when the process was forked is not in the child to release it.
 """
@@ -17,7 +17,7 @@ _watched: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKe
 
 
 def watch(owner: T, renew: Callable[[T], None]) -> None:
-    """Call `renew(owner)` in every child forked from this process, as long as `owner` lives.
+    """Calls `renew(owner)` in every child forked from this process, as long as `owner` lives.
 
     Args:
         owner: Is not kept alive.
@@ -39,7 +39,7 @@ class Lock:
     """A lock for `with`, which is free in a forked child."""
 
     def __init__(self) -> None:
-        """Make it, free."""
+        """Makes the lock, free."""
         self._renew()
         watch(self, Lock._renew)
 
