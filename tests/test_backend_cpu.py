@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,3 +48,22 @@ def test_a_checkout_without_kernels_is_told_as_one(
     (tmp_path / "csrc").mkdir()
     assert f"code in {tmp_path} was" in backend._why_incomplete(tmp_path / "sketchify_rt")
     assert "--force-reinstall" in backend._why_incomplete(tmp_path / "site-packages/sketchify_rt")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_calls_reuse_the_memory_of_pages() -> None:
+    code = """
+import resource
+import numpy as np
+from sketchify_rt import Sketchifier
+sketchify = Sketchifier(mode="dodge", device="cpu", threads=1)
+pages = [np.full((960, 720), level, np.uint8) for level in range(20)]
+for page in pages:
+    sketchify(page)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for page in pages:
+    sketchify(page.copy())
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 20 * 20  # of 338 pages of memory a call

@@ -20,6 +20,8 @@ from sketchify_rt.options import Arithmetic, Encoding, Options
 from sketchify_rt.painter import Painter, Runtime
 from sketchify_rt.tiling import Tile
 
+_KEPT = 8 * 2**20  # bytes: as `batch.budget.return_large_blocks` has it
+
 # src/plugins/intel_cpu/src/cpu_memory.cpp, and the C++ library below it.
 _OPENVINO_IS_OUT_OF_MEMORY = re.compile(r"Failed to allocate \d+ bytes of memory|std::bad_alloc")
 
@@ -38,6 +40,9 @@ class CpuBackend:
     def __init__(self, options: Options, note: str | None = None) -> None:
         """Raises BackendUnavailable where SKETCHIFY_ISA asks for what this processor has not."""
         self._isa = native.isa()
+        # glibc gives blocks back at once that are larger than any freed before, and those of a page
+        # would be faulted in anew by each call: 720 x 960, dodge, 2.1 ms rather than 1.5.
+        np.empty(_KEPT, np.uint8)
         self.note = note
         self.workers = options.worker_count
         self.most_workers = options.thread_count
