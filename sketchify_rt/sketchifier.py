@@ -42,10 +42,7 @@ log = logging.getLogger("sketchify_rt")
 
 
 class _Lease:
-    """Held by all who use the device; the last one to let go ends the codec's threads."""
-
-    def __init__(self, device: backend.Backend) -> None:
-        weakref.finalize(self, device.release, close=True).atexit = False
+    """Held by each pipeline in use, so that `close` can wait for the last one."""
 
 
 class Sketchifier:
@@ -105,7 +102,7 @@ class Sketchifier:
         self._lock = forks.Lock()  # held while a model is opened, which may take minutes
         self._opened: dict[int, Pipeline] = {}  # by the calls at the same time
         self._workers = 1  # of calls outside of `map`
-        self._lease = _Lease(self.backend)
+        self._lease = _Lease()
 
     @functools.cached_property
     def _model(self) -> models.Model:
@@ -149,7 +146,9 @@ class Sketchifier:
         """
         with self._lock:
             self._opened, self._workers = {}, 1
-            self._lease = _Lease(self.backend)
+            # Called as soon as no pipeline in flight holds the lease.
+            weakref.finalize(self._lease, self.backend.release, close=True).atexit = False
+            self._lease = _Lease()
 
     @overload
     def __call__(
