@@ -120,7 +120,8 @@ def owned(source: ImageInput) -> ImageInput:
         with contextlib.suppress(Exception):  # `load` tells what is wrong with it
             return source if on_device(source) else np.from_dlpack(source).copy()
     elif isinstance(source, SupportsRead):
-        return read(source)
+        with contextlib.suppress(SketchifyError):  # `load` tells what is wrong with it
+            return read(source)
     return source
 
 
@@ -180,7 +181,7 @@ def hinted(source: ImageInput, own: HintInput) -> File | Picture:
         A source for a `Sketchifier`.
 
     Raises:
-        OptionsError: The hint is none.
+        OptionsError: `own` is no hint.
         InputError: The source is no image, or cannot be read.
         DecodeError: The file of a PIL image is damaged.
 
@@ -314,6 +315,8 @@ def read(stream: SupportsRead, name: str | None = None) -> File:
         if not isinstance(head, bytes):
             got = type(head).__name__
             raise InputError(f'{name}: must be opened for bytes, mode "rb", got {got}')
+        while len(head) < _HEAD and (more := stream.read(_HEAD - len(head))):
+            head += more  # of a pipe, which gives what it has
         data.write(head)
         if header.identify(head) in header.READABLE:
             while chunk := stream.read(min(_CHUNK, MAX_FILE + 1 - data.tell())):

@@ -262,7 +262,7 @@ class Keywords(Overrides, total=False):
 
 
 def from_keywords(options: Mapping[str, Any]) -> Options:
-    """Returns the options of these names. Raises OptionsError for a name that is none."""
+    """Returns the options of these names. Raises OptionsError for a name that does not exist."""
     check_names(options, [one.name for one in fields(Options)])
     return Options(**options)
 
@@ -287,7 +287,8 @@ def overridden(options: Options, overrides: Mapping[str, Any]) -> Options:
     Raises:
         OptionsError: An override does not exist, or may not have that value.
     """
-    if fixed := [name for name in overrides if hasattr(options, name) and name not in PER_CALL]:
+    known = [one.name for one in fields(Options)]
+    if fixed := [name for name in overrides if name in known and name not in PER_CALL]:
         raise OptionsError(
             f"{fixed[0]} cannot change from call to call. Give it to another Sketchifier"
         )
@@ -306,7 +307,7 @@ PER_CALL = tuple(Overrides.__annotations__)
 
 
 def check_hint(hint: Hint) -> Hint:
-    """Returns the hint. Raises OptionsError for what is none."""
+    """Returns the hint. Raises OptionsError for what is no hint."""
     if not tells(hint) or isinstance(hint, Painted):
         return hint
     if isinstance(hint, str) or not _is_number(hint) or not 0 <= hint <= 1:
@@ -338,7 +339,7 @@ def check_workers(workers: int) -> int:
 
 
 def as_encoding(encoding: Encoding | Format | None) -> Encoding:
-    """Returns the encoding of that name; PNG for None. Raises OptionsError for what is none."""
+    """Returns the encoding of that name; PNG for None. Raises OptionsError for other values."""
     if encoding is None or isinstance(encoding, str):
         return Encoding(encoding or "png")
     if not isinstance(encoding, Encoding):
@@ -368,7 +369,7 @@ def _is_number(value: object) -> bool:
 
 
 def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
+    if not isinstance(value, str) or value not in known:  # an array would be compared by element
         raise OptionsError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 

@@ -9,6 +9,7 @@ Each step takes all images of the batch. An image that fails leaves an error in 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -45,7 +46,7 @@ class Pipeline:
         painter: The U-Net; None for the filters alone.
         threads: Of the processor, for one call.
         limits: What fits into the device's memory, shared by all calls.
-        lease: Kept alive as long as the pipeline is in use.
+        calls: Entered by each call, for `Sketchifier.close`.
     """
 
     backend: Backend
@@ -53,7 +54,7 @@ class Pipeline:
     painter: Painter | None
     threads: int
     limits: Limits
-    lease: object = None
+    calls: AbstractContextManager[object]
 
     def run(
         self, sources: Sequence[ImageInput], encoding: Encoding | None = None, beside: bool = False
@@ -63,14 +64,14 @@ class Pipeline:
         Args:
             sources: See `Sketchifier`.
             encoding: Of the files; None for images.
-            beside: Queue the work beside that of the caller, but for tensors of a device.
+            beside: Queue the work beside that of the caller. Tensors of a device stay in turn.
 
         Returns:
             For each image a file, or a sketch, or the error that it met.
         """
         loaded = [self._load(source, encoding) for source in sources]
         results: list[Result] = []
-        with self.backend.lane(beside and not inputs.on_device(sources[0])):
+        with self.calls, self.backend.lane(beside and not inputs.on_device(sources[0])):
             batches = inputs.within(loaded, self.limits.pixels)[::-1]
             while batches:
                 batch, tile = batches.pop(), self.limits.tile
@@ -242,7 +243,7 @@ class Pipeline:
             return None
         if not full:
             return [error]
-        painter = self.painter
+        painter = self.painter if self.options.mode == "sketch" else None
         if (
             painter
             and not painter.runtime.fixed
@@ -256,6 +257,6 @@ class Pipeline:
         return [
             DeviceMemoryError(
                 f"{name}: does not fit into the memory of {where} ({error}). Give a smaller tile, "
-                "a max_side, or less to others that share it"
+                "a max_side, or free memory that other programs use"
             )
         ]

@@ -6,13 +6,13 @@ import contextlib
 import functools
 import logging
 import os
-import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from sketchify_rt import backend, files, forks, inputs, models, stream, tiling
+from sketchify_rt.calls import Calls
 from sketchify_rt.errors import OptionsError, OutputError, SketchifyError
 from sketchify_rt.image import Gray
 from sketchify_rt.limits import Limits
@@ -39,10 +39,6 @@ if TYPE_CHECKING:
     from sketchify_rt.options import Keywords
 
 log = logging.getLogger("sketchify_rt")
-
-
-class _Lease:
-    """Held by each pipeline in use, so that `close` can wait for the last one."""
 
 
 class Sketchifier:
@@ -102,7 +98,7 @@ class Sketchifier:
         self._lock = forks.Lock()  # held while a model is opened, which may take minutes
         self._opened: dict[int, Pipeline] = {}  # by the calls at the same time
         self._workers = 1  # of calls outside of `map`
-        self._lease = _Lease()
+        self._calls = Calls(functools.partial(self.backend.release, close=True))
 
     @functools.cached_property
     def _model(self) -> models.Model:
@@ -146,9 +142,7 @@ class Sketchifier:
         """
         with self._lock:
             self._opened, self._workers = {}, 1
-            # Called as soon as no pipeline in flight holds the lease.
-            weakref.finalize(self._lease, self.backend.release, close=True).atexit = False
-            self._lease = _Lease()
+        self._calls.close()
 
     @overload
     def __call__(
@@ -254,8 +248,7 @@ class Sketchifier:
             **overrides: See `__call__`.
 
         Returns:
-            For each source a file, or the error that it met: a SketchifyError, or one that nobody
-            foresaw.
+            For each source a file, or the error that it met, a SketchifyError or any other.
 
         Raises:
             ModelError, OptionsError, BackendUnavailable: The model cannot be opened.
@@ -298,8 +291,11 @@ class Sketchifier:
             OptionsError: An argument is wrong. Raised at once; other errors when their turn comes.
             SketchifyError: What a call raises.
         """
-        workers = self.backend.workers if workers is None else check_workers(workers)
-        workers = min(workers, self.backend.most_workers)
+        if workers is None:
+            options = self._of_call(overrides)  # whose mode may be another
+            split = self.backend.splits_threads
+            workers = options.worker_count if split else self.backend.workers
+        workers = min(check_workers(workers), self.backend.most_workers)
         if on_error not in ("raise", "return"):
             raise OptionsError(f"on_error must be raise or return, got {on_error!r}")
         step = functools.partial(
@@ -331,9 +327,7 @@ class Sketchifier:
 
     def _open(self, workers: int | None = None, overrides: Overrides | None = None) -> Pipeline:
         """Returns the model opened for so many calls at the same time; None: as was prepared."""
-        options = self.options
-        if overrides:
-            options = overridden(options, _with_hint({**overrides}))
+        options = self._of_call(overrides)
         workers = workers or self._workers
         found = self._opened.get(workers)
         if found is None or (found.painter is None and options.mode == "sketch"):
@@ -343,6 +337,9 @@ class Sketchifier:
             check_hint_use(options.hint, options, found.takes_hint)
         return found
 
+    def _of_call(self, overrides: Overrides | None) -> Options:
+        return overridden(self.options, _with_hint({**overrides})) if overrides else self.options
+
     def _make(self, workers: int, options: Options) -> Pipeline:
         with self._lock:
             split = self.backend.splits_threads
@@ -350,12 +347,13 @@ class Sketchifier:
                 enough = count == workers or (count > workers and not split)
                 if enough and (found.painter or options.mode != "sketch"):
                     return found
+            self._calls.reopen()
             threads = self.options.thread_count
             painter = None
             if options.mode == "sketch":
                 painter = self.backend.open_painter(self._model, threads, workers)
             share = max(1, threads // workers)
-            made = Pipeline(self.backend, self.options, painter, share, self._limits, self._lease)
+            made = Pipeline(self.backend, self.options, painter, share, self._limits, self._calls)
             kept = {self._workers} if split else set()
             self._opened = {n: p for n, p in self._opened.items() if n in kept} | {workers: made}
             return made
@@ -398,7 +396,9 @@ def sketchify(
         >>> sketch = sketchify("page.jpg", strength=1.3)
     """
     keywords: dict[str, Any] = {"model": model, **options}
-    overrides = {name: keywords.pop(name) for name in PER_CALL if name in keywords}
+    # Not `mode`, without which the model would be looked for even if only a filter is wanted.
+    names = [name for name in PER_CALL if name in keywords and name != "mode"]
+    overrides = {name: keywords.pop(name) for name in names}
     call: Callable[..., Any] = _kept(from_keywords(keywords))
     return call(source, **overrides)
 

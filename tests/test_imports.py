@@ -23,7 +23,7 @@ FLOORS = [
     {"runtime"},
     {"tensorrt"},
     {"painter"},
-    {"backend", "inputs", "limits"},
+    {"backend", "calls", "inputs", "limits"},
     {"strokes"},
     {"pipeline"},
     {"sketchifier"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import sys
 import threading
@@ -339,6 +340,49 @@ def test_close_waits_for_calls_in_flight_and_opens_nothing_again(
     assert device.log[2:] == ["close"]
 
 
+def test_close_waits_for_no_error_that_somebody_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    sketchify, device = engine(monkeypatch)
+    with pytest.raises(ZeroDivisionError) as kept:
+        sketchify(np.full((9, 9), 13, np.uint8))
+    never_begun = sketchify.map([page(0)])
+    sketchify.close()
+    assert device.log == ["try 1", "close"]
+    del kept, never_begun
+    gc.collect()
+    assert device.log == ["try 1", "close"]  # and the garbage collector closes nothing
+
+
+def test_a_filter_that_does_not_fit_leaves_the_tiles_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sketchify = Sketchifier(device="cpu", precision="fp32")
+    sketchify(page(0))
+
+    def full(images: Sequence[Gray], strength: float, threads: int) -> list[Gray]:
+        raise MemoryError
+
+    monkeypatch.setattr(sketchify.backend, "dodge", full)
+    with pytest.raises(DeviceMemoryError):
+        sketchify(page(0), mode="dodge")
+    assert sketchify._limits.tile == sketchify.options.tile
+
+
+def test_a_stream_has_as_many_workers_as_suit_its_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Opened(Exception):
+        pass
+
+    def opened(self: Sketchifier, workers: int, options: Options) -> None:
+        raise Opened(workers)
+
+    monkeypatch.setattr(Sketchifier, "_make", opened)
+    for mode in "dodge", "sketch":
+        sketchify = Sketchifier(mode=mode, device="cpu", threads=64)  # type: ignore[arg-type]
+        with pytest.raises(Opened, match="64"):
+            sketchify.map([], mode="dodge")
+        with pytest.raises(Opened, match="8"):
+            sketchify.map([], mode="sketch")
+
+
 def test_a_stream_leaves_the_threads_of_single_calls_as_they_were() -> None:
     with Sketchifier(mode="dodge", threads=4, device="cpu") as sketchify:
         asked: list[int] = []
@@ -393,7 +437,7 @@ def counted(work: Callable[[], object]) -> tuple[int, int]:
     return total, deepest
 
 
-@pytest.mark.parametrize(("mode", "most"), [("dodge", 34), ("binary", 34), ("sketch", 61)])
+@pytest.mark.parametrize(("mode", "most"), [("dodge", 35), ("binary", 35), ("sketch", 63)])
 def test_the_way_of_a_jpeg_is_short(tmp_path: Path, mode: Mode, most: int) -> None:
     path = tmp_path / "page.jpg"
     cv2.imwrite(str(path), picture(300, 200, 1))

@@ -241,6 +241,27 @@ def test_whatever_fails_fails_in_its_place(sketchify: Sketchifier) -> None:
     assert kinds == [ZeroDivisionError, bytes, InputError]
 
 
+def test_a_bad_open_file_costs_a_stream_nothing_else(sketchify: Sketchifier) -> None:
+    page = picture(40, 30)
+    found = list(sketchify.map([page, io.StringIO("text"), page], on_error="return"))  # type: ignore[list-item]
+    np.testing.assert_array_equal(found[0], found[2])
+    assert 'must be opened for bytes, mode "rb", got str' in str(found[1])
+
+
+def test_a_pipe_that_gives_little_at_a_time_is_read_whole(sketchify: Sketchifier) -> None:
+    data = cv2.imencode(".png", picture(40, 30))[1].tobytes()
+
+    class Pipe(io.RawIOBase):
+        at = 0
+
+        def read(self, size: int = -1, /) -> bytes:
+            part = data[self.at : self.at + min(size, 7)]
+            self.at += len(part)
+            return part
+
+    np.testing.assert_array_equal(sketchify(Pipe()), sketchify(data))
+
+
 def test_map_gives_what_it_has_before_its_source_fails(sketchify: Sketchifier) -> None:
     def sources() -> Iterator[Gray]:
         yield picture(seed=1)
@@ -461,6 +482,10 @@ def test_overrides_give_way_where_they_would_contradict() -> None:
             one(page, strenght=2)  # type: ignore[call-overload]
         with pytest.raises(OptionsError, match="strength must be between 0 and 4, got 9"):
             one.encode(page, strength=9)
+        with pytest.raises(OptionsError, match="there is no option 'of_gpu'"):
+            one(page, of_gpu=True)  # type: ignore[call-overload]
+        with pytest.raises(OptionsError, match="binary must be one of auto, page, threshold"):
+            one(page, binary=np.zeros(3))  # type: ignore[call-overload]
     with Sketchifier(device="cpu", mode="dodge") as filters:
         np.testing.assert_array_equal(filters(page, mode="sketch"), Sketchifier(device="cpu")(page))
         np.testing.assert_array_equal(filters(page), Sketchifier(mode="dodge", device="cpu")(page))

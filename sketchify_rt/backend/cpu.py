@@ -118,7 +118,7 @@ class CpuBackend:
         # Imported only when a U-Net is to run: the filters alone do without its third of a second.
         try:
             from sketchify_rt.runtime.openvino import OpenVinoRuntime
-        except ImportError as error:
+        except (ImportError, RuntimeError) as error:  # RuntimeError: no core can be made
             raise BackendUnavailable(f"cpu: {error}. To fix: pip install openvino") from error
         runtime = Runtime(OpenVinoRuntime(model, threads, workers, self.precision(model)))
         return Painter(runtime, self, model.manifest)

@@ -171,7 +171,7 @@ class ActorPool(contextlib.AbstractContextManager["ActorPool"]):
             lanes, batch = self._ray.get(actor.open.remote(self._options))
         except errors.RayTaskError as error:
             self._replace(actor, 0, error.cause)
-        except errors.RayError as error:
+        except Exception as error:  # RayError, or that of a lost connection
             reason = BackendUnavailable(f"Ray cannot start an actor: {error}")
             self._replace(actor, tries - 1, reason)
         else:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import functools
 import queue
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from sketchify_rt import tiling
 from sketchify_rt.errors import ModelError
 from sketchify_rt.models import Model
 from sketchify_rt.options import Precision
 from sketchify_rt.runtime import hints, unet
 from sketchify_rt.runtime.cuda_graphs import CapturedModule, Run, Slot
-
-_TILE = 512  # pixels; side of the tile on which memory is measured
 
 # For what the allocator rounds up, copies of the input and output of a graph, and larger batches,
 # for which cuDNN may choose algorithms that need more memory.
@@ -45,7 +46,7 @@ class TorchRuntime:
         precision: Precision = "auto",
         compile: bool = False,  # noqa: A002
     ) -> None:
-        """Load `model` to `device`, and on a GPU run it on one tile to measure its memory.
+        """Loads `model` to `device`.
 
         Args:
             model: The model.
@@ -57,14 +58,14 @@ class TorchRuntime:
 
         Raises:
             ModelError: The file cannot be read, or it is not a U-Net of this project.
-            torch.OutOfMemoryError: There is no memory for the weights or for one tile.
+            torch.OutOfMemoryError: There is no memory for the weights.
         """
         on_gpu = device.type == "cuda"
         half = on_gpu and precision in ("auto", "half")
-        network = unet.load(model, torch.float16 if half else torch.float32).to(device)
-        side = tiling.padded(_TILE, model.manifest.stride)
-        self.bytes_per_pixel = _SAFETY * _measure(network, side, device) if on_gpu else 1.0
+        network = unet.load(model, torch.float16 if half else torch.float32)
         self.takes_hint = model.manifest.takes_hint
+        self.bytes_per_pixel = _SAFETY * _peak(network, self.takes_hint, model.manifest.stride)
+        network = network.to(device)
         self._name = str(model.path)
         self._device = device
         self._run = functools.partial(_run, _compiled(network, self._name) if compile else network)
@@ -136,14 +137,45 @@ def _compiled(module: nn.Module, path: str) -> Run:
     return run
 
 
-def _measure(network: nn.Module, side: int, device: torch.device) -> float:
-    """Return the bytes of device memory per input pixel that a call on one tile takes at its peak.
+def _peak(network: nn.Module, takes_hint: bool, stride: int) -> float:
+    """Returns the most bytes per input pixel that are alive at once while the network runs.
 
-    Calls of other threads at the same time are counted as well, and make the result too high.
+    Counted on tensors without memory: it needs no GPU, and other threads do not change it, as they
+    change the counters of torch's allocator, which belong to the process.
     """
-    tile = torch.zeros((1, side, side), dtype=torch.uint8, device=device)
-    with torch.no_grad(), torch.autocast(device.type, enabled=False), torch.cuda.device(device):
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        _run(network, tile)
-        return (torch.cuda.max_memory_allocated(device) - before) / tile.numel()
+    weights = {name: weight.to("meta") for name, weight in network.named_buffers()}
+    binary = torch.empty((1, 8 * stride, 8 * stride), dtype=torch.uint8, device="meta")
+    given = hints.inputs("", takes_hint, binary, None)
+    with torch.no_grad(), _Alive() as alive:
+        torch.func.functional_call(network, weights, given)
+    return float(alive.peak / binary.numel())
+
+
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of what operators return, and for how long it is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = 0
+        self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(
+        self,
+        operator: Any,
+        types: Any,
+        arguments: tuple[Any, ...] = (),
+        options: dict[str, Any] | None = None,
+    ) -> Any:
+        result = operator(*arguments, **(options or {}))
+        for tensor in tree_leaves(result):
+            storage = tensor.untyped_storage()
+            reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+            self._storages[reference.cdata] = (reference, storage.nbytes())
+        alive = 0
+        for key, (reference, size) in list(self._storages.items()):
+            if reference.expired():  # type: ignore[no-untyped-call]
+                del self._storages[key]
+            else:
+                alive += size
+        self.peak = max(self.peak, alive)
+        return result
