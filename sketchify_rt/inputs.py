@@ -349,7 +349,7 @@ def _too_large(name: str, size: str) -> InputError:
 def _of_array(pixels: NDArray[Any], encoding: Encoding | None) -> Gray | Picture:
     luma = to_luma(pixels)
     alpha = alpha_of(pixels)
-    if alpha is None or encoding is None or encoding.alpha == "white":
+    if alpha is None or encoding is None or encoding.alpha != "keep":
         return luma
     from sketchify_rt.codec.extras import Extras
 

@@ -24,7 +24,7 @@ Arithmetic = Literal["fp32", "half", "int8"]
 Precision = Literal["auto", Arithmetic]
 Runtime = Literal["auto", "openvino", "torch", "tensorrt"]
 Format = Literal["png", "jpg", "webp"]
-Alpha = Literal["white", "keep"]
+Alpha = Literal["white", "keep", "lines"]
 Binary = Literal["auto", "page", "threshold"]
 
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -395,7 +395,10 @@ class Encoding:
             be true of the sketch: upright, gray, of its size. Broken metadata, thumbnails, maker's
             notes, XMP and comments are left out.
         alpha: "white" puts transparent pictures on white. "keep" gives their sketch the same
-            transparency, which "jpg" cannot hold; opaque pictures give plain gray files.
+            transparency; opaque pictures give plain gray files. "lines" gives black lines on a
+            transparent ground, to be laid over anything: black everywhere, with 255 - sketch as its
+            alpha, so that over white it is the sketch, exactly unless "webp" has a quality. "jpg"
+            holds neither of these two.
     """
 
     format: Format = "png"
@@ -412,10 +415,10 @@ class Encoding:
             if self.format == "png":
                 raise OptionsError("quality needs format jpg or webp, got png, which is lossless")
             _check_integer("quality", self.quality, 1, 100)
-        if self.alpha == "keep" and self.format == "jpg":
-            raise OptionsError("alpha keep needs format png or webp, got jpg")
+        if self.alpha != "white" and self.format == "jpg":
+            raise OptionsError(f"alpha {self.alpha} needs format png or webp, got jpg")
 
     @property
     def plain(self) -> bool:
         """Whether nothing of a source but its picture is kept."""
-        return not self.metadata and self.alpha == "white"
+        return not self.metadata and self.alpha != "keep"

@@ -259,6 +259,36 @@ class Sketchifier:
             results += pipeline.run(batch, encoding, beside=True)
         return results
 
+    @overload
+    def map(
+        self,
+        sources: Iterable[ImageInput],
+        *,
+        encoding: Encoding | Format,
+        workers: int | None = ...,
+        on_error: Literal["raise"] = ...,
+        **overrides: Unpack[Overrides],
+    ) -> Iterator[bytes]: ...
+    @overload
+    def map(
+        self,
+        sources: Iterable[ImageInput],
+        *,
+        encoding: Encoding | Format,
+        workers: int | None = ...,
+        on_error: Literal["return"],
+        **overrides: Unpack[Overrides],
+    ) -> Iterator[bytes | SketchifyError]: ...
+    @overload
+    def map(
+        self,
+        sources: Iterable[ImageInput],
+        *,
+        encoding: None = ...,
+        workers: int | None = ...,
+        on_error: Literal["raise", "return"] = ...,
+        **overrides: Unpack[Overrides],
+    ) -> Iterator[Any]: ...
     def map(
         self,
         sources: Iterable[ImageInput],
@@ -285,7 +315,8 @@ class Sketchifier:
             **overrides: See `__call__`.
 
         Returns:
-            An iterator. Close it if you stop early.
+            An iterator of images, or of bytes with an `encoding`; with on_error="return" also of
+            errors. Close it if you stop early.
 
         Raises:
             OptionsError: An argument is wrong. Raised at once; other errors when their turn comes.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,18 @@ errors: list[type[SketchifyError]] = [
 ]
 
 
+def by_choice(
+    sketchify: Sketchifier,
+    encoding: Encoding | None,
+    on_error: Literal["raise", "return"],
+) -> None:
+    """What is decided only when the program runs still has a type."""
+    for result in sketchify.map(["page.jpg"], encoding=encoding, on_error=on_error):
+        assert result is not None
+    for file in sketchify.map(["page.jpg"], encoding="png", on_error=on_error):
+        assert_type(file, bytes | SketchifyError)
+
+
 def sketches(page: Path, gray: Gray, picture: PIL.Image.Image) -> None:
     sketchify_rt.Sketchy  # type: ignore[attr-defined]  # noqa: B018
     Sketchifier(mode="pencil")  # type: ignore[arg-type]
@@ -62,7 +75,14 @@ def sketches(page: Path, gray: Gray, picture: PIL.Image.Image) -> None:
         assert_type(sketchify.encode(page, "webp", hint=gray, square=256), bytes)
         sketchify.save(page, "sketch.png", strenght=2)  # type: ignore[call-arg]
         assert_type(sketchify.encode_batch([page, gray]), list[bytes | Exception])
-        assert_type(next(sketchify.map([page])), Any)
+        assert_type(sketchify.map([page]), Iterator[Any])
+        assert_type(sketchify.map([page], on_error="return", strength=2), Iterator[Any])
+        assert_type(sketchify.map([page], encoding="webp"), Iterator[bytes])
+        assert_type(sketchify.map([page], encoding=Encoding(), workers=2), Iterator[bytes])
+        files = sketchify.map([page], encoding="png", on_error="return", mode="dodge")
+        assert_type(files, Iterator[bytes | SketchifyError])
+        sketchify.map([page], encoding="gif")  # type: ignore[call-overload]
+        sketchify.map([page], encoding="png", on_error="skip")  # type: ignore[call-overload]
         assert_type(SketchTransform(strength=2)(picture), PIL.Image.Image)
         assert_type(SketchTransform()(gray), Gray)
         assert_type(sketchify.options, Options)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import struct
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from pictures import (
     NOISE,
     RGB,
@@ -26,6 +29,8 @@ from PIL import Image
 
 from sketchify_rt import DecodeError, EncodeError, Encoding, InputError, Sketchifier, image
 from sketchify_rt.backend import cpu as backend
+from sketchify_rt.cli.verbs import main
+from sketchify_rt.cluster import SketchActor
 from sketchify_rt.codec import cpu
 from sketchify_rt.codec.extras import Extras
 from sketchify_rt.inputs import File, Picture
@@ -34,6 +39,7 @@ from sketchify_rt.options import Format
 
 KEEP = Encoding(alpha="keep")
 ALPHA = NOISE[..., 3]
+LINES = Encoding(alpha="lines")
 HOLDING: tuple[Format, ...] = ("png", "webp")
 
 
@@ -388,3 +394,125 @@ def test_on_a_device_only_images_with_alpha_come_to_the_host(
     assert (taken, written) == ([2, 1], [2, 0])
     assert device.encode(Tensor(NOISE), KEEP) == sketchify.encode(NOISE, KEEP)
     assert device.encode(Tensor(NOISE)) == sketchify.encode(NOISE)
+    assert device.encode_batch(sources, LINES) == sketchify.encode_batch(sources, LINES)
+
+
+# Lines alone
+
+
+GROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0), "paper": (244, 233, 201)}
+
+
+def over(ground: str, data: bytes) -> np.ndarray:
+    """RGB of a result that Pillow lays over a plain ground."""
+    lines = Image.open(io.BytesIO(data)).convert("RGBA")
+    sheet = Image.new("RGBA", lines.size, GROUNDS[ground])
+    sheet.alpha_composite(lines)
+    assert sheet.getextrema()[3] == (255, 255)
+    return np.asarray(sheet.convert("RGB"))
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+@pytest.mark.parametrize("form", HOLDING)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (16, 16), (333, 250)])
+def test_lines_darken_any_ground_as_the_sketch_darkens_white(
+    shape: tuple[int, int], form: Format, ground: str
+) -> None:
+    gray = np.random.default_rng(shape).integers(0, 256, shape, np.uint8)
+    if shape == (16, 16):
+        gray = np.arange(256, dtype=np.uint8).reshape(shape)
+    data = cpu.encode(gray, Encoding(form, alpha="lines"))
+    black, alpha = planes(data)
+    np.testing.assert_array_equal(black, np.zeros(shape))
+    np.testing.assert_array_equal(alpha, 255 - gray)
+    colour = np.array(GROUNDS[ground])
+    np.testing.assert_array_equal(over(ground, data), (gray[..., None] * colour + 127) // 255)
+
+
+def test_lines_of_an_image_that_is_part_of_another() -> None:
+    whole = np.random.default_rng(3).integers(0, 256, (40, 60), np.uint8)
+    for form in "png", "webp":
+        encoding = Encoding(form, alpha="lines")
+        part = whole[5:30, 7:44]
+        assert cpu.encode(part, encoding) == cpu.encode(part.copy(), encoding)
+        np.testing.assert_array_equal(over("white", cpu.encode(part, encoding))[..., 0], part)
+
+
+def test_the_quality_of_lines_is_that_of_their_alpha() -> None:
+    noise = np.random.default_rng(4).integers(0, 256, (30, 40), np.uint8)
+    sketch = cv2.resize(noise, (400, 300), interpolation=cv2.INTER_LINEAR)
+    sizes, errors = [], []
+    for quality in None, 80, 40:
+        data = cpu.encode(sketch, Encoding("webp", quality, alpha="lines"))
+        seen = over("white", data)
+        assert (seen == seen[..., :1]).all()
+        sizes.append(len(data))
+        errors.append(np.abs(seen[..., 0].astype(int) - sketch).mean())
+    assert sizes[2] < sizes[1] / 2 and sizes[2] < sizes[0] / 2
+    assert errors[0] == 0 < errors[1] < 1 < errors[2] < 8
+
+
+@pytest.mark.parametrize("form", HOLDING)
+def test_there_are_no_lines_where_a_picture_is_transparent(
+    sketchify: Sketchifier, form: Format
+) -> None:
+    ring = np.zeros((90, 80, 4), np.uint8)
+    ring[..., :3] = np.random.default_rng(1).integers(0, 256, (90, 80, 3))
+    ring[30:60, 30:50, 3] = 255
+    data = sketchify.encode(ring, Encoding(form, alpha="lines"))
+    np.testing.assert_array_equal(over("white", data)[..., 0], sketchify(ring))
+    alpha = planes(data)[1].copy()
+    assert alpha[30:60, 30:50].mean() > 10
+    alpha[20:70, 20:60] = 0  # the strokes at its edge are as wide as the filter
+    assert not alpha.any()
+
+
+def test_lines_of_every_source_and_way(sketchify: Sketchifier) -> None:
+    expected = sketchify.encode(with_alpha("PNG"), LINES)
+    np.testing.assert_array_equal(over("white", expected)[..., 0], sketchify(NOISE))
+    luma = luma_of(on_white(NOISE[..., :3], ALPHA))
+    sources = [
+        NOISE,
+        Image.fromarray(NOISE),
+        torch.from_numpy(NOISE),
+        File("it", with_alpha("PNG")),
+        Picture("it", luma, Extras(alpha=ALPHA)),
+        luma,
+    ]
+    assert [*sketchify.map(sources, encoding=LINES)] == [expected] * len(sources)
+    assert sketchify.encode_batch(sources, LINES) == [expected] * len(sources)
+    actor = SketchActor(LINES, mode="dodge", device="cpu", threads=1)
+    rows = actor({"bytes": np.array([with_alpha("PNG")], object)})
+    assert [*rows["sketch"]] == [expected]
+
+
+@pytest.mark.parametrize("form", HOLDING)
+def test_lines_and_metadata_together(sketchify: Sketchifier, form: Format) -> None:
+    exif = Image.Exif()
+    exif[315] = "Artist"
+    data = with_alpha("PNG", exif=exif, dpi=(300, 300))
+    found = sketchify.encode(data, Encoding(form, metadata=True, alpha="lines"))
+    np.testing.assert_array_equal(planes(found)[1], 255 - sketchify(data))
+    assert Image.open(io.BytesIO(found)).getexif()[315] == "Artist"
+
+
+def test_lines_on_the_command_line(sketchify: Sketchifier, tmp_path: Path) -> None:
+    page, out = with_alpha("PNG"), tmp_path / "out"
+    with zipfile.ZipFile(tmp_path / "book.cbz", "w") as book:
+        book.writestr("1.png", page)
+    (tmp_path / "a.png").write_bytes(page)
+    line = ["convert", str(tmp_path / "book.cbz"), str(tmp_path / "a.png"), "-o", str(out)]
+    line += ["--mode", "dodge", "--device", "cpu", "--threads", "1"]
+
+    def call(*options: str) -> str:
+        result = CliRunner().invoke(main, [*line, *options])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    assert call().startswith("converted 2, skipped 0")
+    assert call("--alpha", "lines").startswith("converted 2, skipped 0")  # the journal tells
+    assert call("--alpha", "lines").startswith("converted 0, skipped 2")
+    expected = sketchify.encode(page, LINES)
+    assert (out / "a.png").read_bytes() == expected
+    with zipfile.ZipFile(out / "book.cbz") as book:
+        assert book.read("1.png") == expected

@@ -10,7 +10,15 @@ import pytest
 from conftest import until
 from pictures import FILES, RGB, bomb, png_file, samples_of_16_bits, tiff_file
 
-from sketchify_rt.batch.budget import ALPHA, ENCODED, MIB, PER_PIXEL, Budget, needed
+from sketchify_rt.batch.budget import (
+    ALPHA,
+    ENCODED,
+    LOSSY_LINES,
+    MIB,
+    PER_PIXEL,
+    Budget,
+    needed,
+)
 from sketchify_rt.errors import InputError
 from sketchify_rt.inputs import File, Picture
 from sketchify_rt.options import Encoding
@@ -63,7 +71,10 @@ def test_pixels_need_little() -> None:
 def test_encoding_may_need_more_than_decoding() -> None:
     jpeg = File("a", FILES["JPEG"])
     assert needed(jpeg, Encoding("webp")) == len(jpeg.data) + PIXELS * ENCODED["webp"]
-    assert needed(jpeg, Encoding(alpha="keep")) - needed(jpeg, PNG) == PIXELS * ALPHA
+    for alpha in "keep", "lines":
+        assert needed(jpeg, Encoding(alpha=alpha)) - needed(jpeg, PNG) == PIXELS * ALPHA
+    lossy = needed(jpeg, Encoding("webp", 80, alpha="lines")) - needed(jpeg, Encoding("webp"))
+    assert lossy == PIXELS * LOSSY_LINES
     assert needed(GRAY, Encoding("jpg")) == PIXELS * ENCODED["jpg"]
 
 

@@ -293,6 +293,8 @@ ENCODINGS = [
     Encoding("webp", 80),
     Encoding("jpg"),
     Encoding("jpg", 30),
+    Encoding(alpha="lines"),
+    Encoding("webp", 80, alpha="lines"),
 ]
 
 

@@ -166,7 +166,12 @@ def test_what_the_encoding_keeps_comes_along(form: str) -> None:
     data = saved(NOISE, form, exif=exif, lossless=True)
     sketchify = Sketchifier(mode="dodge", device="cpu", threads=1)
     plain = sketchify.encode(File("a", data))
-    for encoding in Encoding(metadata=True), Encoding(alpha="keep"), Encoding("webp", None, True):
+    for encoding in (
+        Encoding(metadata=True),
+        Encoding(alpha="keep"),
+        Encoding(alpha="lines"),
+        Encoding("webp", None, True),
+    ):
         with Decoders(1, PATIENCE, MAX_PIXELS, encoding=encoding) as pool:
             result = sketchify.encode(pool.decode(File("a", data)), encoding)
         assert result == sketchify.encode(File("a", data), encoding) != plain

@@ -99,8 +99,9 @@ def test_bad_options_are_named(changes: dict[str, Any], message: str) -> None:
         ({"format": "jpg", "quality": 50.5}, "quality must be .* got 50.5"),
         ({"format": "webp", "quality": 101}, "quality must be .* got 101"),
         ({"metadata": 1}, "metadata must be True or False, got 1"),
-        ({"alpha": "black"}, "alpha must be one of white, keep, got 'black'"),
+        ({"alpha": "black"}, "alpha must be one of white, keep, lines, got 'black'"),
         ({"format": "jpg", "alpha": "keep"}, "alpha keep needs format png or webp, got jpg"),
+        ({"format": "jpg", "alpha": "lines"}, "alpha lines needs format png or webp, got jpg"),
     ],
 )
 def test_bad_encodings_are_named(changes: dict[str, Any], message: str) -> None:
@@ -114,3 +115,4 @@ def test_good_encodings() -> None:
     assert Encoding().plain and Encoding("jpg", 80).plain
     assert not Encoding("jpg", metadata=True).plain
     assert not Encoding("webp", 80, alpha="keep").plain
+    assert Encoding("webp", 80, alpha="lines").plain

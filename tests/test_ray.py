@@ -176,6 +176,8 @@ def test_results_and_errors_keep_their_places(pool: ActorPool, plain: Sketchifie
     assert third == fourth == plain.encode(luma, Encoding("jpg"))
     assert isinstance(error, DecodeError)
     assert error.source == "b"
+    lines = Encoding(alpha="lines")
+    assert pool.encode_batch([File("a", GOOD)], lines) == [plain.encode(GOOD, lines)]
     assert (pool.batch, pool.workers, pool.local) == (1, 4, False)
 
 

@@ -260,6 +260,18 @@ def test_videos_are_refused_where_processes_of_their_own_decode() -> None:
     }
 
 
+def test_videos_are_refused_where_the_lines_alone_are_wanted() -> None:
+    Path("b.mp4").write_text("of c")
+    root = Path("out")
+    to = Output(Folder(root, "png"), Journal(None, root, {}))
+    work = Work(Sources(["b.mp4"], root), to, alpha="lines")
+    report = run(Engine(), work, Encoding(alpha="lines"), workers=1)
+    assert (report.converted, work.videos) == (0, [])
+    assert reasons(report) == {
+        "b.mp4": "--alpha lines does not support videos. Convert it without --alpha"
+    }
+
+
 def test_an_archive_is_unpacked_page_by_page() -> None:
     comic("book.cbz", p2="bad")
     report, work = convert("book.cbz", unpack=True)

@@ -119,7 +119,9 @@ def _kind(header: Header) -> str:
 
 def per_pixel(kind: str, encoding: Encoding) -> int:
     """Bytes for each pixel of a file of this kind, a key of PER_PIXEL."""
-    alpha = ALPHA if encoding.alpha == "keep" else 0
+    alpha = 0 if encoding.alpha == "white" else ALPHA
+    if encoding.alpha == "lines" and encoding.quality is not None:
+        alpha = LOSSY_LINES
     return max(PER_PIXEL[kind], ENCODED[encoding.format]) + alpha
 
 
@@ -144,7 +146,9 @@ PER_PIXEL = {
 # The same where encoding needs more than decoding, which is over by then: JPEG of quality 100 5.3,
 # lossless WebP 30.8, other WebP 20.2.
 ENCODED = {"png": 0, "jpg": 6, "webp": 31}
-ALPHA = 7  # more, where it is kept: in PNG 4.7, in WebP 6.4
+# More, with alpha: kept in PNG 4.7, in WebP 6.4; lines in PNG 5.3, in lossless WebP 4.2.
+ALPHA = 7
+LOSSY_LINES = 13  # 12.1
 
 
 def return_large_blocks() -> None:

@@ -16,7 +16,7 @@ from sketchify_rt.batch.runner import Outcome
 from sketchify_rt.batch.sources import Job, Sources
 from sketchify_rt.batch.tasks import FileTask, PageTask, Settled, Task
 from sketchify_rt.errors import InputError
-from sketchify_rt.options import MAX_PIXELS, MAX_THREADS
+from sketchify_rt.options import MAX_PIXELS, MAX_THREADS, Alpha
 
 if TYPE_CHECKING:
     from sketchify_rt.batch.books import OpenBook
@@ -32,8 +32,9 @@ class Work:
 
     unpack: make files of the pages of an archive, rather than an archive; dpi: of PDF pages;
     max_pixels: of one of these; decoders: the processes that open PDF files, rather than this one;
-    videos, for which there are none, are refused then; hints: a folder of hints. videos: those that
-    were passed over, once it was iterated.
+    videos, for which there are none, are refused then; hints: a folder of hints; alpha: of the
+    encoding, of which videos hold no "lines". videos: those that were passed over, once it was
+    iterated.
     """
 
     jobs: Sources
@@ -43,6 +44,7 @@ class Work:
     max_pixels: int = MAX_PIXELS
     decoders: Decoders | None = None
     hints: Path | None = None
+    alpha: Alpha = "white"
     videos: list[tuple[int, Job]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -86,6 +88,10 @@ class Work:
             return InputError(
                 f"{job.source}: --isolate does not support videos. Convert it without --isolate if "
                 "you trust it"
+            )
+        if job.kind == "video" and self.alpha == "lines":
+            return InputError(
+                f"{job.source}: --alpha lines does not support videos. Convert it without --alpha"
             )
         single = job.kind == "video" or (job.kind == "archive" and not self.unpack)
         try:

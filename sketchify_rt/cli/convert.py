@@ -109,7 +109,8 @@ usage, nothing is converted; 130 interrupted, images in progress are finished.
     type=click.Choice(ALPHAS),
     default=Encoding.alpha,
     show_default=True,
-    help="white: put transparent pictures on white; keep: the sketch is as transparent.",
+    help="white: put transparent pictures on white; keep: the sketch is as transparent; lines: "
+    "black lines on a transparent ground. Videos are always white, and refused with lines.",
 )
 @click.option(
     "--unpack",
@@ -350,6 +351,7 @@ def command(
                 max_pixels=chosen.max_pixels,
                 decoders=decoders,
                 hints=hints,
+                alpha=encoding.alpha,
             )
             if dry_run:
                 telling.rehearse(kinds(sources, to), sources)
