@@ -1,6 +1,6 @@
 """The way of a batch of images through one device.
 
-    load -> decode -> fit -+-> binarize --------+-> paint -> give or encode
+    load -> decode -> fit -+-> binarize --------+-> paint -> enlarge -> give or encode
                            +-> hint ------------+
 
 Each step takes all images of the batch. An image that fails leaves an error in its place.
@@ -127,17 +127,19 @@ class Pipeline:
         options, backend, painter, threads = self.options, self.backend, self.painter, self.threads
         grays = self._fit(whole)
         if options.mode == "dodge":
-            return backend.dodge(grays, options.strength, threads)
-        if options.mode == "binary" or painter is None:
-            return backend.binarize(grays, threads)
-        takes_hint = painter.manifest.takes_hint
-        wishes = [strokes.Wish.of(source, options, takes_hint) for source in sources]
-        # Of whole images, so that tiles do not change them.
-        binaries, pages = strokes.find_binaries(backend, grays, whole, wishes, threads)
-        planes = None
-        if takes_hint:
-            planes = strokes.find_hints(backend, grays, binaries, pages, wishes, threads)
-        return painter.paint(binaries, planes, options.strength, self.limits.tile, threads)
+            sketches = backend.dodge(grays, options.strength, threads)
+        elif options.mode == "binary" or painter is None:
+            sketches = backend.binarize(grays, threads)
+        else:
+            takes_hint = painter.manifest.takes_hint
+            wishes = [strokes.Wish.of(source, options, takes_hint) for source in sources]
+            # Of whole images, so that tiles do not change them.
+            binaries, pages = strokes.find_binaries(backend, grays, whole, wishes, threads)
+            planes = None
+            if takes_hint:
+                planes = strokes.find_hints(backend, grays, binaries, pages, wishes, threads)
+            sketches = painter.paint(binaries, planes, options.strength, self.limits.tile, threads)
+        return sketches if options.detail == "native" else self._enlarge(sketches, whole)
 
     def _load(self, source: ImageInput, encoding: Encoding | None) -> Loaded:
         """Reads one image; an error in its place where that fails."""
@@ -178,15 +180,30 @@ class Pipeline:
         return [found[place] for place in range(len(loaded))]
 
     def _fit(self, grays: Images) -> Images:
-        """Cuts and resizes as the options say."""
-        max_side, square = self.options.max_side, self.options.square
-        if max_side is None and square is None:
+        """Cuts and resizes as the options say, to the size that images are drawn at."""
+        options = self.options
+        if options.max_side is None and options.square is None and options.detail == "native":
             return grays
         fitted: list[Image] = []
         for gray in grays:
-            rows, columns, height, width = fit(tuple(gray.shape), max_side, square)
+            rows, columns, *size = fit(tuple(gray.shape), options.max_side, options.square)
+            _, _, height, width = fit((size[0], size[1]), options.max_detail, None)
             fitted.append(self.backend.resize(gray[rows, columns], height, width))
         return fitted
+
+    def _enlarge(self, sketches: Images, whole: Images) -> Images:
+        """Enlarges sketches to their full size where `detail` made them smaller."""
+        options = self.options
+        enlarged: list[Image] = []
+        for sketch, gray in zip(sketches, whole, strict=True):
+            _, _, *size = fit(tuple(gray.shape), options.max_side, options.square)
+            if tuple(sketch.shape) != tuple(size):
+                sketch = self.backend.enlarge(sketch, *size)
+                if options.mode == "binary":  # in place: black below 128, white from there
+                    sketch >>= 7
+                    sketch *= 255
+            enlarged.append(sketch)
+        return enlarged
 
     def _encode_with_extras(
         self, sketches: Images, sources: Sequence[Loaded], whole: Images, encoding: Encoding

@@ -256,7 +256,15 @@ def test_the_sketch_is_that_of_the_picture_on_white(
     np.testing.assert_array_equal(cpu.decode(File("it", white), 10**6), expected)
 
 
-@pytest.mark.parametrize("options", [{"max_side": 17}, {"max_side": 99}, {"square": 13}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_side": 17},
+        {"max_side": 99},
+        {"square": 13},
+        {"square": 90, "detail": 64},
+    ],
+)
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_alpha_is_cut_and_resized_like_the_picture(
     options: dict[str, int], orientation: int

@@ -43,7 +43,7 @@ from sketchify_rt.backend import cuda
 from sketchify_rt.backend.cuda import LANES, CudaBackend
 from sketchify_rt.image import Gray, resize
 from sketchify_rt.kernels import reference
-from sketchify_rt.options import ARITHMETICS
+from sketchify_rt.options import ARITHMETICS, Mode
 from sketchify_rt.runtime import cuda_graphs
 from sketchify_rt.runtime.torch import TorchRuntime
 from sketchify_rt.tensorrt.record import Machine, Recipe
@@ -180,6 +180,20 @@ def test_files_in_and_files_out(tmp_path: Path) -> None:
             expected = on_cpu(resize(np.asarray(cv2.imread(str(path), 0), np.uint8), 72, 90))
             assert shown.shape == expected.shape
             assert np.abs(shown - expected).mean() < (2 if encoding.format == "jpg" else 0.5)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("mode", ["sketch", "dodge", "binary"])
+def test_detail_is_that_of_the_cpu(mode: Mode) -> None:
+    pages = [picture(410, 330), picture(90, 121)]  # the second is small enough already
+    on_cpu = Sketchifier(device="cpu", mode=mode, precision="fp32", detail=300)
+    on_gpu = Sketchifier(device="cuda", mode=mode, precision="fp32", detail=300)
+    for page, result in zip(pages, on_gpu.map(pages), strict=True):
+        expected = on_cpu(page).astype(int)
+        assert result.shape == page.shape
+        assert np.abs(result - expected).mean() < 0.5
+        if mode == "binary":
+            assert set(np.unique(result)) == {0, 255}
 
 
 @pytest.mark.usefixtures("gpu")

@@ -200,6 +200,9 @@ def test_options_reach_the_engine(here: Path) -> None:
     assert results() == {"a.webp": "webp 80 1"}
     assert call("a.jpg", "-o", "out", "--square", "256").exit_code == 0
     assert Engine.opened[-1] == Options(square=256)
+    for value, detail in ("auto", "auto"), ("800", 800):
+        assert call("a.jpg", "-o", "out", "--detail", value, "--overwrite").exit_code == 0
+        assert Engine.opened[-1] == Options(detail=detail)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -217,6 +220,8 @@ def test_options_reach_the_engine(here: Path) -> None:
         ("a.jpg -o out --report told.txt", "must end in .csv or .json"),
         ("a.jpg -o out --tile 100", "100 is not in the range x>=256"),
         ("a.jpg -o out --square 9 --max-side 9", "square and max_side"),
+        ("a.jpg -o out --detail 63", "detail must be native, auto, or an integer of at least 64"),
+        ("a.jpg -o out --detail fine", "got 'fine'"),
         ("a.jpg -o out --device tpu", "device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
         ("a.jpg -o out --device cuda:1", "no such device; use --device cpu"),
         ("a.jpg -o out --mode pencil", "'pencil' is not one of"),

@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from sketchify_rt import Sketchifier
+from sketchify_rt.cli.compare import _made_by
 from sketchify_rt.cli.verbs import main
 from sketchify_rt.compare import figure, png, words
 from sketchify_rt.compare.figure import Figure
@@ -27,7 +29,10 @@ def page(height: int = 90, width: int = 120) -> Gray:
     return np.asarray(cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX), np.uint8)
 
 
-def paint(gray: Gray) -> Gray:
+def paint(gray: Gray, mode: str = "sketch", strength: float = 1) -> Gray:
+    if mode != "sketch":
+        assert strength == 1
+        return native.dodge(gray) if mode == "dodge" else native.binarize(gray)
     return np.asarray(cv2.blur(gray, (3, 3)), np.uint8)
 
 
@@ -144,6 +149,22 @@ def small(tmp_path: Path) -> Path:
     path = tmp_path / "small.png"
     cv2.imwrite(str(path), page())
     return path
+
+
+def test_detail_holds_for_the_sketch_and_the_filters() -> None:
+    gray = page()
+    with Sketchifier(device="cpu", detail=64, strength=2) as sketchify:
+        drawn = figure.draw("page", gray, sketchify, WHOLE)
+        told = _made_by(sketchify)
+        for title, options in {
+            "sketch": {},
+            "adaptive threshold": {"mode": "binary"},
+            "dodge filter": {"mode": "dodge", "strength": 1},
+        }.items():
+            expected = sketchify(gray, **options)
+            np.testing.assert_array_equal(drawn.panels[title].picture, expected)
+            assert not np.array_equal(expected, sketchify(gray, **options, detail="native"))
+    assert told.endswith(", line strength 2, detail 64")
 
 
 def test_what_fails_is_named_and_the_rest_goes_on(small: Path, tmp_path: Path) -> None:

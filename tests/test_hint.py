@@ -37,7 +37,7 @@ from sketchify_rt.cli.verbs import main
 from sketchify_rt.cluster.actor import SketchActor
 from sketchify_rt.image import Gray, fit, resize
 from sketchify_rt.kernels import reference
-from sketchify_rt.options import PENCILS, Arithmetic, Encoding
+from sketchify_rt.options import AUTO_DETAIL, PENCILS, Arithmetic, Detail, Encoding
 from sketchify_rt.runtime.openvino import OpenVinoRuntime
 from training.evaluate import painter
 from training.export import write
@@ -255,6 +255,13 @@ def test_the_journal_knows_the_hint(model: str, plain: str) -> None:
     # Of what makes no difference it knows nothing.
     assert digest(Options(plain, hint="none")) == digest(Options(plain))
     assert digest(Options(mode="dodge", hint="none")) == digest(Options(mode="dodge"))
+
+
+def test_the_journal_knows_the_detail() -> None:
+    details: list[Detail] = ["native", "auto", 800]
+    assert len({digest(Options(mode="dodge", detail=detail)) for detail in details}) == 3
+    auto = Options(mode="dodge", detail="auto")
+    assert digest(auto) == digest(dataclasses.replace(auto, detail=AUTO_DETAIL))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 from conftest import needs
 
 from sketchify_rt.errors import InputError
-from sketchify_rt.image import bands, fit, orient, resize, to_luma
+from sketchify_rt.image import bands, enlarge, fit, orient, resize, to_luma
 from sketchify_rt.kernels import reference
 
 RNG = np.random.default_rng(7)
@@ -156,6 +156,40 @@ def test_resize_keeps_what_is_even_and_cuts_bands_without_seams() -> None:
     whole = resize(gray, 1500, 550)
     np.testing.assert_array_equal(whole[:, 1:274], parts[0][:, 1:274])
     np.testing.assert_array_equal(whole[:, 276:-1], parts[1][:, 1:-1])
+
+
+def bicubic(gray: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Keys 1981 with a = -0.75, edges repeated; float64."""
+
+    def along(values: np.ndarray, target: int) -> np.ndarray:
+        source = values.shape[1]
+        centres = (np.arange(target) + 0.5) * source / target - 0.5
+        near = np.floor(centres).astype(int) + np.arange(-1, 3)[:, None]
+        x, a = np.abs(near - centres), -0.75
+        inner = ((a + 2) * x - (a + 3)) * x * x + 1
+        weights = np.where(x <= 1, inner, (((x - 5) * x + 8) * x - 4) * a)
+        return np.asarray((weights * values[:, near.clip(0, source - 1)]).sum(1))
+
+    return along(along(gray.astype(float), width).T, height).T.clip(0, 255)
+
+
+ENLARGED = [
+    ((20, 30), (77, 61)),
+    ((41, 67), (41, 80)),
+    ((1, 1), (5, 5)),
+    ((3, 500), (7, 700)),
+    ((1, 40_000), (1, 70_000)),
+    ((64, 43), (200, 133)),
+]
+
+
+@pytest.mark.parametrize(("source", "target"), ENLARGED)
+def test_enlarge_is_bicubic_within_one(source: tuple[int, int], target: tuple[int, int]) -> None:
+    for gray in RNG.integers(0, 256, source, np.uint8), np.full(source, 255, np.uint8):
+        enlarged = enlarge(gray, *target)
+        assert enlarged.dtype == np.uint8 and enlarged.flags.c_contiguous
+        assert np.abs(enlarged - bicubic(gray, *target)).max() <= 1
+    assert (enlarged == 255).all()  # paper stays white
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 200_000), (200_000, 1), (777, 333, 3)])

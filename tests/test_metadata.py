@@ -491,6 +491,7 @@ def test_the_engine_keeps_it_on_request_alone(sketchify: Sketchifier, form: Form
         ({"max_side": 20}, (150, 150), (20, 15)),
         ({"max_side": 100}, (300, 300), (40, 30)),
         ({"square": 60}, (600, 600), (60, 60)),
+        ({"square": 90, "detail": 64}, (900, 900), (90, 90)),
     ],
 )
 def test_the_size_in_print_stays(

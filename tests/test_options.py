@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sketchify_rt import Encoding, Options, OptionsError
-from sketchify_rt.options import Precision
+from sketchify_rt.options import AUTO_DETAIL, Detail, Precision
 
 
 def test_the_defaults_are_valid() -> None:
@@ -21,6 +21,13 @@ def test_the_defaults_are_valid() -> None:
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12"])
 def test_devices(device: str) -> None:
     assert Options(device=device).device == device
+
+
+@pytest.mark.parametrize(
+    ("detail", "side"), [("native", None), ("auto", AUTO_DETAIL), (64, 64), (2000, 2000)]
+)
+def test_detail_is_a_side(detail: Detail, side: int | None) -> None:
+    assert Options(detail=detail).max_detail == side
 
 
 @pytest.mark.parametrize("precision", ["auto", "half"])
@@ -54,6 +61,11 @@ def test_compiling_is_for_half(precision: Precision) -> None:
         ({"device": None}, "device must be auto, cpu, cuda or cuda:N, got None"),
         ({"model": 3}, "model must be a name or a path, got 3"),
         ({"square": 256, "max_side": 800}, "square and max_side"),
+        ({"detail": 63}, "detail must be native, auto, or an integer of at least 64, got 63"),
+        ({"detail": "fine"}, "detail must be .* got 'fine'"),
+        ({"detail": 800.0}, "detail must be .* got 800.0"),
+        ({"detail": True}, "detail must be .* got True"),
+        ({"detail": None}, "detail must be .* got None"),
         ({"batch": 0}, "batch must be an integer from 1 to 1024, got 0"),
         ({"device_memory": 100}, "device_memory must be an integer of at least 512, got 100"),
         ({"compile": 1}, "compile must be True or False, got 1"),

@@ -35,9 +35,17 @@ from sketchify_rt import (
     sketchifier,
 )
 from sketchify_rt import sketchify as one_call
-from sketchify_rt.image import Gray, resize
+from sketchify_rt.image import Gray, enlarge, resize
 from sketchify_rt.kernels import reference
-from sketchify_rt.options import ARITHMETICS, PRECISIONS, Keywords, Overrides, Precision
+from sketchify_rt.options import (
+    ARITHMETICS,
+    AUTO_DETAIL,
+    PRECISIONS,
+    Keywords,
+    Mode,
+    Overrides,
+    Precision,
+)
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +135,44 @@ def test_sizes_on_request() -> None:
     assert square.shape == (64, 64)
     middle = resize(gray[:, 40:160], 64, 64)
     np.testing.assert_array_equal(square, reference.binarize(middle))
+
+
+@pytest.mark.parametrize("mode", ["sketch", "dodge", "binary"])
+def test_detail_draws_at_that_side_and_enlarges(mode: Mode) -> None:
+    gray = picture(121, 203)
+    with Sketchifier(mode=mode, precision="fp32") as one:
+        native = one(gray)
+        drawn = one(resize(gray, 60, 100))
+        large = enlarge(drawn, 121, 203)
+        if mode == "binary":
+            large = np.where(large >= 128, 255, 0)
+        np.testing.assert_array_equal(one(gray, detail=100), large)
+        for detail in ("native", "auto", 203, 5000):
+            np.testing.assert_array_equal(one(gray, detail=detail), native)
+        # The size is that of max_side and square, whichever side is drawn at.
+        np.testing.assert_array_equal(one(gray, detail=150, max_side=100), drawn)
+        np.testing.assert_array_equal(one(gray, detail=100, max_side=100), drawn)
+        square = resize(gray[:, 41:162], 64, 64)
+        larger = enlarge(one(square), 150, 150)
+        if mode == "binary":
+            larger = np.where(larger >= 128, 255, 0)
+        np.testing.assert_array_equal(one(gray, detail=64, square=150), larger)
+
+
+def test_auto_detail_gives_a_large_photo_its_lines() -> None:
+    photo = cv2.resize(picture(300, 400), (4 * AUTO_DETAIL, 3 * AUTO_DETAIL))
+    with Sketchifier(mode="dodge") as one:
+        pale, drawn = one(photo), one(photo, detail="auto")
+        assert drawn.shape == photo.shape
+        np.testing.assert_array_equal(drawn, one(photo, detail=AUTO_DETAIL))
+    assert (255 - drawn).mean() > 2 * (255 - pale).mean()
+
+
+def test_tiles_make_no_difference_to_detail() -> None:
+    gray = picture(1031, 803)
+    whole = Sketchifier(precision="fp32", detail=700)(gray)
+    assert whole.shape == gray.shape
+    np.testing.assert_array_equal(Sketchifier(precision="fp32", detail=700, tile=256)(gray), whole)
 
 
 def test_convert_encodes(sketchify: Sketchifier) -> None:
@@ -452,6 +498,8 @@ def test_a_call_overrides_what_needs_no_other_model() -> None:
         {"max_side": 100},
         {"square": 64},
         {"binary": "page"},
+        {"detail": 100},
+        {"detail": 80, "max_side": 120, "mode": "binary"},
         {"hint": np.full((9, 9), 200, np.uint8), "max_side": 90},
     ]
     with Sketchifier(**told) as one:

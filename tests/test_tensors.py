@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from test_bilevel import drawing, pictures_with_tones, scanned
-from test_image import SIZES
+from test_image import ENLARGED, SIZES
 
 from sketchify_rt import bilevel, image, tensors
 from sketchify_rt.errors import InputError
@@ -80,6 +80,18 @@ def test_resize_is_the_references_within_one(
         difference = resized.cpu().numpy().astype(int) - expected
         assert np.abs(difference).max() <= 1
         assert (difference == 0).mean() > 0.9
+
+
+@pytest.mark.parametrize(("source", "target"), ENLARGED)
+def test_enlarge_is_that_of_arrays_within_one(
+    device: torch.device, source: tuple[int, int], target: tuple[int, int]
+) -> None:
+    gray = noise(*source)
+    enlarged = tensors.enlarge(torch.from_numpy(gray).to(device), *target)
+    assert enlarged.dtype == torch.uint8 and starts_of_rows(enlarged) == [0]
+    difference = enlarged.cpu().numpy().astype(int) - image.enlarge(gray, *target)
+    assert np.abs(difference).max() <= (2 if max(target) > 30_000 else 1)
+    assert (difference == 0).mean() > 0.9
 
 
 def test_reduced_pages_are_binarized_as_on_the_cpu(device: torch.device) -> None:

@@ -55,6 +55,12 @@ def transform() -> SketchTransform:
     return SketchTransform(mode="dodge")
 
 
+def test_it_takes_every_option() -> None:
+    expected = Sketchifier(mode="dodge", device="cpu", detail=64)(GRAY)
+    np.testing.assert_array_equal(SketchTransform(mode="dodge", detail=64)(GRAY), expected)
+    assert not np.array_equal(sketch(GRAY), expected)
+
+
 def sketch(image: np.ndarray) -> np.ndarray:
     return Sketchifier(mode="dodge", device="cpu")(image)
 

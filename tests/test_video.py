@@ -318,12 +318,17 @@ def test_frames_are_turned_once(tmp_path: Path, orientation: int) -> None:
         assert next(container.decode(video=0)).rotation == 0
 
 
-def test_an_engine_that_resizes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "shape"), [({"max_side": 48}, (32, 48)), ({"detail": 64}, (64, 96))]
+)
+def test_an_engine_that_resizes(
+    tmp_path: Path, options: dict[str, Any], shape: tuple[int, int]
+) -> None:
     source = clip(tmp_path / "a.mp4", count=3)
-    with Sketchifier(mode="dodge", max_side=48) as engine:
+    with Sketchifier(mode="dodge", **options) as engine:
         convert_video(engine, source, tmp_path / "b.mp4")
     with look(tmp_path / "b.mp4") as after:
-        assert after.frames[0].shape == (32, 48)
+        assert {frame.shape for frame in after.frames} == {shape}
 
 
 def test_subtitles_fonts_chapters_and_tags_are_kept(tmp_path: Path) -> None:

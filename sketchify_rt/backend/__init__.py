@@ -72,6 +72,9 @@ class Backend(Protocol):
     def resize(self, image: Image, height: int, width: int) -> Image:
         """Returns the image at another size, within 1 level of `kernels.reference.resize`."""
 
+    def enlarge(self, image: Image, height: int, width: int) -> Image:
+        """Returns a sketch at a larger size, within 1 level of `image.enlarge`."""
+
     def binarize(self, images: Images, threads: int) -> Images:
         """Returns the black contours of each image."""
 

@@ -13,7 +13,7 @@ from sketchify_rt import _native, bilevel, tiling
 from sketchify_rt.codec import cpu as codec
 from sketchify_rt.codec.header import File
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError, bare
-from sketchify_rt.image import CELL, Gray, resize
+from sketchify_rt.image import CELL, Gray, enlarge, resize
 from sketchify_rt.kernels import native
 from sketchify_rt.models import Model
 from sketchify_rt.options import Arithmetic, Encoding, Options
@@ -35,6 +35,7 @@ class CpuBackend:
     splits_threads = True
 
     resize = staticmethod(resize)
+    enlarge = staticmethod(enlarge)
     page = staticmethod(bilevel.page)
 
     def __init__(self, options: Options, note: str | None = None) -> None:

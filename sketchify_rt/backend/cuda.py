@@ -161,6 +161,7 @@ class CudaBackend:
     splits_threads = False
 
     resize = staticmethod(tensors.resize)
+    enlarge = staticmethod(tensors.enlarge)
 
     def __init__(
         self, options: Options, device: torch.device, kernels: Any, lacks: Sequence[str] = ()

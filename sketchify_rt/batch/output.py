@@ -148,6 +148,7 @@ def origin(path: Path, page: str = "") -> Origin:
 def settings(options: Options, encoding: Encoding, dpi: int) -> dict[str, Any]:
     """All that results depend on beside their inputs, for the journal. Raises ModelError."""
     told = {k: v for k, v in vars(options).items() if k not in _HOW}
+    told["detail"] = options.max_detail
     if isinstance(options.hint, Painted):
         told["hint"] = options.hint.digest
     if options.mode == "sketch":

@@ -11,7 +11,16 @@ from typing import Any, get_args
 import click
 
 from sketchify_rt.errors import OptionsError
-from sketchify_rt.options import PENCILS, PRECISIONS, RUNTIMES, Binary, Hint, Options, Painted
+from sketchify_rt.options import (
+    AUTO_DETAIL,
+    PENCILS,
+    PRECISIONS,
+    RUNTIMES,
+    Binary,
+    Hint,
+    Options,
+    Painted,
+)
 
 
 class Refusal(click.ClickException):
@@ -42,6 +51,26 @@ def _number(_: click.Context, __: click.Parameter, value: str | None) -> str | f
     with contextlib.suppress(TypeError, ValueError):
         return float(value)  # type: ignore[arg-type]
     return value
+
+
+def _detail(_: click.Context, __: click.Parameter, value: str) -> str | int:
+    """Converts integers. The options check the rest."""
+    try:
+        return int(value)
+    except ValueError:
+        return value
+
+
+detail = click.option(
+    "--detail",
+    metavar="native|auto|N",
+    default=Options.detail,
+    show_default=True,
+    callback=_detail,
+    help="Longer side in pixels that pictures are drawn at. Larger ones are reduced, drawn and "
+    f"enlarged again, so that large photos have visible lines. auto: {AUTO_DETAIL}; native: the "
+    "size of the result.",
+)
 
 
 def check_painted(hint: Hint | Path, inputs: Sequence[str]) -> None:

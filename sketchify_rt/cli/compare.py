@@ -14,6 +14,7 @@ from sketchify_rt.batch.runner import explain
 from sketchify_rt.batch.sinks import Folder, write
 from sketchify_rt.cli import common, telling
 from sketchify_rt.errors import OptionsError, SketchifyError
+from sketchify_rt.options import Options
 
 if TYPE_CHECKING:
     from sketchify_rt.compare.figure import Box, Figure
@@ -47,6 +48,7 @@ and no sheet; 130 interrupted, and no sheet.
 @common.strength
 @common.binary
 @common.hint
+@common.detail
 @click.option(
     "--threshold",
     metavar="LEVEL",
@@ -162,5 +164,8 @@ def _drawer(sketchify: Sketchifier, box: Box, threshold: int) -> Callable[[str],
 def _made_by(sketchify: Sketchifier) -> str:
     options = sketchify.options
     model = Path(options.model).name
-    hint = "" if options.hint == "auto" else f", hint {options.hint}"
-    return f"Sketches by {model} in {sketchify.precision}, line strength {options.strength:g}{hint}"
+    told = f"Sketches by {model} in {sketchify.precision}, line strength {options.strength:g}"
+    for name in "hint", "detail":
+        if (value := getattr(options, name)) != getattr(Options, name):
+            told += f", {name} {value}"
+    return told

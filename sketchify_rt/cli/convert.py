@@ -140,6 +140,7 @@ usage, nothing is converted; 130 interrupted, images in progress are finished.
     help="Crop to a square, the middle of a landscape or the top of a portrait, and resize it "
     "to this side, 256 in the 2017 recipe. Default: the whole image.",
 )
+@common.detail
 @common.device
 @common.precision
 @common.runtime

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sketchify_rt.image import Gray
-from sketchify_rt.kernels import native
 from sketchify_rt.metrics import Metrics, measure
 
 # Two colours that colour-blind readers can tell apart (Okabe and Ito 2008).
@@ -70,7 +69,7 @@ class Figure:
 
 
 def draw(
-    name: str, gray: Gray, sketchify: Callable[[Gray], Gray], box: Box, threshold: int = 127
+    name: str, gray: Gray, sketchify: Callable[..., Gray], box: Box, threshold: int = 127
 ) -> Figure:
     """Makes the row of a picture.
 
@@ -79,20 +78,22 @@ def draw(
     Args:
         name: Name of the picture.
         gray: uint8 (H, W).
-        sketchify: Makes the sketch, of the same shape. What it raises is raised.
+        sketchify: Makes the sketch, of the same shape; takes `mode` and `strength` as a
+            `Sketchifier` does, for the filters at the same detail. What it raises is raised.
         box: Maximum size of each panel.
         threshold: The fixed threshold, 0..254. Brighter pixels become white.
 
     Returns:
         The row.
     """
-    sketch, dodge = sketchify(gray), native.dodge(gray)
+    sketch, dodge = sketchify(gray), sketchify(gray, mode="dodge", strength=1.0)
+    binary = sketchify(gray, mode="binary")
     otsu, _ = cv2.threshold(gray, 0, 255, cv2.THRESH_OTSU)
     panels = {
         "original": Panel("as luma", reduced(gray, box)),
         "fixed threshold": _global(gray, threshold, box),
         "Otsu's threshold": _global(gray, otsu, box),
-        "adaptive threshold": Panel("input of the U-Net", reduced(native.binarize(gray), box)),
+        "adaptive threshold": Panel("input of the U-Net", reduced(binary, box)),
         "dodge filter": Panel("target of the U-Net", reduced(dodge, box)),
         "sketch": Panel("output of the U-Net", reduced(sketch, box)),
     }
