@@ -184,11 +184,12 @@ ENLARGED = [
 
 
 @pytest.mark.parametrize(("source", "target"), ENLARGED)
-def test_enlarge_is_bicubic_within_one(source: tuple[int, int], target: tuple[int, int]) -> None:
+def test_enlarge_is_bicubic(source: tuple[int, int], target: tuple[int, int]) -> None:
+    # Half a level is rounding; the rest are the 11 bits of OpenCV's weights.
     for gray in RNG.integers(0, 256, source, np.uint8), np.full(source, 255, np.uint8):
         enlarged = enlarge(gray, *target)
         assert enlarged.dtype == np.uint8 and enlarged.flags.c_contiguous
-        assert np.abs(enlarged - bicubic(gray, *target)).max() <= 1
+        assert np.abs(enlarged - bicubic(gray, *target)).max() <= 1.5
     assert (enlarged == 255).all()  # paper stays white
 
 
