@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import struct
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -320,7 +321,9 @@ def test_truncated_anywhere(name: str) -> None:
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "progressive JPEG", "16-bit PNG"])
 def test_truncated_says_so(name: str) -> None:
     half = len(FILES[name]) // 2
-    assert reason(FILES[name][:half]).endswith(f"it is truncated, the file ends after {half} bytes")
+    assert reason(FILES[name][:half]).endswith(
+        f"it is truncated, the file ends after {half} bytes; get a whole copy of it"
+    )
 
 
 def test_end_of_a_thumbnail_is_not_the_end_of_the_jpeg() -> None:
@@ -329,7 +332,68 @@ def test_end_of_a_thumbnail_is_not_the_end_of_the_jpeg() -> None:
     data = FILES["JPEG"]
     data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
     assert decoded(data).shape == (30, 40)
-    assert "truncated" in reason(data[:-2])
+    np.testing.assert_array_equal(decoded(data[:-2]), decoded(data))
+    assert "truncated" in reason(data[:-4])
+
+
+JPEGS = [
+    saved(RGB, "JPEG", **options)
+    for options in (
+        {},
+        {"quality": 97, "subsampling": 0},
+        {"progressive": True},
+        {"restart_marker_rows": 1},
+        {"restart_marker_blocks": 1},
+        {"optimize": True},
+    )
+] + [saved(luma_of(RGB), "JPEG"), saved(Image.fromarray(RGB).convert("CMYK"), "JPEG")]
+
+
+@pytest.mark.parametrize("data", JPEGS)
+def test_a_whole_jpeg_without_its_end_mark_is_read_and_a_cut_one_is_not(data: bytes) -> None:
+    for whole in (data[:-1], data[:-2]):
+        np.testing.assert_array_equal(decoded(whole), decoded(data))
+    for length in range(20, len(data) - 2):
+        assert "truncated" in reason(data[:length]), length
+
+
+def segments(data: bytes) -> list[int]:
+    """Where the segments before the pixels begin."""
+    starts, at = [], 2
+    while data[at + 1] != 0xDA:
+        starts.append(at)
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return [*starts, at]
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [b"\0", b"\n", b"\0\0\1\2\3", b"\xff\0", b"\xff\xff", b"\xff\xd0", b"\xff\x01", b"x" * 999],
+)
+@pytest.mark.parametrize("data", [JPEGS[0], JPEGS[2], JPEGS[-1]], ids=["", "progressive", "CMYK"])
+def test_stray_bytes_between_segments_of_a_jpeg_are_passed_over(data: bytes, stray: bytes) -> None:
+    places = segments(data)[1:]  # a JPEG is known by the mark of its first segment
+    assert len(places) >= 3
+    for at in places:
+        strayed = data[:at] + stray + data[at:]
+        np.testing.assert_array_equal(decoded(strayed), decoded(data))
+        found = File("", strayed).header
+        assert found.plain == (stray == b"\xff\xff" and data is not JPEGS[-1])
+    everywhere = data[: places[0]] + b"".join(
+        stray + data[start:stop]
+        for start, stop in zip(places, [*places[1:], len(data)], strict=True)
+    )
+    np.testing.assert_array_equal(decoded(everywhere), decoded(data))
+    assert "truncated" in reason(everywhere[:-9])
+
+
+def test_a_progressive_jpeg_without_its_last_scan_is_cut() -> None:
+    data = JPEGS[2]
+    last = data.rindex(b"\xff\xda")
+    table = data.rindex(b"\xff\xc4", 0, last)
+    for at in {last, table}:
+        assert "truncated" in reason(data[:at])
+        decoded(data[:at] + b"\xff\xd9")  # which its own end mark says
 
 
 def test_bytes_after_the_end_are_ignored() -> None:
@@ -337,21 +401,71 @@ def test_bytes_after_the_end_are_ignored() -> None:
     np.testing.assert_array_equal(decoded(FILES["PNG"] + b"junk"), decoded(FILES["PNG"]))
 
 
+def flipped(chunk: bytes) -> bytes:
+    """With a wrong checksum."""
+    return chunk[:-1] + bytes((chunk[-1] ^ 1,))
+
+
 @pytest.mark.parametrize(
     "chunk",
     [
         png_chunk(b"iCCP", b"no profile"),
         png_chunk(b"iCCP", b"name\0\0" + b"no deflated data"),
+        png_chunk(b"iCCP", b"name\0\1" + b"another method"),
         png_chunk(b"iCCP", b"large\0\0" + zlib.compress(bytes(3 * 2**20))),
         png_chunk(b"pHYs", b"short"),
+        png_chunk(b"gAMA", b"\0\1"),
+        png_chunk(b"cHRM", bytes(31)),
+        png_chunk(b"sRGB", b""),
+        png_chunk(b"zTXt", b"workflow\0\0" + zlib.compress(bytes(2 * 2**20))),
+        png_chunk(b"zTXt", b"workflow\0\7"),
+        png_chunk(b"iTXt", b"workflow\0\1\0\0\0" + zlib.compress(bytes(2 * 2**20))),
+        png_chunk(b"tEXt", b"workflow\0" + bytes(2**21)) * 40,
+        png_chunk(b"acTL", b"short"),
+        png_chunk(b"fcTL", bytes(26)),
+        png_chunk(b"fdAT", b""),
+        png_chunk(b"tRNS", b"\0"),
+        *(
+            flipped(png_chunk(kind, b"any"))
+            for kind in (b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"gAMA", b"tIME", b"eXIf", b"juNk")
+        ),
     ],
-    ids=["no profile", "not deflated", "3 MiB", "resolution"],
+    ids=lambda chunk: f"{chunk[4:8].decode()} {len(chunk)} {chunk[-1]}",
 )
-def test_png_with_a_broken_profile_or_resolution_is_the_same_picture(chunk: bytes) -> None:
-    samples = np.arange(33 * 57, dtype=np.uint8).reshape(33, 57, 1)
-    plain, broken = png_file(samples, 8, 0), png_file(samples, 8, 0, chunk)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_png_with_broken_or_large_chunks_of_no_picture_is_the_same(
+    chunk: bytes, bits: int
+) -> None:
+    if bits == 8:
+        samples, colour = np.arange(33 * 57, dtype=np.uint8).reshape(33, 57, 1), 0
+    else:
+        samples, colour = samples_of_16_bits(9, 11, 3), 2
+    plain, broken = png_file(samples, bits, colour), png_file(samples, bits, colour, chunk)
     assert len(broken) == len(plain) + len(chunk)
     np.testing.assert_array_equal(decoded(broken), decoded(plain))
+    behind = plain[:-12] + chunk + plain[-12:]
+    np.testing.assert_array_equal(decoded(behind), decoded(plain))
+    assert File("", broken).header.orientation == 1
+
+
+def test_broken_critical_chunks_and_transparency_of_a_png_are_refused() -> None:
+    samples = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    palette = bytes(range(256)) * 3
+    for bad in (flipped(png_chunk(b"PLTE", palette)), flipped(png_chunk(b"NEWs", b""))):
+        assert "checksum of its" in reason(
+            png_file(samples, 8, 3, png_chunk(b"PLTE", palette), bad)
+        )
+    bad = flipped(png_chunk(b"tRNS", b"\0"))
+    assert "tRNS" in reason(png_file(samples, 8, 3, png_chunk(b"PLTE", palette), bad))
+
+
+def test_a_png_of_very_many_chunks_is_read_in_a_second() -> None:
+    plain = FILES["PNG"]
+    many = (png_chunk(b"IDAT", b"") + png_chunk(b"juNk", b"")) * 50_000
+    at = plain.index(b"IDAT") - 4
+    start = time.perf_counter()
+    np.testing.assert_array_equal(decoded(plain[:at] + many + plain[at:]), decoded(plain))
+    assert time.perf_counter() - start < 5
 
 
 @pytest.mark.parametrize(("at", "chunk"), [(16, "IHDR"), (len(FILES["PNG"]) // 2, "IDAT")])

@@ -456,7 +456,7 @@ def test_flipped_bytes_of_profile_and_exif_alone_never_raise() -> None:
         profile, tags = bytearray(SRGB), bytearray(block())
         for whole in (profile, tags):
             whole[rng.integers(min(len(whole), 1200))] = rng.integers(256)
-        found = metadata.assemble(bytes(tags), bytes(profile), None)
+        found = metadata.assemble(bytes(tags), bytes(profile), None, 1)
         for form in FORMATS:
             put(form, found)
 
