@@ -420,6 +420,8 @@ def open_pillow(form: str, source: BinaryIO) -> ImageFile:
     """
     plugin = importlib.import_module(f"PIL.{form.title()}ImagePlugin")
     image: ImageFile = getattr(plugin, f"{form.title()}ImageFile")(source)
+    if not isinstance(image.info.get("xmp", b""), bytes):  # of a TIFF; Pillow would stumble
+        del image.info["xmp"]
     return image
 
 

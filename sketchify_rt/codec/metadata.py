@@ -13,6 +13,7 @@ import zlib
 from dataclasses import dataclass, replace
 
 import PIL.Image
+from PIL.ExifTags import Base
 
 from sketchify_rt.codec import exif, header, icc, png
 from sketchify_rt.codec.header import INCH, Header
@@ -71,7 +72,8 @@ def from_pil(image: PIL.Image.Image) -> Metadata:
     dpi = None
     with contextlib.suppress(KeyError, TypeError, ValueError, ArithmeticError):
         across, down = map(float, info["dpi"])
-        dpi = across, down
+        if Base.XResolution in getattr(image, "tag_v2", (Base.XResolution,)):  # else Pillow says 1
+            dpi = across, down
     return assemble(block, info.get("icc_profile") or b"", dpi, exif.of_pil(image))
 
 
