@@ -212,12 +212,81 @@ def test_tiff_in_planes_or_inverted() -> None:
     np.testing.assert_array_equal(decoded(tiff_file(NOISE[..., 0], 0)), 255 - NOISE[..., 0])
 
 
-def test_tiff_without_a_defined_white_is_refused() -> None:
-    assert "16 bits a sample in separate planes" in reason(
-        tiff_file(samples_of_16_bits(5, 6, 3), 2, planar=2)
+def test_tiff_of_12_bits() -> None:
+    samples = RNG.integers(0, 4096, (5, 8), np.uint16)
+    samples[0, :4] = 0, 4095, 8, 9  # 8 is below half a step, 9 above
+    high, low = samples[:, ::2], samples[:, 1::2]
+    packed = np.stack([high >> 4, (high & 15) << 4 | low >> 8, low & 255], 2).astype(np.uint8)
+    data = tiff_file(packed.reshape(5, 12), 1, bits=12)
+    data = data.replace(struct.pack("<HHII", 256, 4, 1, 12), struct.pack("<HHII", 256, 4, 1, 8))
+    np.testing.assert_array_equal(decoded(data), np.floor(samples.astype(int) * 255 / 4095 + 0.5))
+
+
+def test_gray_tiff_of_32_bits() -> None:
+    samples = RNG.integers(0, 2**32, (5, 6), np.uint32)
+    samples[0, :2] = 0, 2**32 - 1
+    assert np.abs(decoded(tiff_file(samples, 1)) - samples / 16843009).max() < 0.51
+
+
+def test_lab_tiff_and_pil_image() -> None:
+    lab = np.array([[[255, 0, 0], [0, 0, 0], [137, 0, 0], [137, 80, 67], [225, 178, 75]]], np.uint8)
+    # white, black, gray, and nearly pure red and green of sRGB
+    expected = [255, 0, 127, 76, 150]
+    data = tiff_file(lab, 8)
+    assert np.abs(decoded(data)[0].astype(int) - expected).max() <= 12
+    assert np.abs(decoded(data)[0, :3].astype(int) - expected[:3]).max() <= 2
+    np.testing.assert_array_equal(from_pil(Image.open(io.BytesIO(data))), decoded(data))
+
+
+def big_endian_big_tiff(samples: np.ndarray, photometric: int) -> bytes:
+    """One uncompressed strip; of the byte order MM, with offsets of 64 bits."""
+    height, width = samples.shape[:2]
+    count = samples.shape[2] if samples.ndim == 3 else 1
+    bits = [samples.itemsize * 8] * count
+    data = samples.astype(samples.dtype.newbyteorder(">")).tobytes()
+    fields = {256: width, 257: height, 258: 0, 259: 1, 262: photometric, 273: 0, 274: 1}
+    fields |= {277: count, 278: height, 279: len(data)}
+    fields[273] = 16 + 8 + 20 * len(fields) + 8
+    head = struct.pack(">2sHHHQQ", b"MM", 43, 8, 0, 16, len(fields))
+    for tag, value in fields.items():
+        kind, packed = 4, struct.pack(">II", value, 0)
+        if tag == 258:
+            kind, packed = 3, struct.pack(f">{count}H", *bits).ljust(8, b"\0")
+        head += struct.pack(">HHQ", tag, kind, count if tag == 258 else 1) + packed
+    return head + bytes(8) + data
+
+
+@pytest.mark.parametrize("samples", [RGB, luma_of(RGB), samples_of_16_bits(9, 11, 3)])
+def test_big_endian_big_tiff(samples: np.ndarray) -> None:
+    kind = 1 if samples.ndim == 2 else 2
+    np.testing.assert_array_equal(
+        decoded(big_endian_big_tiff(samples, kind)), decoded(tiff_file(samples, kind))
     )
-    assert "12 bits" in reason(tiff_file(samples_of_16_bits(5, 6), 1, bits=12))
-    assert "32 bits" in reason(saved(np.ones((5, 6), np.float32), "TIFF"))
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (tiff_file(np.dstack([NOISE, NOISE[..., 0]]), 5, extra=2), "CMYK, 5 x 8 bits"),
+        (tiff_file(samples_of_16_bits(5, 6, 2), 1, extra=2), "gray, 2 x 16 bits"),
+        (tiff_file(samples_of_16_bits(5, 6, 3), 8), "CIELAB, 3 x 16 bits"),
+        (
+            saved(np.ones((5, 6), np.float32), "TIFF"),
+            "gray, 1 x 32 bits of floating point",
+        ),
+        (
+            tiff_file(samples_of_16_bits(5, 6, 3), 2, planar=2),
+            "RGB, 3 x 16 bits in separate planes",
+        ),
+        (
+            tiff_file(np.zeros((5, 6, 3), np.uint32), 2, planar=2),
+            "RGB, 3 x 32 bits in separate planes",
+        ),
+    ],
+)
+def test_tiff_that_no_decoder_reads_right_is_refused_with_a_remedy(data: bytes, what: str) -> None:
+    remedy = "save it as RGB with 8 bits a sample"
+    assert reason(data) == f"cannot be read as TIFF: {what}; {remedy}"
 
 
 # PNM

@@ -110,7 +110,7 @@ def _kind(header: Header) -> str:
     special = {
         "JPEG": " of CMYK" if header.channels == 4 else "" if header.ended else " without end",
         "PNG": (deep := " of 16 bits" if header.bits == 16 and header.channels > 1 else ""),
-        "TIFF": deep,
+        "TIFF": " of 16 bits" if header.unknown else deep,
         "PNM": " as text" if header.text else "",
     }
     form = header.format or ""

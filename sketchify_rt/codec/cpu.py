@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 from PIL.ImageFile import ImageFile
 
 from sketchify_rt import forks
@@ -109,9 +109,11 @@ def decode_alpha(file: File) -> Gray | None:
     """
     data, found = file.data, file.header
     if found.format == "WebP" and found.alpha:
-        return orient(_from_opencv(_read_opencv(data), _alpha), found.orientation)
+        return orient(_from_opencv(_read_opencv(data), _alpha, 255), found.orientation)
     if _READERS.get(found.format or "") is not _read_pillow:
         return None
+    if found.unknown:
+        return _read_deep_colour(data, found, _alpha) if found.channels == 4 else None
     with _open_pillow(data, found) as image:
         if _is_deep_colour(image, found) and image.has_transparency_data:
             return _read_deep_colour(data, found, _alpha)
@@ -154,7 +156,7 @@ def _open_jpeg(data: bytes) -> ImageFile:
 
 def _read_webp(data: bytes, found: Header) -> Gray:
     # Pillow needs 1,540 MB for 100 megapixels, OpenCV 570
-    return orient(_from_opencv(_read_opencv(data), to_luma), found.orientation)
+    return orient(_from_opencv(_read_opencv(data), to_luma, 255), found.orientation)
 
 
 def _read_pnm(data: bytes, found: Header) -> Gray:
@@ -162,6 +164,8 @@ def _read_pnm(data: bytes, found: Header) -> Gray:
 
 
 def _read_pillow(data: bytes, found: Header) -> Gray:
+    if found.unknown:
+        return _read_deep_colour(data, found, to_luma)
     with _open_pillow(data, found) as image:
         tags = getattr(image, "tag_v2", {})  # of TIFF
         # OpenCV would take premultiplied alpha for straight, and padding for alpha.
@@ -216,7 +220,12 @@ def _read_deep_colour(data: bytes, found: Header, take: _Take) -> Gray:
             cv2.utils.logging.setLogLevel(before)
     # OpenCV turns a TIFF by its tag, but not by its XMP
     turned = found.format == "TIFF" and exif.read(data).orientation != 1
-    return orient(_from_opencv(pixels, take), 1 if turned else found.orientation)
+    if found.format == "TIFF" and found.bits == 12:  # which OpenCV writes in the upper bits
+        pixels >>= 4
+    elif pixels.dtype == np.uint32:
+        pixels = (pixels >> 16).astype(np.uint16)
+    maxval = 4095 if found.bits == 12 else np.iinfo(pixels.dtype).max
+    return orient(_from_opencv(pixels, take, maxval), 1 if turned else found.orientation)
 
 
 def _read_deep(data: bytes, found: Header) -> NDArray[Any]:
@@ -256,7 +265,7 @@ def from_pil(image: Image.Image, orientation: int | None = None) -> Gray:
     if not image.width or not image.height:
         raise InputError(f"image has no pixels ({image.width} x {image.height})")
     image.load()
-    if image.mode in ("I", "F", "LAB"):
+    if image.mode in ("I", "F"):
         raise InputError(f"image mode {image.mode} has no defined white; convert it to L or RGB")
     return _from_pil(image, to_luma, orientation)
 
@@ -290,6 +299,9 @@ def _pixels(image: Image.Image) -> NDArray[Any]:
         image = image.convert("LA")
     if image.has_transparency_data:
         return np.asarray(image.convert("RGBA"))
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB", 5000), ImageCms.createProfile("sRGB")
+        image = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB") or image
     return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
 
 
@@ -297,11 +309,12 @@ def _alpha(rgba: NDArray[Any]) -> Gray:
     return rgba[..., 3]
 
 
-def _from_opencv(pixels: NDArray[Any], take: _Take) -> Gray:
-    """pixels: as OpenCV decodes them, uint8 or uint16, (H, W, 3) BGR or (H, W, 4) BGRA."""
+def _from_opencv(pixels: NDArray[Any], take: _Take, maxval: int) -> Gray:
+    """pixels: as OpenCV decodes them, (H, W) gray, (H, W, 3) BGR or (H, W, 4) BGRA."""
+    if pixels.ndim == 2:
+        return _from_samples(pixels, maxval, take)
     # 0.3 ms for 992 x 1401; an index that swaps the channels takes 6
     swap = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-    maxval = np.iinfo(pixels.dtype).max
     return _from_samples(pixels, maxval, lambda band: take(cv2.cvtColor(band, swap)))
 
 
