@@ -274,6 +274,12 @@ def test_big_endian_big_tiff(samples: np.ndarray) -> None:
             saved(np.ones((5, 6), np.float32), "TIFF"),
             "gray, 1 x 32 bits of floating point",
         ),
+        (  # 1 sample a pixel, of three
+            tiff_file(samples_of_16_bits(5, 6, 3), 2).replace(
+                struct.pack("<HHII", 277, 4, 1, 3), struct.pack("<HHII", 277, 4, 1, 1)
+            ),
+            "RGB, 3 x 16 bits",
+        ),
         (
             tiff_file(samples_of_16_bits(5, 6, 3), 2, planar=2),
             "RGB, 3 x 16 bits in separate planes",

@@ -53,6 +53,7 @@ _PHOTOMETRICS = {
     32845: "LogLuv",
 }
 _PLANAR_CONFIGURATION, _SEPARATE = 284, 2
+_SAMPLES_PER_PIXEL = 277
 _EXTRA_SAMPLES, _STRAIGHT_ALPHA = 338, 2
 _SAMPLE_FORMAT, _UNSIGNED, _FLOAT = 339, 1, 3
 
@@ -462,6 +463,8 @@ def _is_known_to_opencv(bits: Sequence[int], tags: Mapping[int, Any]) -> bool:
         (_RGB, 3, ()),
         (_RGB, 4, (_STRAIGHT_ALPHA,)),
     }
+    if tags.get(_SAMPLES_PER_PIXEL, 1) != len(bits):
+        return False  # OpenCV leaves memory as it is
     if len(bits) > 1 and tags.get(_PLANAR_CONFIGURATION) == _SEPARATE:
         return False  # OpenCV takes planes for pixels
     deepest = 16 if len(bits) > 1 else 32
