@@ -83,7 +83,10 @@ def png_file(samples: np.ndarray, bits: int, colour: int, *before: bytes) -> byt
 def tiff_file(
     samples: np.ndarray, photometric: int, *, order: str = "<", planar: int = 1, **tags: Any
 ) -> bytes:
-    """One uncompressed strip. tags: `extra` samples, `orientation`, `bits` if not the dtype's."""
+    """One uncompressed strip.
+
+    tags: `extra` samples, `orientation`, `bits` if not the dtype's, `xmp` of 4 n bytes.
+    """
     height, width = samples.shape[:2]
     count = samples.shape[2] if samples.ndim == 3 else 1
     data = (np.moveaxis(samples, 2, 0) if planar == 2 else samples).astype(
@@ -97,7 +100,7 @@ def tiff_file(
         259: [1],
         262: [photometric],
         273: [0] * strips,
-        274: [tags.get("orientation", 1)],
+        **({274: [tags["orientation"]]} if "orientation" in tags else {}),
         277: [count],
         278: [height],
         279: [data.nbytes // strips] * strips,
@@ -105,6 +108,8 @@ def tiff_file(
     }
     if "extra" in tags:
         fields[338] = [tags["extra"]]
+    if "xmp" in tags:
+        fields[700] = list(struct.unpack(f"{order}{len(tags['xmp']) // 4}I", tags["xmp"]))
     directory = 8 + 2 + 12 * len(fields) + 4
     start = directory + sum(4 * len(values) for values in fields.values() if len(values) > 1)
     fields[273] = [start + at * (data.nbytes // strips) for at in range(strips)]
@@ -114,7 +119,8 @@ def tiff_file(
         if len(values) > 1:
             offset = struct.pack(order + "I", directory + len(tail))
             packed, tail = offset, tail + packed
-        head += struct.pack(order + "HHI", tag, 4, len(values)) + packed
+        kind, size = (1, 4 * len(values)) if tag == 700 else (4, len(values))
+        head += struct.pack(order + "HHI", tag, kind, size) + packed
     magic = {"<": b"II*\0", ">": b"MM\0*"}[order]
     return (
         magic
@@ -143,6 +149,20 @@ def with_orientation(form: str, rgb: np.ndarray, orientation: int) -> bytes:
     exif[274] = orientation
     options = {"lossless": True} if form == "WEBP" else {"quality": 100}
     return saved(rgb, form, exif=exif, **options)
+
+
+XMP_TURNED = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description tiff:Orientation="6"/>'
+    b"</rdf:RDF></x:xmpmeta>"
+).ljust(112)
+
+
+def exif_turned(kind: int, order: str) -> bytes:
+    """EXIF whose one field is orientation 6, of that type."""
+    code = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}[kind]
+    value = struct.pack(order + code, 6).ljust(4, b"\0")
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "IH", 8, 1)
+    return b"Exif\0\0" + head + struct.pack(order + "HHI", 274, kind, 1) + value + bytes(4)
 
 
 FILES: dict[str, bytes] = {

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import struct
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -211,12 +212,87 @@ def test_tiff_in_planes_or_inverted() -> None:
     np.testing.assert_array_equal(decoded(tiff_file(NOISE[..., 0], 0)), 255 - NOISE[..., 0])
 
 
-def test_tiff_without_a_defined_white_is_refused() -> None:
-    assert "16 bits a sample in separate planes" in reason(
-        tiff_file(samples_of_16_bits(5, 6, 3), 2, planar=2)
+def test_tiff_of_12_bits() -> None:
+    samples = RNG.integers(0, 4096, (5, 8), np.uint16)
+    samples[0, :4] = 0, 4095, 8, 9  # 8 is below half a step, 9 above
+    high, low = samples[:, ::2], samples[:, 1::2]
+    packed = np.stack([high >> 4, (high & 15) << 4 | low >> 8, low & 255], 2).astype(np.uint8)
+    data = tiff_file(packed.reshape(5, 12), 1, bits=12)
+    data = data.replace(struct.pack("<HHII", 256, 4, 1, 12), struct.pack("<HHII", 256, 4, 1, 8))
+    np.testing.assert_array_equal(decoded(data), np.floor(samples.astype(int) * 255 / 4095 + 0.5))
+
+
+def test_gray_tiff_of_32_bits() -> None:
+    samples = RNG.integers(0, 2**32, (5, 6), np.uint32)
+    samples[0, :2] = 0, 2**32 - 1
+    assert np.abs(decoded(tiff_file(samples, 1)) - samples / 16843009).max() < 0.51
+
+
+def test_lab_tiff_and_pil_image() -> None:
+    lab = np.array([[[255, 0, 0], [0, 0, 0], [137, 0, 0], [137, 80, 67], [225, 178, 75]]], np.uint8)
+    # white, black, gray, and nearly pure red and green of sRGB
+    expected = [255, 0, 127, 76, 150]
+    data = tiff_file(lab, 8)
+    assert np.abs(decoded(data)[0].astype(int) - expected).max() <= 12
+    assert np.abs(decoded(data)[0, :3].astype(int) - expected[:3]).max() <= 2
+    np.testing.assert_array_equal(from_pil(Image.open(io.BytesIO(data))), decoded(data))
+
+
+def big_endian_big_tiff(samples: np.ndarray, photometric: int) -> bytes:
+    """One uncompressed strip; of the byte order MM, with offsets of 64 bits."""
+    height, width = samples.shape[:2]
+    count = samples.shape[2] if samples.ndim == 3 else 1
+    bits = [samples.itemsize * 8] * count
+    data = samples.astype(samples.dtype.newbyteorder(">")).tobytes()
+    fields = {256: width, 257: height, 258: 0, 259: 1, 262: photometric, 273: 0, 274: 1}
+    fields |= {277: count, 278: height, 279: len(data)}
+    fields[273] = 16 + 8 + 20 * len(fields) + 8
+    head = struct.pack(">2sHHHQQ", b"MM", 43, 8, 0, 16, len(fields))
+    for tag, value in fields.items():
+        kind, packed = 4, struct.pack(">II", value, 0)
+        if tag == 258:
+            kind, packed = 3, struct.pack(f">{count}H", *bits).ljust(8, b"\0")
+        head += struct.pack(">HHQ", tag, kind, count if tag == 258 else 1) + packed
+    return head + bytes(8) + data
+
+
+@pytest.mark.parametrize("samples", [RGB, luma_of(RGB), samples_of_16_bits(9, 11, 3)])
+def test_big_endian_big_tiff(samples: np.ndarray) -> None:
+    kind = 1 if samples.ndim == 2 else 2
+    np.testing.assert_array_equal(
+        decoded(big_endian_big_tiff(samples, kind)), decoded(tiff_file(samples, kind))
     )
-    assert "12 bits" in reason(tiff_file(samples_of_16_bits(5, 6), 1, bits=12))
-    assert "32 bits" in reason(saved(np.ones((5, 6), np.float32), "TIFF"))
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (tiff_file(np.dstack([NOISE, NOISE[..., 0]]), 5, extra=2), "CMYK, 5 x 8 bits"),
+        (tiff_file(samples_of_16_bits(5, 6, 2), 1, extra=2), "gray, 2 x 16 bits"),
+        (tiff_file(samples_of_16_bits(5, 6, 3), 8), "CIELAB, 3 x 16 bits"),
+        (
+            saved(np.ones((5, 6), np.float32), "TIFF"),
+            "gray, 1 x 32 bits of floating point",
+        ),
+        (  # 1 sample a pixel, of three
+            tiff_file(samples_of_16_bits(5, 6, 3), 2).replace(
+                struct.pack("<HHII", 277, 4, 1, 3), struct.pack("<HHII", 277, 4, 1, 1)
+            ),
+            "RGB, 3 x 16 bits",
+        ),
+        (
+            tiff_file(samples_of_16_bits(5, 6, 3), 2, planar=2),
+            "RGB, 3 x 16 bits in separate planes",
+        ),
+        (
+            tiff_file(np.zeros((5, 6, 3), np.uint32), 2, planar=2),
+            "RGB, 3 x 32 bits in separate planes",
+        ),
+    ],
+)
+def test_tiff_that_no_decoder_reads_right_is_refused_with_a_remedy(data: bytes, what: str) -> None:
+    remedy = "save it as RGB with 8 bits a sample"
+    assert reason(data) == f"cannot be read as TIFF: {what}; {remedy}"
 
 
 # PNM
@@ -320,7 +396,9 @@ def test_truncated_anywhere(name: str) -> None:
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "progressive JPEG", "16-bit PNG"])
 def test_truncated_says_so(name: str) -> None:
     half = len(FILES[name]) // 2
-    assert reason(FILES[name][:half]).endswith(f"it is truncated, the file ends after {half} bytes")
+    assert reason(FILES[name][:half]).endswith(
+        f"it is truncated, the file ends after {half} bytes; get a whole copy of it"
+    )
 
 
 def test_end_of_a_thumbnail_is_not_the_end_of_the_jpeg() -> None:
@@ -329,7 +407,68 @@ def test_end_of_a_thumbnail_is_not_the_end_of_the_jpeg() -> None:
     data = FILES["JPEG"]
     data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
     assert decoded(data).shape == (30, 40)
-    assert "truncated" in reason(data[:-2])
+    np.testing.assert_array_equal(decoded(data[:-2]), decoded(data))
+    assert "truncated" in reason(data[:-4])
+
+
+JPEGS = [
+    saved(RGB, "JPEG", **options)
+    for options in (
+        {},
+        {"quality": 97, "subsampling": 0},
+        {"progressive": True},
+        {"restart_marker_rows": 1},
+        {"restart_marker_blocks": 1},
+        {"optimize": True},
+    )
+] + [saved(luma_of(RGB), "JPEG"), saved(Image.fromarray(RGB).convert("CMYK"), "JPEG")]
+
+
+@pytest.mark.parametrize("data", JPEGS)
+def test_a_whole_jpeg_without_its_end_mark_is_read_and_a_cut_one_is_not(data: bytes) -> None:
+    for whole in (data[:-1], data[:-2]):
+        np.testing.assert_array_equal(decoded(whole), decoded(data))
+    for length in range(20, len(data) - 2):
+        assert "truncated" in reason(data[:length]), length
+
+
+def segments(data: bytes) -> list[int]:
+    """Where the segments before the pixels begin."""
+    starts, at = [], 2
+    while data[at + 1] != 0xDA:
+        starts.append(at)
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return [*starts, at]
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [b"\0", b"\n", b"\0\0\1\2\3", b"\xff\0", b"\xff\xff", b"\xff\xd0", b"\xff\x01", b"x" * 999],
+)
+@pytest.mark.parametrize("data", [JPEGS[0], JPEGS[2], JPEGS[-1]], ids=["", "progressive", "CMYK"])
+def test_stray_bytes_between_segments_of_a_jpeg_are_passed_over(data: bytes, stray: bytes) -> None:
+    places = segments(data)[1:]  # a JPEG is known by the mark of its first segment
+    assert len(places) >= 3
+    for at in places:
+        strayed = data[:at] + stray + data[at:]
+        np.testing.assert_array_equal(decoded(strayed), decoded(data))
+        found = File("", strayed).header
+        assert found.plain == (stray == b"\xff\xff" and data is not JPEGS[-1])
+    everywhere = data[: places[0]] + b"".join(
+        stray + data[start:stop]
+        for start, stop in zip(places, [*places[1:], len(data)], strict=True)
+    )
+    np.testing.assert_array_equal(decoded(everywhere), decoded(data))
+    assert "truncated" in reason(everywhere[:-9])
+
+
+def test_a_progressive_jpeg_without_its_last_scan_is_cut() -> None:
+    data = JPEGS[2]
+    last = data.rindex(b"\xff\xda")
+    table = data.rindex(b"\xff\xc4", 0, last)
+    for at in {last, table}:
+        assert "truncated" in reason(data[:at])
+        decoded(data[:at] + b"\xff\xd9")  # which its own end mark says
 
 
 def test_bytes_after_the_end_are_ignored() -> None:
@@ -337,21 +476,71 @@ def test_bytes_after_the_end_are_ignored() -> None:
     np.testing.assert_array_equal(decoded(FILES["PNG"] + b"junk"), decoded(FILES["PNG"]))
 
 
+def flipped(chunk: bytes) -> bytes:
+    """With a wrong checksum."""
+    return chunk[:-1] + bytes((chunk[-1] ^ 1,))
+
+
 @pytest.mark.parametrize(
     "chunk",
     [
         png_chunk(b"iCCP", b"no profile"),
         png_chunk(b"iCCP", b"name\0\0" + b"no deflated data"),
+        png_chunk(b"iCCP", b"name\0\1" + b"another method"),
         png_chunk(b"iCCP", b"large\0\0" + zlib.compress(bytes(3 * 2**20))),
         png_chunk(b"pHYs", b"short"),
+        png_chunk(b"gAMA", b"\0\1"),
+        png_chunk(b"cHRM", bytes(31)),
+        png_chunk(b"sRGB", b""),
+        png_chunk(b"zTXt", b"workflow\0\0" + zlib.compress(bytes(2 * 2**20))),
+        png_chunk(b"zTXt", b"workflow\0\7"),
+        png_chunk(b"iTXt", b"workflow\0\1\0\0\0" + zlib.compress(bytes(2 * 2**20))),
+        png_chunk(b"tEXt", b"workflow\0" + bytes(2**21)) * 40,
+        png_chunk(b"acTL", b"short"),
+        png_chunk(b"fcTL", bytes(26)),
+        png_chunk(b"fdAT", b""),
+        png_chunk(b"tRNS", b"\0"),
+        *(
+            flipped(png_chunk(kind, b"any"))
+            for kind in (b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"gAMA", b"tIME", b"eXIf", b"juNk")
+        ),
     ],
-    ids=["no profile", "not deflated", "3 MiB", "resolution"],
+    ids=lambda chunk: f"{chunk[4:8].decode()} {len(chunk)} {chunk[-1]}",
 )
-def test_png_with_a_broken_profile_or_resolution_is_the_same_picture(chunk: bytes) -> None:
-    samples = np.arange(33 * 57, dtype=np.uint8).reshape(33, 57, 1)
-    plain, broken = png_file(samples, 8, 0), png_file(samples, 8, 0, chunk)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_png_with_broken_or_large_chunks_of_no_picture_is_the_same(
+    chunk: bytes, bits: int
+) -> None:
+    if bits == 8:
+        samples, colour = np.arange(33 * 57, dtype=np.uint8).reshape(33, 57, 1), 0
+    else:
+        samples, colour = samples_of_16_bits(9, 11, 3), 2
+    plain, broken = png_file(samples, bits, colour), png_file(samples, bits, colour, chunk)
     assert len(broken) == len(plain) + len(chunk)
     np.testing.assert_array_equal(decoded(broken), decoded(plain))
+    behind = plain[:-12] + chunk + plain[-12:]
+    np.testing.assert_array_equal(decoded(behind), decoded(plain))
+    assert File("", broken).header.orientation == 1
+
+
+def test_broken_critical_chunks_and_transparency_of_a_png_are_refused() -> None:
+    samples = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    palette = bytes(range(256)) * 3
+    for bad in (flipped(png_chunk(b"PLTE", palette)), flipped(png_chunk(b"NEWs", b""))):
+        assert "checksum of its" in reason(
+            png_file(samples, 8, 3, png_chunk(b"PLTE", palette), bad)
+        )
+    bad = flipped(png_chunk(b"tRNS", b"\0"))
+    assert "tRNS" in reason(png_file(samples, 8, 3, png_chunk(b"PLTE", palette), bad))
+
+
+def test_a_png_of_very_many_chunks_is_read_in_a_second() -> None:
+    plain = FILES["PNG"]
+    many = (png_chunk(b"IDAT", b"") + png_chunk(b"juNk", b"")) * 50_000
+    at = plain.index(b"IDAT") - 4
+    start = time.perf_counter()
+    np.testing.assert_array_equal(decoded(plain[:at] + many + plain[at:]), decoded(plain))
+    assert time.perf_counter() - start < 5
 
 
 @pytest.mark.parametrize(("at", "chunk"), [(16, "IHDR"), (len(FILES["PNG"]) // 2, "IDAT")])

@@ -11,7 +11,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from pictures import NOISE, RGB, picture, png_chunk, saved
+from pictures import (
+    NOISE,
+    RGB,
+    XMP_TURNED,
+    exif_turned,
+    picture,
+    png_chunk,
+    samples_of_16_bits,
+    saved,
+    tiff_file,
+)
 from PIL import Image, ImageCms
 from PIL.ExifTags import IFD, Base
 
@@ -456,7 +466,7 @@ def test_flipped_bytes_of_profile_and_exif_alone_never_raise() -> None:
         profile, tags = bytearray(SRGB), bytearray(block())
         for whole in (profile, tags):
             whole[rng.integers(min(len(whole), 1200))] = rng.integers(256)
-        found = metadata.assemble(bytes(tags), bytes(profile), None)
+        found = metadata.assemble(bytes(tags), bytes(profile), None, 1)
         for form in FORMATS:
             put(form, found)
 
@@ -516,3 +526,99 @@ def test_a_pil_image_brings_its_own(sketchify: Sketchifier) -> None:
     odd = Image.fromarray(NOISE[..., 0])
     odd.info |= {"dpi": ("x", None), "icc_profile": b"no profile", "exif": b"no exif"}
     assert read(sketchify.encode(odd, Encoding(metadata=True))) == NONE
+
+
+# Orientation, from whichever field it is
+
+
+def turned_by_xmp(form: str, **options: Any) -> bytes:
+    if form != "PNG":
+        return saved(RGB, form, xmp=XMP_TURNED, **options)
+    data = saved(RGB, form, **options)
+    text = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP_TURNED)
+    return data[:33] + text + data[33:]
+
+
+def turned_by_text(kind: bytes, **options: Any) -> bytes:
+    """As ImageMagick writes EXIF into a PNG."""
+    block = exif_turned(3, "<")
+    text = b"\nexif\n%8d\n%s\n" % (len(block), block.hex().encode())
+    text = zlib.compress(text) if kind == b"zTXt" else text
+    packed = b"Raw profile type exif\0" + (b"\0" if kind == b"zTXt" else b"") + text
+    data = saved(RGB, "PNG", **options)
+    return data[:33] + png_chunk(kind, packed) + data[33:]
+
+
+DPI = {"dpi": (300, 200)}
+LONG_TIFF = tiff_file(RGB, 2, orientation=6)
+TURNED = {
+    **{
+        f"{form} {kind} {order}": saved(RGB, form, exif=exif_turned(kind, order), **options)
+        for form, options in (("JPEG", DPI), ("PNG", DPI), ("WEBP", {"lossless": True}))
+        for kind in (1, 3, 4, 6, 8, 9)
+        for order in "<>"
+    },
+    **{f"{form} XMP": turned_by_xmp(form, **DPI) for form in ("JPEG", "PNG")},
+    "TIFF XMP": tiff_file(RGB, 2, xmp=XMP_TURNED),
+    **{f"{form} XMP": turned_by_xmp(form) for form in ("WEBP", "AVIF")},
+    **{kind.decode(): turned_by_text(kind, **DPI) for kind in (b"tEXt", b"zTXt")},
+    **{
+        f"TIFF {kind}": LONG_TIFF.replace(
+            struct.pack("<HHII", 274, 4, 1, 6), struct.pack("<HHII", 274, kind, 1, 6)
+        )
+        for kind in (1, 3, 4, 6, 8, 9)
+    },
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_file_and_pil_image_are_turned_alike(sketchify: Sketchifier, name: str) -> None:
+    data = TURNED[name]
+    loaded = Image.open(io.BytesIO(data))
+    loaded.load()
+    encoding = Encoding("png", metadata=True, alpha="keep")
+    results = [sketchify.encode(it, encoding) for it in (data, Image.open(io.BytesIO(data)))]
+    assert opened(results[0]).size == opened(results[1]).size == (30, 40)
+    plain, inner = np.asarray(opened(results[0])), np.asarray(opened(results[1]))
+    assert np.abs(plain.astype(int) - inner).mean() < 2  # another luma of JPEG
+    assert cpu.from_pil(loaded).shape == (40, 30)
+    has_dpi = name.startswith(("JPEG", "PNG", "tE", "zT"))
+    for result in results:
+        dpi = opened(result).info.get("dpi")
+        assert dpi == (pytest.approx((200, 300), abs=0.02) if has_dpi else None)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_xmp_is_not_asked_where_exif_tells(form: str) -> None:
+    tags = Image.Exif()
+    tags[Base.Orientation] = 1
+    data = saved(RGB, form, exif=tags, xmp=XMP_TURNED)
+    assert File("", data).header.orientation == 1
+    assert cpu.decode(File("", data), 10**6).shape == (30, 40)
+    assert cpu.from_pil(Image.open(io.BytesIO(data))).shape == (30, 40)
+
+
+def test_deep_tiff_with_orientation_in_xmp_or_of_other_types() -> None:
+    samples = samples_of_16_bits(4, 6, 3)
+    expected = np.rot90(cpu.decode(File("", tiff_file(samples, 2)), 99), -1)
+    long = struct.pack("<HHII", 274, 4, 1, 6)
+    data = tiff_file(samples, 2, orientation=6)
+    for kind in (1, 3, 4):
+        file = File("", data.replace(long, struct.pack("<HHII", 274, kind, 1, 6)))
+        np.testing.assert_array_equal(cpu.decode(file, 99), expected)
+    xmp = tiff_file(samples, 2, xmp=XMP_TURNED)
+    np.testing.assert_array_equal(cpu.decode(File("", xmp), 99), expected)
+
+
+def test_xmp_of_another_type_in_a_tiff_is_left_out() -> None:
+    data = tiff_file(RGB, 2, xmp=XMP_TURNED)
+    size = len(XMP_TURNED)
+    odd = data.replace(struct.pack("<HHI", 700, 1, size), struct.pack("<HHI", 700, 4, size // 4))
+    assert odd != data
+    assert cpu.decode(File("", odd), 10**6).shape == (30, 40)
+
+
+def test_exif_that_was_changed_in_pil_counts() -> None:
+    image = Image.open(io.BytesIO(TURNED["JPEG 3 <"]))
+    image.getexif()[Base.Orientation] = 1
+    assert cpu.from_pil(image).shape == (30, 40)

@@ -108,9 +108,9 @@ def needed(image: Loaded, encoding: Encoding, max_pixels: int | None = None) -> 
 def _kind(header: Header) -> str:
     """A key of PER_PIXEL."""
     special = {
-        "JPEG": " of CMYK" if header.channels == 4 else "",
+        "JPEG": " of CMYK" if header.channels == 4 else "" if header.ended else " without end",
         "PNG": (deep := " of 16 bits" if header.bits == 16 and header.channels > 1 else ""),
-        "TIFF": deep,
+        "TIFF": " of 16 bits" if header.unknown else deep,
         "PNM": " as text" if header.text else "",
     }
     form = header.format or ""
@@ -131,6 +131,7 @@ def per_pixel(kind: str, encoding: Encoding) -> int:
 PER_PIXEL = {
     "JPEG": 8,  # 2.7 to 3.9; progressive 3.5, with chroma in full 7.0
     "JPEG of CMYK": 12,  # 4.4; progressive 11.4
+    "JPEG without end": 12,  # decoded in colour, to see whether all of it is there
     "PNG": 6,  # up to 8 bits 2.0 to 4.4, turned 5.3; gray of 16 bits 2.7
     "PNG of 16 bits": 20,  # colour 15.4; with alpha 19.4, of 100 megapixels 19.9
     "WebP": 9,  # 6.0 to 8.0, of 100 megapixels the same

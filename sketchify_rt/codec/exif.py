@@ -7,17 +7,23 @@ text that is not ASCII into question marks.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 
 # Bytes a value of each type, BYTE to IFD, and UTF-8 of version 3.0.
 _SIZES = {**dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1)), 129: 1}
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
+# By type. A number that ought to be a SHORT is taken in any of these, as other readers do.
+_INTEGERS = {1: "B", _SHORT: "H", _LONG: "I", 6: "b", 8: "h", 9: "i"}
 
 # The directories, and in which other one the offset of each is.
 FIRST, EXIF, GPS, INTEROPERABILITY = 0, 34665, 34853, 40965
@@ -71,8 +77,7 @@ class Exif:
     @property
     def orientation(self) -> int:
         """1 to 8; 1 where there is none."""
-        value = self._number(_ORIENTATION)
-        return int(value) if value in range(1, 9) else 1
+        return _known(self._number(_ORIENTATION))
 
     @property
     def dpi(self) -> tuple[float, float] | None:
@@ -92,7 +97,7 @@ class Exif:
         if kind == _RATIONAL:
             above, below = struct.unpack_from(self.order + "II", data)
             return float(above / below) if below else 0.0
-        code = {_SHORT: "H", _LONG: "I"}.get(kind)
+        code = _INTEGERS.get(kind)
         return float(struct.unpack_from(self.order + code, data)[0]) if code else 0.0
 
     def write(self, width: int, height: int, dpi: tuple[float, float] | None) -> bytes:
@@ -143,6 +148,38 @@ class Exif:
 
 
 NONE = Exif("<", {})
+
+# As Pillow looks for it
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+
+
+def orientation(block: bytes, xmp: bytes) -> int:
+    """Orientation of the picture of a file, 1 to 8; 1 where neither tells one.
+
+    Args:
+        block: EXIF, see `read`; any bytes.
+        xmp: XMP, which is asked where EXIF has no such field; any bytes.
+    """
+    found = read(block)
+    if (FIRST, _ORIENTATION) in found.fields:
+        return found.orientation
+    match = _XMP_ORIENTATION.search(xmp)
+    return _known(int(match[1])) if match else 1
+
+
+def of_pil(image: Image) -> int:
+    """The same of a Pillow image, whose EXIF may have been changed since it was opened."""
+    try:
+        value = image.getexif().get(_ORIENTATION)  # or that of XMP
+    except Exception:  # a block that Pillow finds broken
+        return orientation(image.info.get("exif") or b"", image.info.get("xmp") or b"")
+    if isinstance(value, (bytes, tuple)):  # of type BYTE; of several numbers
+        value = value[0] if value else 1
+    return _known(value)
+
+
+def _known(value: object) -> int:
+    return next((known for known in range(2, 9) if known == value), 1)
 
 
 def read(block: bytes) -> Exif:

@@ -13,6 +13,7 @@ import zlib
 from dataclasses import dataclass, replace
 
 import PIL.Image
+from PIL.ExifTags import Base
 
 from sketchify_rt.codec import exif, header, icc, png
 from sketchify_rt.codec.header import INCH, Header
@@ -58,7 +59,7 @@ NONE = Metadata()
 def read(found: Header) -> Metadata:
     """Metadata of a JPEG, PNG, WebP, TIFF or AVIF by its header; none of other formats."""
     profile = _inflated(found.profile) if found.format == "PNG" else found.profile
-    return assemble(found.exif, profile, found.dpi)
+    return assemble(found.exif, profile, found.dpi, found.orientation)
 
 
 def from_pil(image: PIL.Image.Image) -> Metadata:
@@ -71,21 +72,23 @@ def from_pil(image: PIL.Image.Image) -> Metadata:
     dpi = None
     with contextlib.suppress(KeyError, TypeError, ValueError, ArithmeticError):
         across, down = map(float, info["dpi"])
-        dpi = across, down
-    return assemble(block, info.get("icc_profile") or b"", dpi)
+        if Base.XResolution in getattr(image, "tag_v2", (Base.XResolution,)):  # else Pillow says 1
+            dpi = across, down
+    return assemble(block, info.get("icc_profile") or b"", dpi, exif.of_pil(image))
 
 
-def assemble(block: bytes, profile: bytes, dpi: Density | None) -> Metadata:
+def assemble(block: bytes, profile: bytes, dpi: Density | None, orientation: int) -> Metadata:
     """Metadata of what is in a file, whatever the bytes.
 
     Args:
         block: EXIF, see `exif.read`.
         profile: ICC profile; empty for that of EXIF.
         dpi: Resolution of the picture as it is stored; None for that of EXIF.
+        orientation: Of the picture as it is stored, 1 to 8.
     """
     found = exif.read(block)
     dpi = _believed(dpi) or _believed(found.dpi)
-    if dpi and found.orientation >= 5:
+    if dpi and orientation >= 5:
         dpi = dpi[::-1]
     return Metadata(found, profile or found.profile, dpi)
 
