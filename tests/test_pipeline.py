@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import inspect
 import logging
 import sys
 import threading
@@ -414,9 +415,13 @@ def test_where_threads_are_not_split_one_opened_model_serves_all(
 
 
 def counted(work: Callable[[], object]) -> tuple[int, int]:
-    """Number of calls within the package, and how deep they go. Comprehensions are no calls."""
+    """Number of calls within the package, and how deep they go.
+
+    Comprehensions are no calls, nor is a generator that goes on.
+    """
     package = str(Path(sketchify_rt.__file__).parent)
     total = depth = deepest = 0
+    begun: list[FrameType] = []
 
     def note(frame: FrameType, event: str, argument: object) -> None:
         nonlocal total, depth, deepest
@@ -424,8 +429,11 @@ def counted(work: Callable[[], object]) -> tuple[int, int]:
         if not code.co_filename.startswith(package) or code.co_name in ("<listcomp>", "<genexpr>"):
             return
         if event == "call":
-            total, depth = total + 1, depth + 1
+            depth += 1
             deepest = max(deepest, depth)
+            total += not any(frame is other for other in begun)
+            if code.co_flags & inspect.CO_GENERATOR:
+                begun.append(frame)
         elif event == "return":
             depth -= 1
 

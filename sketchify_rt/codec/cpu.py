@@ -76,13 +76,13 @@ def decode(file: File, max_pixels: int) -> Gray:
         seems = f"seems to be {name}, which " if name else ""
         readable = ", ".join(header.READABLE)
         raise DecodeError(source, f"{seems}is not an image this program reads ({readable})")
-    size = f"{found.width} x {found.height}"
-    if not found.problem and not found.pixels:
+    size, pixels = f"{found.width} x {found.height}", found.pixels
+    if not found.problem and not pixels:
         raise DecodeError(source, f"has no pixels ({size})")
-    if found.pixels > max_pixels:
+    if pixels > max_pixels:
         raise DecodeError(
             source,
-            f"is {size} = {found.pixels} pixels, over the limit of {max_pixels}; "
+            f"is {size} = {pixels} pixels, over the limit of {max_pixels}; "
             "raise max_pixels to read it",
         )
     try:

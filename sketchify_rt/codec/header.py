@@ -145,7 +145,7 @@ class Header:
     @property
     def orientation(self) -> int:
         """1 to 8, see `exif.orientation`."""
-        return exif.orientation(self.exif, self.xmp)
+        return exif.orientation(self.exif, self.xmp) if self.exif or self.xmp else 1
 
 
 @dataclass(frozen=True)
