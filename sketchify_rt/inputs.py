@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast, runtime_checka
 import numpy as np
 from numpy.typing import NDArray
 
-from sketchify_rt.codec import header
+from sketchify_rt.codec import formats
 from sketchify_rt.codec.header import File as File
 from sketchify_rt.errors import DecodeError, InputError, OptionsError, SketchifyError
 from sketchify_rt.image import Gray, to_luma
@@ -290,7 +290,7 @@ def _read_path(path: str) -> File:
                 raise InputError(f"{path}: is {what}. Give a picture file, or its bytes")
             if status.st_size > MAX_FILE:
                 raise _too_large(path, f"{status.st_size / 2**30:.1f}")
-            is_picture = header.identify(file.peek(_HEAD)) in header.READABLE
+            is_picture = formats.identify(file.peek(_HEAD)) in formats.READABLE
             return File(path, file.read(status.st_size if is_picture else _HEAD))
     except InputError:
         raise
@@ -318,7 +318,7 @@ def read(stream: SupportsRead, name: str | None = None) -> File:
         while len(head) < _HEAD and (more := stream.read(_HEAD - len(head))):
             head += more  # of a pipe, which gives what it has
         data.write(head)
-        if header.identify(head) in header.READABLE:
+        if formats.identify(head) in formats.READABLE:
             while chunk := stream.read(min(_CHUNK, MAX_FILE + 1 - data.tell())):
                 data.write(chunk)
     except InputError:

@@ -16,7 +16,7 @@ from conftest import skip
 from fuzz.targets import CORPUS, TARGETS
 from fuzz.targets import kernels as kernels_target
 
-from sketchify_rt.codec import cpu, header
+from sketchify_rt.codec import cpu, formats, header
 from sketchify_rt.kernels import native
 
 HERE = Path(__file__).parent / "fuzz" / "corpus"
@@ -34,8 +34,8 @@ def test_a_file_that_is_kept(path: Path) -> None:
 
 
 def test_the_cases_reach_every_decoder() -> None:
-    names = {header.identify(path.read_bytes()) for path in FILES}
-    assert set(header.READABLE) <= names
+    names = {formats.identify(path.read_bytes()) for path in FILES}
+    assert set(formats.READABLE) <= names
 
 
 @pytest.mark.parametrize("target", ["codec", "containers"])

@@ -48,7 +48,7 @@ HEAVY = {
     },
     # options.py and sketchifier.py for types alone.
     "PIL": {"codec", "compare/png.py", "image.py", "inputs.py", "options.py", "sketchifier.py"},
-    "isal": {"codec/header.py", "batch/archives/reader.py", "batch/archives/writer.py"},
+    "isal": {"codec/png_chunks.py", "batch/archives/reader.py", "batch/archives/writer.py"},
     "openvino": {"runtime/openvino.py"},
     "torch": {
         "backend/cuda.py",

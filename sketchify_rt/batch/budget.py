@@ -15,7 +15,7 @@ from sketchify_rt.errors import OverMemory
 from sketchify_rt.options import Encoding, Painted
 
 if TYPE_CHECKING:
-    from sketchify_rt.codec.header import Header
+    from sketchify_rt.codec.formats import Header
     from sketchify_rt.inputs import Loaded
 
 MIB = 2**20

@@ -26,7 +26,7 @@ class HintFolder:
         self._listed = functools.lru_cache(maxsize=64)(_pictures)
 
     def find(self, stem: str) -> Path | None:
-        """Returns the picture of that name with any readable ending; None if there is none.
+        """Returns the picture with that name and any readable ending, or None if no file has it.
 
         Args:
             stem: Path of a result below the output folder, without its ending.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sketchify_rt.compare.figure import Box, Figure
     from sketchify_rt.sketchifier import Sketchifier
 
-_MOST = 32  # pictures of a sheet: an HTML page with so many has about 50 MB
+_MAX_PICTURES = 32  # in one sheet: an HTML page of 32 pictures has about 50 MB
 
 _EPILOG = """\b
 Examples:
@@ -85,9 +85,10 @@ def command(
     """
     if overwrite and skip_existing:
         raise click.UsageError("--overwrite and --skip-existing cannot be used together")
-    if len(images) > _MOST:
+    if len(images) > _MAX_PICTURES:
         raise click.UsageError(
-            f"too many images: got {len(images)}, a sheet has at most {_MOST}. Make several sheets"
+            f"too many images: got {len(images)}, a sheet has at most "
+            f"{_MAX_PICTURES}. Make several sheets"
         )
     common.check_painted(options["hint"], images)
     if isinstance(options["hint"], Path):

@@ -28,8 +28,8 @@ def convert_dataset(
     """Converts the images in a folder and in its subfolders. The workers read and write the files.
 
     The sketch of a.jpg is a.jpg.png. An existing file is replaced. Files are written atomically.
-    Images of a worker that was lost are converted again, without a limit. Uses the cluster that Ray
-    is connected to; if there is none, Ray starts one.
+    Images of a worker that was lost are converted again, without a limit. The images go to the
+    cluster that Ray is connected to, or else to one that Ray starts.
 
     Args:
         source: Folder, as a URI that pyarrow or fsspec supports, such as s3://bucket/pages, or as a

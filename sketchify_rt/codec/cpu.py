@@ -19,8 +19,9 @@ from PIL import Image, ImageCms
 from PIL.ImageFile import ImageFile
 
 from sketchify_rt import forks
-from sketchify_rt.codec import exif, header, png, pnm
-from sketchify_rt.codec.header import File, Header
+from sketchify_rt.codec import exif, formats, jpeg, parts, png, png_chunks, pnm
+from sketchify_rt.codec.formats import Header
+from sketchify_rt.codec.header import File
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError
 from sketchify_rt.image import Gray, bands, orient, to_luma
 from sketchify_rt.options import Encoding
@@ -72,9 +73,9 @@ def decode(file: File, max_pixels: int) -> Gray:
         raise DecodeError(source, "is empty")
     found = file.header
     name = found.format
-    if name not in header.READABLE:
+    if name not in formats.READABLE:
         seems = f"seems to be {name}, which " if name else ""
-        readable = ", ".join(header.READABLE)
+        readable = ", ".join(formats.READABLE)
         raise DecodeError(source, f"{seems}is not an image this program reads ({readable})")
     size, pixels = f"{found.width} x {found.height}", found.pixels
     if not found.problem and not pixels:
@@ -146,12 +147,12 @@ def _jpeg_with_end(data: bytes) -> bytes:
             digest.update(image.crop((0, rows.start, image.width, rows.stop)).tobytes())
         digests.add(digest.digest())
     if len(digests) > 1:
-        raise header.truncated(data)
+        raise formats.truncated(data)
     return data + _JPEG_END
 
 
 def _open_jpeg(data: bytes) -> ImageFile:
-    return header.open_pillow("JPEG", header.opened(data, header.jpeg_parts(data)))
+    return formats.open_pillow("JPEG", parts.opened(data, jpeg.picture_parts(data)))
 
 
 def _read_webp(data: bytes, found: Header) -> Gray:
@@ -190,8 +191,8 @@ def _open_pillow(data: bytes, found: Header) -> ImageFile:
     """The file by Pillow, not loaded. Raises ValueError for a damaged PNG."""
     source: BinaryIO = io.BytesIO(data)
     if found.format == "PNG":
-        source = header.opened(data, header.sound_png(data))
-    image = header.open_pillow(str(found.format), source)
+        source = parts.opened(data, png_chunks.picture_parts(data))
+    image = formats.open_pillow(str(found.format), source)
     if image.mode == "L" and found.bits < 8 and "transparency" in image.info:
         # Pillow scales samples of 2 and 4 bits, but not the value that is transparent
         image.info["transparency"] *= 255 // (2**found.bits - 1)
@@ -235,7 +236,7 @@ def _read_deep(data: bytes, found: Header) -> NDArray[Any]:
         if found.format != "PNG":
             raise
     # Chunks that are no part of the picture may be broken. Rare, hence no copy before.
-    return _read_opencv(b"".join(data[part] for part in header.sound_png(data)))
+    return _read_opencv(b"".join(data[part] for part in png_chunks.picture_parts(data)))
 
 
 def _read_opencv(data: bytes, flags: int = cv2.IMREAD_UNCHANGED) -> NDArray[Any]:

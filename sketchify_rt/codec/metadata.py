@@ -16,7 +16,7 @@ import PIL.Image
 from PIL.ExifTags import Base
 
 from sketchify_rt.codec import exif, header, icc, png
-from sketchify_rt.codec.header import INCH, Header
+from sketchify_rt.codec.formats import INCH, Header
 from sketchify_rt.options import Format
 
 _MOST_PROFILE = 2**24  # bytes; those of printers have some 2 MiB

@@ -22,7 +22,7 @@ import struct
 
 import numpy as np
 
-from sketchify_rt.codec.header import isal_zlib
+from sketchify_rt.codec.png_chunks import isal_zlib
 from sketchify_rt.image import Gray
 
 _LEVEL = 1

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sketchify_rt.codec.header import truncated
+from sketchify_rt.codec.formats import truncated
 
 _SPACE = rb"(?:\s|#[^\r\n]*[\r\n])"
 _FIELD = _SPACE + rb"+(\d{1,10})"

@@ -67,7 +67,7 @@ class Recipe:
                 f"{', '.join(map(str, self.batch))}"
             )
         stride, side = manifest.stride, self.tile[2]
-        least = 2 * tiling.padded(manifest.halo, stride) + stride
+        least = tiling.min_tile(manifest.halo, stride)
         if side < least or side % stride:
             raise OptionsError(
                 f"tile must be a multiple of {stride} from {least} on for {manifest.name}, got "

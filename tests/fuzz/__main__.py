@@ -12,12 +12,12 @@ from types import FunctionType
 import atheris
 
 with atheris.instrument_imports(include=["PIL"]):
-    from sketchify_rt.codec import cpu, exif, header, pnm
+    from sketchify_rt.codec import cpu, exif, formats, header, jpeg, png_chunks, pnm, tiff
     from sketchify_rt.kernels import native
     from tests.fuzz.targets import CORPUS, TARGETS
 
 # One by one, since imports of an editable install go past the hook of atheris.
-for module in (cpu, exif, header, pnm, native):
+for module in (cpu, exif, formats, header, jpeg, png_chunks, pnm, tiff, native):
     for function in vars(module).values():
         if isinstance(function, FunctionType) and function.__module__ == module.__name__:
             atheris.instrument_func(function)

@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 
-from sketchify_rt.codec import cpu, exif, header
+from sketchify_rt.codec import cpu, exif, formats, header, png_chunks
 from sketchify_rt.codec.header import File
 from sketchify_rt.errors import DecodeError
 from sketchify_rt.kernels import native, reference
@@ -20,7 +20,7 @@ MAX_PIXELS = 2**16
 def codec(data: bytes) -> None:
     """Bytes become luma or a DecodeError, the same each time."""
     _decode(data)
-    if header.identify(data) == "PNG":
+    if formats.identify(data) == "PNG":
         _decode(with_checksums(data))  # without them nearly all is refused at once
 
 
@@ -55,13 +55,13 @@ def with_checksums(data: bytes) -> bytes:
 def walk(data: bytes) -> None:
     """A header is described, or what is wrong with it; a PNG is refused with a ValueError."""
     found = header.probe(data)
-    assert found.format == header.identify(data)
+    assert found.format == formats.identify(data)
     assert found.pixels >= 0
     assert found.orientation in range(1, 9)
     assert exif.read(data).orientation in range(1, 9)
     if found.format == "PNG":
         try:
-            header.sound_png(data)
+            png_chunks.picture_parts(data)
         except ValueError as error:
             assert str(error)
 

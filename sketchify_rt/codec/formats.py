@@ -1,0 +1,124 @@
+"""Formats of image files: how they are recognised, and what a header says."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from sketchify_rt.codec import exif
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+INCH = 0.0254  # metres
+
+READABLE = ("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF", "PNM")
+
+_SIGNATURES = (
+    (rb"\xff\xd8\xff", "JPEG"),
+    (rb"\x89PNG\r\n\x1a\n", "PNG"),
+    (rb"RIFF....WEBP", "WebP"),
+    (rb"BM", "BMP"),
+    (rb"GIF8[79]a", "GIF"),
+    (rb"II[*+]\x00|MM\x00[*+]", "TIFF"),
+    (rb"....ftyp(avif|avis|(mif1|msf1|miaf)....([\x20-\x7e]{4})*?avif)", "AVIF"),
+    (rb"P[1-6][\s#]", "PNM"),
+    # not read, but worth their name in the message
+    (rb"....ftyp(hei|hev|mif1|msf1)", "HEIC"),
+    (rb"....ftyp", "an MP4 video"),
+    (rb"%PDF", "PDF"),
+    (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript"),
+    (rb"8BPS", "Photoshop (PSD)"),
+    (rb"gimp xcf", "GIMP (XCF)"),
+    (rb"\xff\x0a|\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000"),
+    (rb"\x76\x2f\x31\x01", "OpenEXR"),
+    (rb"\x00\x00\x01\x00", "an icon (ICO)"),
+    (rb"PK\x03\x04", "a ZIP archive"),
+    (rb"Rar!|7z\xbc\xaf|\x1f\x8b", "an archive"),
+    # The group (?>...) gives nothing back: without it, 30 comments take minutes.
+    (rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml.*?\?>)?(?>(?:<!--.*?-->|<!DOCTYPE svg.*?>|\s)*)<svg", "SVG"),
+    (rb"(?i:(\xef\xbb\xbf)?\s*(<!doctype html|<html|<head))", "an HTML page"),
+)
+_SIGNATURE = tuple((re.compile(pattern, re.DOTALL), name) for pattern, name in _SIGNATURES)
+
+
+def identify(data: bytes) -> str | None:
+    """Name of the format, whether it is one of READABLE or not; None for unknown bytes."""
+    head = data[:1024]
+    for pattern, name in _SIGNATURE:
+        if pattern.match(head):
+            return name
+    return None
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of a file says.
+
+    Attributes:
+        format: See `identify`.
+        width: Pixels across as stored, of an animated WebP those of the canvas; 0 where unknown.
+        height: Pixels down.
+        channels: Samples a pixel of JPEG (1 gray, 3 colour, 4 CMYK), PNG, PNM and TIFF; else 0.
+        bits: Bits a sample of PNG and TIFF; 8 elsewhere.
+        alpha: Whether a WebP has an alpha plane.
+        plain: Whether it is a JPEG whose first plane is luma, coded as every decoder knows it, on a
+            GPU too: baseline or progressive, Huffman codes, neither RGB nor CMYK.
+        text: Whether it is a PNM whose samples are decimal numbers.
+        ended: Whether a JPEG has an end mark.
+        unknown: Whether it is a TIFF that Pillow does not read, and OpenCV does.
+        exif: EXIF block of JPEG, PNG, WebP and AVIF, and a TIFF file itself, see `exif.read`.
+        xmp: XMP of JPEG, PNG, WebP, AVIF and TIFF.
+        profile: ICC profile of JPEG, WebP and AVIF; of PNG the chunk that has it.
+        dpi: Resolution of JPEG and PNG, in pixels per inch, across and down, as stored; as it is in
+            the file, so any number.
+        problem: What is wrong with the header; empty where nothing is.
+    """
+
+    format: str | None
+    width: int = 0
+    height: int = 0
+    channels: int = 0
+    bits: int = 8
+    alpha: bool = False
+    plain: bool = False
+    text: bool = False
+    ended: bool = True
+    unknown: bool = False
+    exif: bytes = b""
+    xmp: bytes = b""
+    profile: bytes = b""
+    dpi: tuple[float, float] | None = None
+    problem: str = ""
+
+    @property
+    def pixels(self) -> int:
+        """0 where the size is unknown."""
+        return self.width * self.height
+
+    @property
+    def orientation(self) -> int:
+        """1 to 8, see `exif.orientation`."""
+        return exif.orientation(self.exif, self.xmp) if self.exif or self.xmp else 1
+
+
+def truncated(data: bytes) -> ValueError:
+    """The error for data that ends too early."""
+    return ValueError(
+        f"it is truncated, the file ends after {len(data)} bytes; get a whole copy of it"
+    )
+
+
+def open_pillow(form: str, source: BinaryIO) -> ImageFile:
+    """Opens a file of a format that Pillow reads.
+
+    Not by Image.open, whose own pixel limit is a setting of the process and would come before ours.
+    """
+    plugin = importlib.import_module(f"PIL.{form.title()}ImagePlugin")
+    image: ImageFile = getattr(plugin, f"{form.title()}ImageFile")(source)
+    if not isinstance(image.info.get("xmp", b""), bytes):  # of a TIFF; Pillow would stumble
+        del image.info["xmp"]
+    return image
