@@ -137,18 +137,19 @@ def _jpeg_with_end(data: bytes) -> bytes:
     in the picture unless all of it was there.
     """
     data = data.rstrip(b"\xff")  # half of an end mark, or of an escaped byte
-    digests = set()
-    for tail in _JPEG_TAILS:
-        # Pillow, as OpenCV prints what libjpeg says of the cut
-        image = _open_jpeg(data + tail + _JPEG_END)
-        image.load()
-        digest = hashlib.blake2b()
-        for rows in bands((image.height, image.width)):
-            digest.update(image.crop((0, rows.start, image.width, rows.stop)).tobytes())
-        digests.add(digest.digest())
-    if len(digests) > 1:
+    if len({_digest(data + tail + _JPEG_END) for tail in _JPEG_TAILS}) > 1:
         raise formats.truncated(data)
     return data + _JPEG_END
+
+
+def _digest(data: bytes) -> bytes:
+    """Of the pixels of a JPEG."""
+    image = _open_jpeg(data)  # Pillow, as OpenCV prints what libjpeg says of the cut
+    image.load()
+    digest = hashlib.blake2b()
+    for rows in bands((image.height, image.width)):
+        digest.update(image.crop((0, rows.start, image.width, rows.stop)).tobytes())
+    return digest.digest()
 
 
 def _open_jpeg(data: bytes) -> ImageFile:
