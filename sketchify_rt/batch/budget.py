@@ -145,8 +145,8 @@ PER_PIXEL = {
     "luma": 4,  # pixels, or a picture decoded elsewhere: 2.1, and 1 of its own
 }
 # The same where encoding needs more than decoding, which is over by then: JPEG of quality 100 5.3,
-# lossless WebP 30.8, other WebP 20.2.
-ENCODED = {"png": 0, "jpg": 6, "webp": 31}
+# lossless WebP 30.8 to 32.2, other WebP 20.2.
+ENCODED = {"png": 0, "jpg": 6, "webp": 33}
 # More, with alpha: kept in PNG 4.7, in WebP 6.4; lines in PNG 5.3, in lossless WebP 4.2.
 ALPHA = 7
 LOSSY_LINES = 13  # 12.1
