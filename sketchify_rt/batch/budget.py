@@ -131,18 +131,18 @@ def per_pixel(kind: str, encoding: Encoding) -> int:
 PER_PIXEL = {
     "JPEG": 8,  # 2.7 to 3.9; progressive 3.5, with chroma in full 7.0
     "JPEG of CMYK": 12,  # 4.4; progressive 11.4
-    "JPEG without end": 19,  # decoded in colour: 8.9; progressive 14.1, of CMYK 18.7
-    "PNG": 6,  # up to 8 bits 2.0 to 4.4, turned 5.3; gray of 16 bits 2.7
+    "JPEG without end": 16,  # decoded in colour: 6.5; progressive 12.1, of CMYK 15.4
+    "PNG": 7,  # up to 8 bits 2.9 to 5.2, turned 6.1; gray of 16 bits 2.7
     "PNG of 16 bits": 20,  # colour 15.4; with alpha 19.4, of 100 megapixels 19.9
     "WebP": 9,  # 6.0 to 8.0, of 100 megapixels the same
-    "BMP": 5,  # 2.7, 4.4
-    "GIF": 5,  # 2.7
-    "TIFF": 6,  # 2.7 to 4.4; planes 5.4, of 100 megapixels 5.9; gray of 16 bits 2.7
-    "TIFF of 16 bits": 16,  # colour 12.0; with alpha 16.0; read by OpenCV alone 5.6 to 12.1
+    "BMP": 6,  # 5.1
+    "GIF": 5,  # 3.9
+    "TIFF": 7,  # 5.1, 5.2; planes 5.4, of 100 megapixels 5.9; gray of 16 bits 2.7
+    "TIFF of 16 bits": 16,  # colour 12.0; with alpha 16.0; BigTIFF of OpenCV 10.1, 12.1
     "AVIF": 12,  # 8.6; with alpha 11.4
-    "PNM": 3,  # 2.0 to 2.7
+    "PNM": 4,  # 3.9
     "PNM as text": 41,  # 40.7, of 5 megapixels
-    "luma": 4,  # pixels, or a picture decoded elsewhere: 2.1, and 1 of its own
+    "luma": 4,  # pixels, or a picture decoded elsewhere: 2.9, and 1 of its own
 }
 # The same where encoding needs more than decoding, which is over by then: JPEG of quality 100 5.3,
 # lossless WebP 30.8 to 32.2, other WebP 20.2.
