@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sketchify_rt.batch.sinks import write
+from sketchify_rt.files import write
 from training.errors import TrainingError
 from training.model import UNet
 from training.recipe import UNetConfig

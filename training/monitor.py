@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from sketchify_rt.batch.sinks import write
+from sketchify_rt.files import write
 from sketchify_rt.image import Gray
 
 LOG = "log.jsonl"

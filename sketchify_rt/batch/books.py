@@ -1,50 +1,73 @@
-"""Converts an archive: its pages become an archive of sketches, and a line in the journal."""
+"""Converts an archive: its pages become an archive of sketches."""
 
 from __future__ import annotations
 
-import os
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sketchify_rt.batch.archives import Archive, Book
-from sketchify_rt.batch.journal import Flaw, Origin
+from sketchify_rt.batch.item import Item
 from sketchify_rt.batch.output import Output
+from sketchify_rt.batch.resume import Convert
 
 if TYPE_CHECKING:
     from sketchify_rt.batch.archives import Page
 
 
 class OpenBook:
-    """Takes the pages of `archive` in any order, from several threads; `output` is the result.
+    """Takes the pages of an archive in any order, from several threads.
 
-    index: place of its job among the jobs. complete: whether all pages were taken, and the result
-    is a file or cannot be one; taken: whether any of them is new.
+    Attributes:
+        whole: The archive as an item.
+        archive: The archive.
+        complete: Whether all pages were taken, and the result is a file or cannot be one.
+        taken: Whether any page is new.
     """
 
-    def __init__(
-        self, index: int, archive: Archive, output: Path, made: Origin, to: Output
-    ) -> None:
-        """`made` of the archive as it was opened."""
-        self.index, self.archive, self.output = index, archive, output
-        self._origin, self._to = made, to
-        self._begun = time.perf_counter()
+    def __init__(self, whole: Item, archive: Archive, output: Output) -> None:
+        """Writes nothing yet. The archive must be of `whole` as it was last looked at."""
+        self.whole, self.archive = whole, archive
         self._failures: list[str] = []
         self._lasting = True  # all of them
         self._left = {page.index for page in archive.pages}
-        self._book = Book(archive, output, to.folder.format, self._seal)
+        path = output.root / whole.output
+        self._book = Book(archive, path, output.format, output.file(whole))
         self.complete = self.taken = False
 
-    def put(self, page: Page, data: bytes | None, reason: str = "", lasting: bool = False) -> None:
-        """A page, or, where it failed for a reason, None: it stays as it was.
+    def item(self, page: Page) -> Item:
+        """Returns the item of a page."""
+        whole, archive = self.whole, self.archive
+        return Item(
+            whole.index,
+            whole.path,
+            whole.output,
+            page.name,
+            whole.stat,
+            whole.content,
+            lambda: archive.read(page),
+            lambda: archive.size(page),
+            book=(self, page),
+            decision=Convert(),
+        )
 
-        lasting: whether it would fail again; the archive is tried again unless all failed so.
-        With the last one the archive is complete. Raises what `Book.put` raises, and OutputError
-        where the journal cannot be written.
+    def put(self, page: Page, data: bytes | None, reason: str = "", lasting: bool = False) -> None:
+        """Takes a page. With the last one the archive is complete.
+
+        Args:
+            page: The page.
+            data: Its sketch. None if it failed: then it stays as it was.
+            reason: Why it failed.
+            lasting: Whether it would fail again. The archive is tried again unless all would.
+
+        Raises:
+            OutputError: The archive or the journal cannot be written.
+            InputError: The source cannot be read any more.
         """
         if data is None:
             self._failures.append(f"{page.name}: {reason}")
             self._lasting &= lasting
+            count = f"{len(self._failures)} of {len(self.archive.pages)} pages"
+            reason = f"{count} stayed as they were; the first: {self._failures[0]}"
+            self.whole.flaw = reason, self._lasting
         try:
             self._book.put(page, data)
             self.taken |= data is not None
@@ -54,16 +77,7 @@ class OpenBook:
                 self.complete = True
                 self.archive.close()
 
-    def _seal(self, status: os.stat_result) -> None:
-        seconds = time.perf_counter() - self._begun
-        flaw = None
-        if self._failures:
-            count = f"{len(self._failures)} of {len(self.archive.pages)} pages"
-            reason = f"{count} stayed as they were; the first: {self._failures[0]}"
-            flaw = Flaw(reason, self._lasting)
-        self._to.converted(self._origin, self.output, status, seconds, flaw)
-
     def abort(self) -> None:
-        """Let go of an archive that is not complete; of one that is, nothing."""
+        """Closes an archive that is not complete, and removes what was written of its result."""
         self._book.abort()
         self.archive.close()

@@ -1,31 +1,35 @@
-"""Decides whether an input must be converted, and where its result goes."""
+"""The output folder of a job: its journal, and the files in the making."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import stat
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import BinaryIO
 
-from sketchify_rt import models
-from sketchify_rt.batch.journal import Flaw, Journal, Origin
-from sketchify_rt.batch.sinks import Folder
-from sketchify_rt.errors import InputError, OutputError, SketchifyError
-from sketchify_rt.options import Encoding, Options, Painted
+from sketchify_rt.batch.item import Item, checksum
+from sketchify_rt.batch.journal import Journal, Record, Status
+from sketchify_rt.batch.resume import (
+    Convert,
+    Decision,
+    Fail,
+    Rules,
+    Seen,
+    Settings,
+    Skip,
+    Wait,
+    decide,
+)
+from sketchify_rt.batch.staging import Staging
+from sketchify_rt.errors import OutputError
+from sketchify_rt.files import explained, explaining
+from sketchify_rt.options import Format
 
-# What makes no difference to a result, but for the last bits of a sum.
-_HOW = ("device", "threads", "tile", "max_pixels", "batch", "device_memory", "compile", "runtime")
-
-
-class FailedBefore(SketchifyError):
-    """The input caused a failure in an earlier run, and has not changed since."""
-
-
-class Unsettled(SketchifyError):
-    """The input may be incomplete: another program may still write it. The next look decides."""
+_CRASHES = 2  # after which an item is decoded in a process of its own
 
 
 class Settling:
@@ -36,128 +40,233 @@ class Settling:
     """
 
     def __init__(self, seconds: float) -> None:
-        """`seconds`: for which a file must have stayed as it is."""
+        """Takes the number of seconds for which a file must stay unchanged; 0 for no check."""
         self._seconds = seconds
         self._before: dict[int, float] = {}  # by hash: when it was first seen as it is
         self._now: dict[int, float] = {}
 
     def look(self) -> None:
-        """Begin a look at all files. Only what the last one was asked for is kept in mind."""
+        """Begins a look at all files. Files that the last look did not check are forgotten."""
         self._before, self._now = self._now, {}
 
-    def check(self, origin: Origin) -> None:
-        """Raises Unsettled."""
+    def settled(self, item: Item) -> bool:
+        """Returns whether the item has stayed unchanged for long enough."""
         if not self._seconds:
-            return
-        now, seen = time.monotonic(), hash(origin)
+            return True
+        now, seen = time.monotonic(), hash((item.path, item.look()))
         since = self._now[seen] = self._before.get(seen, now)
-        if now - since < self._seconds:
-            raise Unsettled(f"{origin.name}: may be incomplete: it has changed recently")
+        return now - since >= self._seconds
 
 
 @dataclass(frozen=True)
 class Output:
-    """The output folder with its journal.
+    """Where results go, and what is known of them. Thread-safe.
 
     Attributes:
-        folder: The folder.
+        root: The output folder.
+        format: Ending of images.
         journal: Its journal.
-        retry: Try inputs again that caused a failure before.
+        staging: Files in the making.
+        settings: All that results depend on besides their inputs.
+        rules: What to do with results that exist.
+        protected: Tells whether a path is an input, and must not be written.
         settling: Detects incomplete inputs of a watch.
-        failed_before: Whether to report such a failure again.
+        crashes: How many runs crashed with an item in work, by the name of its staged file.
     """
 
-    folder: Folder
+    root: Path
+    format: Format
     journal: Journal
-    retry: bool = False
+    staging: Staging
+    settings: Settings
+    rules: Rules = field(default_factory=Rules)
+    protected: Callable[[Path], bool] = lambda path: False
     settling: Settling = field(default_factory=lambda: Settling(0))
-    failed_before: Literal["tell", "skip"] = "tell"
+    crashes: dict[str, int] = field(default_factory=dict)
 
-    def wants(self, origin: Origin, path: Path) -> bool:
-        """Whether the result at `path` is to be made, rather than there already.
+    def open(self) -> None:
+        """Opens the journal and the staging folder. Raises OutputError."""
+        with explaining(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        self.journal.open()
+        self.journal.crashed(self.staging.open())
+        self.crashes.update(self.journal.crashes())
 
-        What a run of the journal made is done once, and anew where the input or the settings have
-        changed; what failed for good is tried anew within other limits; of other files that are
-        there, `Folder.existing` decides.
-        Raises FailedBefore, Unsettled, and OutputError where the file may not be replaced.
+    @property
+    def suspects(self) -> bool:
+        """Whether an item was in work when two runs crashed."""
+        return any(times >= _CRASHES for times in self.crashes.values())
+
+    def close(self) -> None:
+        """Closes them."""
+        self.journal.close()
+        self.staging.close()
+
+    def path(self, item: Item) -> Path:
+        """Returns the path of a result. Raises OutputError if it is an input."""
+        path = self.root / item.output
+        if self.protected(path):
+            raise OutputError(
+                f"{path}: would overwrite an input file. Choose another output folder or format"
+            )
+        return path
+
+    def decide(self, item: Item) -> Decision | Wait:
+        """Decides whether an item must be converted.
+
+        Raises:
+            InputError: It cannot be looked at.
+            OutputError: Its result would overwrite an input, or the journal cannot be read.
         """
-        if wanted := self._wants(origin, path):
-            self.settling.check(origin)
-        return wanted
+        decision = item.decision
+        if decision is None:
+            record, seen = self.journal.get(item.key), self._seen(item)
+            decision = decide(seen, record, self.rules)
+            if isinstance(decision, Skip) and decision.renew and record is not None:
+                moved = replace(record, source=seen.source, modified=seen.modified)
+                self.journal.put(item.key, moved)
+        if isinstance(decision, Fail) and isinstance(decision.error, OutputError):
+            decision = Fail(OutputError(f"{self.root / item.output}: {decision.error}"))
+        if isinstance(decision, Convert):
+            if not item.book and not self.settling.settled(item):
+                return Wait()
+            item.replace = decision.replace
+        return decision
 
-    def _wants(self, origin: Origin, path: Path) -> bool:
-        if self.folder.existing == "overwrite":
-            return True
-        if self.passes_over(origin):
-            return False
-        if self.journal.failure(origin) is None and self.journal.done(origin, path):
-            return False
-        if self.folder.existing == "refuse" and self.journal.made(path):
-            return True
-        return not self.folder.skips(path)
+    def _seen(self, item: Item) -> Seen:
+        source, path = item.look(), self.path(item)
+        try:
+            status = path.stat()
+            result = status.st_size if stat.S_ISREG(status.st_mode) and not item.folder else 0
+        except FileNotFoundError:
+            result = 0
+        except OSError as error:
+            raise explained(path, error) from error
+        return Seen(
+            self._relative(item.source),
+            source.size,
+            source.modified,
+            item.checksum,
+            self._digest(item),
+            result or None,
+        )
 
-    def passes_over(self, origin: Origin) -> bool:
-        """Whether it failed for good before, and is not to be told of again.
+    def _digest(self, item: Item) -> str:
+        if not item.settings:
+            hint = checksum(item.hint) if item.hint else None
+            item.settings = self.settings.digest(item.drawn, hint)
+        return item.settings
 
-        Raises FailedBefore where it is.
+    def _relative(self, source: Path) -> bytes:
+        try:
+            return os.fsencode(os.path.relpath(source, self.root))
+        except ValueError:  # another drive of Windows
+            return os.fsencode(source.absolute())
+
+    def begin(self, item: Item) -> None:
+        """Creates the staged file of an item. Raises OutputError."""
+        item.staged = self.staging.begin(item.mark)
+        item.suspect = self.crashes.get(item.staged, 0) >= _CRASHES
+
+    @contextmanager
+    def marked(self, item: Item) -> Iterator[None]:
+        """Marks an item as in work, if the folder is open. Raises OutputError."""
+        if not self.staging.is_open:
+            yield
+            return
+        self.begin(item)
+        try:
+            yield
+        finally:
+            self.end(item)
+
+    def write(self, item: Item, data: bytes) -> None:
+        """Writes the result of an item that was begun. Raises OutputError."""
+        assert item.staged is not None  # noqa: S101
+        with explaining(self.root / item.output):
+            self.staging.path(item.staged).write_bytes(data)
+        self._publish(item)
+
+    @contextmanager
+    def file(self, item: Item) -> Iterator[BinaryIO]:
+        """Opens the result of an item. It becomes visible at the end of the `with`.
+
+        Raises:
+            OutputError: It cannot be written.
         """
-        if self.folder.existing == "overwrite" or self.retry:
-            return False
-        if not self.journal.failed_within(origin):
-            return False
-        if self.failed_before == "skip":
-            return True
-        reason = self.journal.failure(origin)
-        raise FailedBefore(f"{reason} (failed before; use --retry-failed to try again)")
+        self.begin(item)
+        assert item.staged is not None  # noqa: S101
+        try:
+            with (
+                explaining(self.root / item.output),
+                self.staging.path(item.staged).open("r+b") as file,
+            ):
+                yield file
+            self._publish(item)
+        finally:
+            self.end(item)
 
-    def converted(
+    def _publish(self, item: Item) -> None:
+        """Gives the staged file its name, and writes the row just before."""
+        assert item.staged is not None  # noqa: S101
+        path = self.path(item)
+
+        status: Status = "flawed" if item.flaw else "converted"
+        reason, lasting = item.flaw or ("", False)
+        written = self.staging.path(item.staged).stat().st_size
+        # A kill between "replacing" and the end does not pass for a conversion.
+        first: Status = "replacing" if item.replace else status
+        size = None if item.replace else written
+        self.staging.publish(
+            item.staged,
+            path,
+            item.replace,
+            before=lambda: self._note(item, first, reason, lasting, size),
+        )
+        if item.replace:
+            self._note(item, status, reason, lasting, written)
+
+    def fail(self, item: Item, reason: str, lasting: bool) -> None:
+        """Notes a failure, if the input could be looked at.
+
+        Args:
+            item: The item.
+            reason: Why it failed.
+            lasting: Whether it would fail again.
+
+        Raises:
+            OutputError: The journal cannot be written.
+        """
+        if item.stat is not None:
+            self._note(item, "failed", reason, lasting)
+
+    def _note(
         self,
-        origin: Origin,
-        path: Path,
-        status: os.stat_result,
-        seconds: float,
-        flaw: Flaw | None = None,
+        item: Item,
+        status: Status,
+        reason: str = "",
+        lasting: bool = False,
+        written: int | None = None,
     ) -> None:
-        """Note a result that is about to get the name `path`, see `Journal.converted`.
+        source = item.look()
+        record = Record(
+            self._relative(item.source),
+            source.size,
+            source.modified,
+            item.content,
+            self._digest(item),
+            status,
+            reason,
+            lasting,
+            self.rules.limits if lasting else "",
+            written,
+        )
+        self.journal.put(item.key, record)
 
-        Raises OutputError where the line cannot be written, or others have put a file there since
-        the result was wanted.
-        """
-        if not self.journal.made(path) and self.folder.skips(path):
-            raise OutputError(f"{path}: was created by another program meanwhile, and is kept")
-        self.journal.converted(origin, path, status, seconds, flaw)
-
-
-def origin(path: Path, page: str = "") -> Origin:
-    """The file as it is now, or a page in it; InputError where there is none.
-
-    Nothing that opens a file by its path waits for the other end of a named pipe, or reads a device
-    without an end, if it comes after this.
-    """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"{path}: is a folder, a named pipe or a device; give a file")
-        return Origin.of(path, page)
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read ({why})") from error
-
-
-def settings(options: Options, encoding: Encoding, dpi: int) -> dict[str, Any]:
-    """All that results depend on beside their inputs, for the journal. Raises ModelError."""
-    told = {k: v for k, v in vars(options).items() if k not in _HOW}
-    told["detail"] = options.max_detail
-    if isinstance(options.hint, Painted):
-        told["hint"] = options.hint.digest
-    if options.mode == "sketch":
-        manifest = models.load(options.model).manifest
-        told["model"] = [manifest.sha256, manifest.int8_sha256]
-        if not manifest.takes_hint:
-            del told["hint"]
-            if options.binary != "page":  # auto is the threshold
-                del told["binary"]
-    else:
-        del told["model"], told["precision"], told["hint"], told["binary"]
-    return told | {"encoding": dataclasses.asdict(encoding), "dpi": dpi}
+    def end(self, item: Item) -> None:
+        """Ends the work at an item, whatever became of it."""
+        if item.staged is not None:
+            self.staging.end(item.staged)
+            if self.crashes.pop(item.staged, 0):
+                self.journal.survived(item.staged)
+            item.staged = None

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from sketchify_rt.batch.budget import Budget
 from sketchify_rt.batch.interruption import deferred
-from sketchify_rt.batch.output import FailedBefore, Unsettled
-from sketchify_rt.batch.sinks import FULL
-from sketchify_rt.batch.tasks import Task
+from sketchify_rt.batch.item import Item
+from sketchify_rt.batch.resume import Convert, Fail, FailedBefore, Skip
 from sketchify_rt.errors import (
     ContainerError,
     DecodeError,
@@ -31,17 +30,19 @@ from sketchify_rt.errors import (
     SketchifyError,
     bare,
 )
+from sketchify_rt.files import FULL
 from sketchify_rt.options import Encoding
 
 if TYPE_CHECKING:
+    from sketchify_rt.batch.output import Output
     from sketchify_rt.inputs import Loaded
 
 FULL_DISK = "the disk is full"
 
-Status = Literal["converted", "skipped", "waiting", "failed"]  # waiting: see `Unsettled`
+Status = Literal["converted", "skipped", "waiting", "failed"]  # waiting: see `resume.Wait`
 
 
-class Engine(Protocol):
+class Converter(Protocol):
     """What the runner needs of a `Sketchifier`."""
 
     batch: int
@@ -55,11 +56,11 @@ class Engine(Protocol):
         """Encoded sketches of up to `batch` images, an error in the place of one that failed."""
 
 
-class Work(Protocol):
-    """Tasks, taken one by one, so that a million need not be in memory. `len` counts known ones."""
+class Items(Protocol):
+    """Items, taken one by one, so that a million need not be in memory. `len` counts known ones."""
 
     def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Task]: ...
+    def __iter__(self) -> Iterator[Item]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,28 +69,31 @@ class Care:
 
     Attributes:
         budget: Memory of the images in progress.
-        decode: Decodes an image before the engine gets it, in a separate process; None for the
-            engine itself.
+        decode: Decodes each image before the converter gets it, in a separate process; None for the
+            converter itself.
+        decode_suspect: The same for images that were in work when two runs crashed.
         debug: Show unexpected errors with their traceback.
     """
 
     budget: Budget = field(default_factory=Budget)  # without a bound
     decode: Callable[[Loaded], Loaded] | None = None
+    decode_suspect: Callable[[Loaded], Loaded] | None = None
     debug: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of one task.
+    """The result of one item.
 
     Attributes:
-        index: Number of its job.
-        source: The input.
+        index: Number of its input.
+        source: The file, and the page in it.
         output: The result's file, if known.
-        status: "waiting" is explained at `Unsettled`.
+        status: "waiting" is explained at `resume.Wait`.
         reason: Why it failed, or "".
         full: Whether it failed because the disk is full.
         seconds: Time it took.
+        total: Number of items known so far. It grows when a file of pages is opened.
     """
 
     index: int
@@ -99,21 +103,23 @@ class Outcome:
     reason: str = ""
     full: bool = False
     seconds: float = 0.0
+    total: int = 0
 
 
 @dataclass(slots=True)
 class Report:
-    """The results of all tasks.
+    """The results of all items.
 
     Attributes:
         converted: Number of converted images.
         skipped: Number of skipped images.
         waiting: Number of inputs of a watch that are left for the next look.
-        failed: Failures, in the order of the jobs.
+        failed: Failures, in the order of the inputs.
         not_done: Number of images that were not started.
         seconds: Wall time of the conversions.
         stopped: Why images were not started, or "".
         interrupted: Whether Ctrl-C stopped the run.
+        unwritten: Why the report file was not written; None if it was.
     """
 
     converted: int = 0
@@ -124,9 +130,10 @@ class Report:
     seconds: float = 0.0
     stopped: str = ""
     interrupted: bool = False
+    unwritten: OutputError | None = None
 
     def note(self, outcome: Outcome) -> None:
-        """One more."""
+        """Counts one more outcome."""
         if outcome.status == "failed":
             self.failed.append(outcome)
         elif outcome.status == "skipped":
@@ -139,7 +146,7 @@ class Report:
             self.stopped = FULL_DISK
 
     def add(self, later: Report) -> None:
-        """Those of a run after this one."""
+        """Adds the results of a run after this one."""
         self.converted += later.converted
         self.skipped += later.skipped
         self.waiting = later.waiting
@@ -155,8 +162,9 @@ class Report:
 
 
 def run(
-    engine: Engine,
-    work: Work,
+    converter: Converter,
+    items: Items,
+    output: Output,
     encoding: Encoding,
     *,
     workers: int,
@@ -165,31 +173,35 @@ def run(
 ) -> Report:
     """Converts images.
 
-    A full disk stops the run, since every other task would fail as well. So does Ctrl-C, after the
+    A full disk stops the run, since every other item would fail as well. So does Ctrl-C, after the
     images in progress are finished. The report contains the reason. A second Ctrl-C raises
     KeyboardInterrupt at once, while threads still convert.
 
     Args:
-        engine: Converts batches.
-        work: The tasks.
+        converter: Converts batches.
+        items: The images.
+        output: Where results go.
         encoding: Format of the sketches.
         workers: Number of threads, at least 1.
-        progress: Called in this thread with each outcome, in the order in which tasks finish.
+        progress: Called in this thread with each outcome, in the order in which items finish.
         care: Other settings.
 
     Returns:
         The results.
 
     Raises:
-        BackendUnavailable, ModelError: Raised by `engine.prepare`.
+        BackendUnavailable, ModelError: Raised by `converter.prepare`.
     """
     workers = max(1, workers)
-    engine.prepare(workers)
+    converter.prepare(workers)
     report = Report()
-    feed = iter(work)
+    feed = iter(items)
     pending: set[Future[list[Outcome]]] = set()
     finished: SimpleQueue[Future[list[Outcome]] | None] = SimpleQueue()  # None: an interruption
     settled = 0
+
+    def carry(batch: list[Item]) -> list[Outcome]:
+        return _Carrier(converter, items, output, encoding, care, batch).carry()
 
     def settle(future: Future[list[Outcome]]) -> None:
         nonlocal settled
@@ -207,9 +219,9 @@ def run(
             while True:
                 # One more than can be worked on, so that no thread waits for this one.
                 while len(pending) <= workers and not report.stopped:
-                    if not (batch := list(islice(feed, engine.batch))):
+                    if not (batch := list(islice(feed, converter.batch))):
                         break
-                    future = pool.submit(_carry, engine, batch, encoding, care)
+                    future = pool.submit(carry, batch)
                     pending.add(future)
                     future.add_done_callback(finished.put)
                 if not pending:
@@ -229,96 +241,137 @@ def run(
                     settle(future)
         finally:
             pool.shutdown(wait=patient)
-    report.not_done = len(work) - settled
+    report.not_done = len(items) - settled
     report.seconds = time.perf_counter() - start
     report.failed.sort(key=lambda outcome: outcome.index)
     return report
 
 
-def _carry(engine: Engine, batch: list[Task], encoding: Encoding, care: Care) -> list[Outcome]:
-    """A batch the whole way, and what became of each of its tasks."""
-    begun = time.perf_counter()
-    outcomes: list[Outcome] = []
+class _Carrier:
+    """Carries one batch all the way."""
 
-    def end(task: Task, status: Status, error: Exception | None = None) -> None:
-        seconds = (time.perf_counter() - begun) / len(batch)
-        reason = explain(error, task.source, care.debug) if error else ""
-        full = isinstance(error, OutputError) and error.errno in FULL
-        if error and not isinstance(error, FailedBefore):
+    def __init__(
+        self,
+        converter: Converter,
+        items: Items,
+        output: Output,
+        encoding: Encoding,
+        care: Care,
+        batch: list[Item],
+    ) -> None:
+        self._converter, self._items, self._output = converter, items, output
+        self._encoding, self._care, self._batch = encoding, care, batch
+        self._begun = time.perf_counter()
+        self._outcomes: list[Outcome] = []
+
+    def carry(self) -> list[Outcome]:
+        """Returns the outcome of each item."""
+        wanted: list[Item] = []
+        size, known = 0, True
+        for item in self._batch:
             try:
-                task.fail(reason, _is_lasting(error), seconds)
-            except Exception as worse:  # an archive may be gone meanwhile, too
-                full |= isinstance(worse, OutputError) and worse.errno in FULL
-        outcome = Outcome(task.index, task.source, task.output, status, reason, full, seconds)
-        outcomes.append(outcome)
-
-    wanted: list[Task] = []
-    size, known = 0, True
-    for task in batch:
-        try:
-            if not task.wanted():
-                end(task, "skipped")
-                continue
-            need = task.need(encoding)
-            known &= need is not None
-            size += care.budget.check(task.source, task.size() if need is None else need)
-            wanted.append(task)
-        except Unsettled:
-            end(task, "waiting")
-        except Exception as error:
-            end(task, "failed", error)
-
-    tasks: list[Task] = []
-    images: list[Loaded] = []
-
-    def read() -> int:
-        need = 0
-        for task in wanted:
-            try:
-                image = task.read()
-                need += care.budget.check(task.source, care.budget.needed(image, encoding))
+                if (need := self._begin(item)) is not None:
+                    size += need[0]
+                    known &= need[1]
+                    wanted.append(item)
             except Exception as error:
-                end(task, "failed", error)
+                self._end(item, "failed", error)
+        items: list[Item] = []
+        images: list[Loaded] = []
+        with self._care.budget.hold(size, lambda: self._read(wanted, items, images), known):
+            for item, result in zip(items, self._convert(items, images), strict=True):
+                try:
+                    if isinstance(result, Exception):
+                        raise result
+                    if item.book:
+                        book, page = item.book
+                        book.put(page, result)
+                    else:
+                        self._output.write(item, result)
+                    self._end(item, "converted")
+                except Exception as error:
+                    self._end(item, "failed", error)
+        return self._outcomes
+
+    def _begin(self, item: Item) -> tuple[int, bool] | None:
+        """Decides about an item.
+
+        Returns:
+            The bytes of memory to reserve, and whether these are all that it needs; None if it is
+            not to be converted.
+        """
+        decision = self._output.decide(item)
+        if isinstance(decision, Fail):
+            raise decision.error
+        if not isinstance(decision, Convert):
+            self._end(item, "skipped" if isinstance(decision, Skip) else "waiting")
+            return None
+        need = item.need(self._encoding)
+        checked = self._care.budget.check(item.source, item.size() if need is None else need)
+        self._output.begin(item)
+        return checked, need is not None
+
+    def _read(self, wanted: list[Item], items: list[Item], images: list[Loaded]) -> int:
+        """Appends the images that can be read. Returns the bytes of memory that they need."""
+        budget, total = self._care.budget, 0
+        for item in wanted:
+            try:
+                image = item.read()
+                total += budget.check(item.source, budget.needed(image, self._encoding))
+            except Exception as error:
+                self._end(item, "failed", error)
             else:
-                tasks.append(task)
+                items.append(item)
                 images.append(image)
-        return need
+        return total
 
-    with care.budget.hold(size, read, known):
-        for task, result in zip(tasks, _convert(engine, images, encoding, care), strict=True):
+    def _convert(self, items: list[Item], images: list[Loaded]) -> Sequence[bytes | Exception]:
+        results: list[bytes | Exception | None] = [None] * len(images)
+        for place, item in enumerate(items):
+            decode = self._care.decode or (self._care.decode_suspect if item.suspect else None)
+            if decode is not None:
+                try:
+                    images[place] = decode(images[place])
+                except Exception as error:
+                    results[place] = bare(error)
+        good = [place for place, result in enumerate(results) if result is None]
+        if good:
             try:
-                if isinstance(result, Exception):
-                    raise result
-                task.write(result, (time.perf_counter() - begun) / len(batch))
-                end(task, "converted")
+                done = self._converter.encode_batch([images[p] for p in good], self._encoding)
             except Exception as error:
-                end(task, "failed", error)
-    return outcomes
+                done = [error] * len(good)
+            for place, result in zip(good, done, strict=True):
+                results[place] = result
+        return [result for result in results if result is not None]
+
+    def _end(self, item: Item, status: Status, error: Exception | None = None) -> None:
+        """Notes the outcome of an item."""
+        output = self._output
+        seconds = (time.perf_counter() - self._begun) / len(self._batch)
+        reason = explain(error, item.source, self._care.debug) if error else ""
+        full = is_full(error)
+        try:
+            if error and not isinstance(error, FailedBefore):
+                if item.book:
+                    book, page = item.book
+                    book.put(page, None, reason, is_lasting(error))
+                else:
+                    output.fail(item, reason, is_lasting(error))
+            output.end(item)
+        except Exception as worse:  # the archive may be gone meanwhile, too
+            full |= is_full(worse)
+        path, total = output.root / item.output, len(self._items)
+        self._outcomes.append(
+            Outcome(item.index, item.source, path, status, reason, full, seconds, total)
+        )
 
 
-def _convert(
-    engine: Engine, images: list[Loaded], encoding: Encoding, care: Care
-) -> Sequence[bytes | Exception]:
-    if not images:
-        return ()
-    results: list[bytes | Exception | None] = [None] * len(images)
-    if care.decode:
-        for place, image in enumerate(images):
-            try:
-                images[place] = care.decode(image)
-            except Exception as error:
-                results[place] = bare(error)
-    good = [place for place, result in enumerate(results) if result is None]
-    try:
-        done = engine.encode_batch([images[place] for place in good], encoding)
-    except Exception as error:
-        done = [error] * len(good)
-    for place, result in zip(good, done, strict=True):
-        results[place] = result
-    return [result for result in results if result is not None]
+def is_full(error: Exception | None) -> bool:
+    """Whether the error says that the disk is full."""
+    return isinstance(error, OutputError) and error.errno in FULL
 
 
-def _is_lasting(error: Exception) -> bool:
+def is_lasting(error: Exception) -> bool:
     """Whether the input is to blame, within the limits that the journal notes."""
     lasting = (ContainerError, DecodeError, OverMemory)
     return isinstance(error, lasting) and not isinstance(error, DecoderKilled)

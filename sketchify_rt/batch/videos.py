@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from sketchify_rt.batch.journal import Origin
-from sketchify_rt.batch.output import FailedBefore, Output, Unsettled, origin
-from sketchify_rt.batch.runner import Outcome, Report, Status, explain
-from sketchify_rt.batch.sinks import FULL
+from sketchify_rt.batch.item import Item
+from sketchify_rt.batch.output import Output
+from sketchify_rt.batch.resume import Convert, Fail, FailedBefore, Skip
+from sketchify_rt.batch.runner import Outcome, Report, Status, explain, is_full, is_lasting
 from sketchify_rt.batch.sources import Job
 from sketchify_rt.batch.video import Engine, convert_video, result_name
-from sketchify_rt.errors import DecodeError, OutputError
+from sketchify_rt.errors import OutputError
 
 Frames = Callable[[Job, int, int | None], None]
 
@@ -60,37 +59,33 @@ def _convert(
     debug: bool,
 ) -> Outcome:
     begun = time.perf_counter()
-    made: Origin | None = None
-    output: Path | None = None
-
-    def seconds() -> float:
-        return time.perf_counter() - begun
+    item = Item(index, job.source, result_name(job.stem))
+    path = to.root / item.output
 
     def end(status: Status, reason: str = "", full: bool = False) -> Outcome:
-        return Outcome(index, job.source, output, status, reason, full, seconds())
+        seconds = time.perf_counter() - begun
+        return Outcome(index, job.source, path, status, reason, full, seconds)
 
     try:
-        made = known = origin(job.source)
-        output = path = to.folder.place(result_name(job.stem))
-        if not to.wants(made, path):
-            return end("skipped")
+        decision = to.decide(item)
+        if isinstance(decision, Fail):
+            raise decision.error
+        if not isinstance(decision, Convert):
+            return end("skipped" if isinstance(decision, Skip) else "waiting")
         convert_video(
             engine,
             job.source,
             path,
             quality=quality,
             progress=lambda done, total: frames(job, done, total),
-            seal=lambda status: to.converted(known, path, status, seconds()),
+            file=to.file(item),
         )
         return end("converted")
-    except Unsettled:
-        return end("waiting")
     except Exception as error:
-        reason = explain(error, job.source, debug)
-        full = isinstance(error, OutputError) and error.errno in FULL
-        if made is not None and not isinstance(error, FailedBefore):
+        reason, full = explain(error, job.source, debug), is_full(error)
+        if not isinstance(error, FailedBefore):
             try:
-                to.journal.failed(made, reason, isinstance(error, DecodeError), seconds())
+                to.fail(item, reason, is_lasting(error))
             except OutputError as worse:
-                full |= worse.errno in FULL
+                full |= is_full(worse)
         return end("failed", reason, full)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sketchify_rt.batch.resume import keeps
 from sketchify_rt.batch.runner import explain
-from sketchify_rt.batch.sinks import Folder, write
 from sketchify_rt.cli import common, telling
 from sketchify_rt.errors import OptionsError, SketchifyError
+from sketchify_rt.files import probe, write
 from sketchify_rt.options import Options
 
 if TYPE_CHECKING:
@@ -99,15 +100,11 @@ def command(
         if not any(map(os.path.lexists, images)):
             raise common.Refusal("\n".join(f"{name}: no such file" for name in images))
         inputs = {Path(name).resolve() for name in images}
-        folder = Folder(
-            output.parent,
-            "png",
-            "overwrite" if overwrite else "skip" if skip_existing else "refuse",
-            lambda path: path.resolve() in inputs,
-        )
-        if folder.skips(folder.place(output.name)):
+        if output.resolve() in inputs:
+            raise OptionsError(f"{output} would overwrite an input file. Choose another file")
+        if keeps(output, "overwrite" if overwrite else "skip" if skip_existing else "refuse"):
             return
-        folder.open()
+        probe(output.parent)
         from sketchify_rt.compare import html, png
         from sketchify_rt.sketchifier import Sketchifier
 

@@ -6,7 +6,6 @@ import codecs
 import contextlib
 import dataclasses
 import functools
-import itertools
 import logging
 import os
 import signal
@@ -17,33 +16,28 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 
-from sketchify_rt import models
-from sketchify_rt.batch import budget, journal
-from sketchify_rt.batch.output import Output, Settling, settings
-from sketchify_rt.batch.runner import Care, Outcome, Report, run
-from sketchify_rt.batch.sinks import Existing, Folder
-from sketchify_rt.batch.sources import Sources
-from sketchify_rt.batch.work import Work
+from sketchify_rt import files
+from sketchify_rt.batch.api import SETTLED, FolderJob, JobSettings, open_sketchifier
+from sketchify_rt.batch.resume import keeps
 from sketchify_rt.cli import INTERRUPTED, common, telling
-from sketchify_rt.errors import OptionsError, SketchifyError
-from sketchify_rt.options import ALPHAS, FORMATS, MODES, Encoding, Options
+from sketchify_rt.errors import InputError, OptionsError, SketchifyError
+from sketchify_rt.options import ALPHAS, FORMATS, MODES, Encoding, Options, encoding_of
 
 if TYPE_CHECKING:
-    from sketchify_rt.batch.decoders import Decoders
     from sketchify_rt.cluster import ActorPool
-    from sketchify_rt.sketchifier import Sketchifier
 
-_SETTLED = 2.0  # seconds for which a watched file must be unchanged: else it may be incomplete
+_OPTIONS = {field.name for field in dataclasses.fields(Options)}
 
 _EPILOG = """\b
 Examples:
-  sketchify-rt convert page.jpg -o out
+  sketchify-rt page.jpg
+  sketchify-rt page.jpg -o sketch.png
   sketchify-rt convert scans/ -o out --report failed.csv
   sketchify-rt convert comics/*.cbz -o out
   sketchify-rt convert "scans/**/*.png" -o out --format webp --quality 90
   sketchify-rt convert scans/ -o out --square 256 --mode dodge
   sketchify-rt convert scans/ -o out --watch 10
-  sketchify-rt convert scans/ -o out --engine ray --address auto
+  sketchify-rt convert scans/ -o out --ray --ray-address auto
   find scans -name "*.png" | sketchify-rt convert --from-file - -o out
   sketchify-rt convert - -o - < page.jpg > sketch.png
 
@@ -67,10 +61,12 @@ usage, nothing is converted; 130 interrupted, images in progress are finished.
 @click.option(
     "-o",
     "--output",
-    required=True,
+    default="sketches",
+    show_default=True,
     metavar="OUT",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the results, created if missing. - is standard output, for one image.",
+    type=click.Path(path_type=Path),
+    help="Folder for the results, created if missing. For one picture: a file that ends in .png, "
+    ".jpg or .webp, or - for standard output.",
 )
 @click.option(
     "--from-file",
@@ -90,9 +86,7 @@ usage, nothing is converted; 130 interrupted, images in progress are finished.
     "--format",
     "image_format",
     type=click.Choice(FORMATS),
-    default=Encoding.format,
-    show_default=True,
-    help="png is lossless; webp is lossless without --quality.",
+    help="png is lossless; webp is lossless without --quality. Default: png, or the ending of OUT.",
 )
 @click.option(
     "--quality",
@@ -120,7 +114,7 @@ usage, nothing is converted; 130 interrupted, images in progress are finished.
 @click.option(
     "--dpi",
     type=click.IntRange(18, 2400),
-    default=Work.dpi,
+    default=200,
     show_default=True,
     help="Resolution of the pages of PDF files, in pixels per inch.",
 )
@@ -146,18 +140,22 @@ usage, nothing is converted; 130 interrupted, images in progress are finished.
 @common.runtime
 @click.option(
     "--engine",
-    metavar="FILE|ray",
-    help="The TensorRT engine to use. Default: one from the cache. ray: convert on a Ray "
-    "cluster, in actors with --threads processors or one GPU each.",
+    metavar="FILE",
+    help="The TensorRT engine to use. Default: one from the cache.",
 )
 @click.option(
-    "--address",
+    "--ray",
+    is_flag=True,
+    help="Convert on a Ray cluster, in actors with --threads processors or one GPU each.",
+)
+@click.option(
+    "--ray-address",
     metavar="ADDRESS",
     help="Address of the Ray cluster: auto, ray://HOST:10001 or HOST:PORT. Default: RAY_ADDRESS, "
     "or else a cluster that is started on this machine.",
 )
 @click.option(
-    "--actors",
+    "--ray-actors",
     metavar="N",
     type=click.IntRange(min=1),
     help="Number of actors on the Ray cluster. Default: as many as fit.",
@@ -226,7 +224,6 @@ usage, nothing is converted; 130 interrupted, images in progress are finished.
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option(
     "--report",
-    "report_to",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the result of each image to a .json or .csv file.",
@@ -249,28 +246,11 @@ def command(
     inputs: tuple[str, ...],
     output: Path,
     from_file: BinaryIO | None,
-    image_format: Any,
-    quality: int | None,
-    keep_metadata: bool,
-    alpha: Any,
-    unpack: bool,
-    dpi: int,
-    address: str | None,
-    actors: int | None,
-    memory: int | None,
-    isolate: bool,
-    timeout: float,
-    overwrite: bool,
-    skip_existing: bool,
-    retry_failed: bool,
-    no_journal: bool,
     dry_run: bool,
-    report_to: Path | None,
     watch: float | None,
     as_json: bool,
     quiet: bool,
-    debug: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Convert pictures into sketches in the folder OUT.
 
@@ -278,225 +258,180 @@ def command(
     subfolders for pictures and CBZ, or a pattern such as "scans/**/*.png". Hidden files and files
     without the ending of an image are skipped, unless they are named one by one.
     """
-    if overwrite and skip_existing:
-        raise click.UsageError("--overwrite and --skip-existing cannot be used together")
-    names = [*inputs, *(_names(from_file) if from_file else ())]
-    if not names:
-        empty = f"{from_file.name} is empty" if from_file else "give INPUT or --from-file"
-        raise click.UsageError(f"nothing to convert: {empty}")
-    if dry_run and (report_to or as_json or watch):
-        raise click.UsageError("--dry-run cannot be used with --report, --json or --watch")
-    common.check_painted(options["hint"], names)
-    hints = options["hint"] if isinstance(options["hint"], Path) else None
-    if hints:
-        options["hint"] = Options.hint
-    existing: Existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
+    names = _names(inputs, from_file)
+    common.check_painted(given["hint"], names)
     _end_cleanly_on_sigterm()
     if quiet:
         log = logging.getLogger("sketchify_rt")
         ctx.call_on_close(functools.partial(log.setLevel, log.level))
         log.setLevel(logging.ERROR)
-    on_ray = options["engine"] == "ray"
-    if on_ray:
-        options["engine"] = None
-        if isolate or "-" in (*inputs, str(output)):
-            raise click.UsageError("--engine ray cannot be used with --isolate or -")
-    elif address or actors:
-        raise click.UsageError("--address and --actors need --engine ray")
-    if cloud := next((name for name in names if "://" in name), None):
-        raise click.UsageError(
-            f"{cloud}: convert reads no URLs. For folders of a cloud use "
-            "sketchify_rt.cluster.convert_dataset, see docs/batch.md"
-        )
+    status = 0
     try:
-        chosen = Options(**options)
-        if hints:
-            _check_hints(hints, chosen, str(output) == "-" or "-" in inputs)
-        encoding = Encoding(image_format, quality, keep_metadata, alpha)
-        if str(output) == "-" or "-" in inputs:
-            if report_to or as_json or watch or dry_run or isolate:
+        alone = _is_alone(names, output)
+        options, encoding, settings = _chosen(output if alone else None, given)
+        if alone:
+            if dry_run or as_json or watch or settings["report"] or settings["isolate"]:
                 raise click.UsageError(
-                    "- cannot be used with --report, --json, --watch, --dry-run or --isolate"
+                    f"-o {output} is for one picture, and cannot be used with --report, --json, "
+                    "--watch, --dry-run or --isolate"
                 )
-            _pipe(names, output, chosen, encoding)
+            _convert_one(names[0], output, options, encoding, settings)
             return
-        sources = Sources(names, output)
-        if not sources.exist:
-            raise common.Refusal("\n".join(telling.problems(sources)))
-        _spare_inputs(report_to, sources, from_file)
-        if hints and sources.holds(hints / "hint.png"):
-            raise click.UsageError(
-                f"--hint {hints} is in an input folder. Move the hints elsewhere"
-            )
-        share = memory * budget.MIB if memory else budget.total_memory() // 2
-        diary = journal.Journal(
-            None if no_journal else output / journal.NAME,
-            output,
-            settings(chosen, encoding, dpi),
-            {
-                "max_pixels": chosen.max_pixels,
-                "timeout": timeout if isolate else None,
-                "memory": share,
-            },
-        )
-        folder = Folder(output, image_format, existing, sources.holds)
-        to = Output(folder, diary, retry_failed, Settling(_SETTLED if watch else 0))
-        with contextlib.ExitStack() as stack:
-            decoders = None
-            if isolate:
-                decoders = stack.enter_context(_decoders(chosen, encoding, timeout))
-            kinds = functools.partial(
-                Work,
-                unpack=unpack,
-                dpi=dpi,
-                max_pixels=chosen.max_pixels,
-                decoders=decoders,
-                hints=hints,
-                alpha=encoding.alpha,
-            )
+        if dry_run and (settings["report"] or as_json or watch):
+            raise click.UsageError("--dry-run cannot be used with --report, --json or --watch")
+        _spare_list(settings["report"], from_file)
+        teller = telling.Teller(output, as_json, quiet)
+        settings |= {"watch": watch is not None, "on_event": teller.event}
+        with FolderJob(names, output, options, encoding, **settings) as job, teller:
             if dry_run:
-                telling.rehearse(kinds(sources, to), sources)
-                return
-            cluster = engine = None
-            if on_ray:
-                cluster = stack.enter_context(_open_ray(chosen, address, actors))
-                most = cluster.workers
-            else:
-                engine = stack.enter_context(_open(chosen))
-                most = engine.backend.workers
-            folder.open()
-            diary.open()
-            stack.callback(diary.close)
-            here = cluster is None or cluster.local
-            budget.return_large_blocks()
-            care = Care(
-                budget.Budget(share, chosen.max_pixels) if memory or here else budget.Budget(),
-                decoders.decode if decoders else None,
-                debug,
-            )
-            teller = stack.enter_context(telling.Teller(report_to, as_json, quiet))
-            for look in itertools.count():
-                work = kinds(sources, to)
-                with contextlib.closing(work), teller.progress(work) as progress:
-                    workers = max(1, min(most, work.most_workers))
-                    chief = cluster or engine
-                    assert chief is not None  # noqa: S101 (one of them is open)
-                    report = run(
-                        chief, work, encoding, workers=workers, progress=progress, care=care
-                    )
-                    for outcome in work.unfinished():
-                        report.note(outcome)
-                        progress(outcome)
-                if work.videos:
-                    try:
-                        engine = engine or stack.enter_context(_open(chosen))
-                        _run_videos(engine, work, to, quality, report, teller, debug)
-                    except SketchifyError as error:  # a GPU or a package is missing
-                        with teller.frames() as (tell, _):
-                            for index, job in work.videos:
-                                failed = Outcome(index, job.source, None, "failed", str(error))
-                                report.note(failed)
-                                tell(failed)
-                teller.tell(report, sources)
-                if watch is None or report.stopped:
-                    break
-                if not _wait(_SETTLED if report.waiting else watch):
-                    break
-                diary.open()
-                to.settling.look()
-                if look == 0 and report.waiting:  # nothing is converted yet: the next look is first
-                    continue
-                sources = Sources(names, output)
-                kept: Existing = "refuse" if overwrite else existing
-                folder = dataclasses.replace(folder, protected=sources.holds, existing=kept)
-                to = dataclasses.replace(to, folder=folder, retry=False, failed_before="skip")
-            teller.sum_up()
-    except OptionsError as error:
+                ctx.exit(telling.rehearse(job))
+            _run(job, teller, watch)
+        teller.sum_up(job)
+        status = teller.status
+    except (OptionsError, InputError) as error:
         raise click.UsageError(str(error), ctx) from error
     except SketchifyError as error:
         raise common.Refusal(str(error)) from error
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         _leave()
-    ctx.exit(INTERRUPTED if teller.total.interrupted else 1 if teller.failed else 0)
+    ctx.exit(status)
 
 
-def _run_videos(
-    engine: Sketchifier,
-    work: Work,
-    to: Output,
-    quality: int | None,
-    report: Report,
-    teller: telling.Teller,
-    debug: bool,
-) -> None:
-    from sketchify_rt.batch.videos import run_videos
+def _chosen(file: Path | None, given: dict[str, Any]) -> tuple[Options, Encoding, JobSettings]:
+    """Sorts what the command line gives. Raises OptionsError and UsageError.
 
-    with teller.frames() as (progress, frames):
-        run_videos(
-            engine,
-            work.videos,
-            to,
-            quality,
-            report,
-            progress=progress,
-            frames=frames,
-            debug=debug,
-        )
+    Args:
+        file: The result, if there is only one.
+        given: Options of the command line, by name.
+    """
+    if given["overwrite"] and given["skip_existing"]:
+        raise click.UsageError("--overwrite and --skip-existing cannot be used together")
+    hints = given["hint"] if isinstance(given["hint"], Path) else None
+    if hints:
+        given["hint"] = Options.hint
+        if file:
+            raise click.UsageError("--hint FOLDER cannot be used for one picture. Use --hint FILE")
+    options = Options(**{name: value for name, value in given.items() if name in _OPTIONS})
+    form = given["image_format"]
+    if file and str(file) != "-":
+        if form and form != encoding_of(file).format:
+            raise click.UsageError(f"--format {form} and the ending of -o {file} differ")
+        form = encoding_of(file).format
+    encoding = Encoding(form or "png", given["quality"], given["keep_metadata"], given["alpha"])
+    settings = JobSettings(
+        existing="overwrite"
+        if given["overwrite"]
+        else "skip"
+        if given["skip_existing"]
+        else "refuse",
+        journal=not given["no_journal"],
+        hints=hints,
+        cluster=_cluster(options, given),
+        retry_failed=given["retry_failed"],
+        memory=given["memory"],
+        isolate=given["isolate"],
+        timeout=given["timeout"],
+        unpack=given["unpack"],
+        dpi=given["dpi"],
+        report=given["report"],
+        debug=given["debug"],
+    )
+    return options, encoding, settings
 
 
-def _names(listing: BinaryIO) -> list[str]:
-    """Reads names, one per line. If there is any NUL, NULs separate them."""
-    data = listing.read().removeprefix(codecs.BOM_UTF8)
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise click.UsageError(f"{listing.name}: must be UTF-8, got UTF-16")
-    names = data.split(b"\0") if b"\0" in data else data.splitlines()
-    return [os.fsdecode(name) for name in names if name]
+def _cluster(options: Options, given: dict[str, Any]) -> functools.partial[ActorPool] | None:
+    """Returns what opens the Ray cluster, or None. Raises UsageError."""
+    address, actors = given["ray_address"], given["ray_actors"]
+    if not given["ray"]:
+        if address or actors:
+            raise click.UsageError("--ray-address and --ray-actors need --ray")
+        return None
+    if given["isolate"]:
+        raise click.UsageError("--ray cannot be used with --isolate")
+    return functools.partial(_open_ray, options, address, actors)
 
 
-def _spare_inputs(report: Path | None, sources: Sources, listing: BinaryIO | None) -> None:
-    """Raises UsageError if the report would replace an input."""
-    if report is None:
-        return
-    lists = [listing.name] if listing and isinstance(listing.name, str) else []
-    if sources.holds(report) or any(_same(name, report) for name in lists):
+def _run(job: FolderJob, teller: telling.Teller, watch: float | None) -> None:
+    """Runs the job once, or again and again."""
+    while True:
+        report = job.run()
+        teller.tell(report)
+        if watch is None or report.stopped:
+            return
+        try:
+            time.sleep(SETTLED if report.waiting else watch)
+        except KeyboardInterrupt:
+            return
+
+
+def _names(inputs: tuple[str, ...], listing: BinaryIO | None) -> list[str]:
+    """Adds the names of --from-file, one per line. If there is any NUL, NULs separate them."""
+    names = [*inputs]
+    if listing:
+        data = listing.read().removeprefix(codecs.BOM_UTF8)
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise click.UsageError(f"{listing.name}: must be UTF-8, got UTF-16")
+        lines = data.split(b"\0") if b"\0" in data else data.splitlines()
+        names += [os.fsdecode(name) for name in lines if name]
+    if not names:
+        empty = f"{listing.name} is empty" if listing else "give INPUT or --from-file"
+        raise click.UsageError(f"nothing to convert: {empty}")
+    return names
+
+
+def _spare_list(report: Path | None, listing: BinaryIO | None) -> None:
+    """Raises UsageError if the report would replace the list of --from-file."""
+    name = listing.name if listing else None
+    if report and isinstance(name, str) and _are_same(report, Path(name)):
         raise click.UsageError(f"--report {report} would overwrite an input. Choose another file")
 
 
-def _check_hints(hints: Path, options: Options, pipe: bool) -> None:
-    """Raises UsageError if a folder of hints cannot be used."""
-    if pipe:
-        raise click.UsageError("--hint FOLDER cannot be used with -. Use --hint FILE")
-    if options.mode != "sketch":
-        raise click.UsageError(f"hint needs mode sketch: got mode {options.mode}; leave hint out")
-    if not models.load(options.model).manifest.takes_hint:
-        raise click.UsageError(
-            f"model {options.model} takes no hint: got {hints}; leave hint and pencil out, or give "
-            "a model that takes one"
-        )
+def _are_same(first: Path, second: Path) -> bool:
+    return first.exists() and second.exists() and first.samefile(second)
 
 
-def _same(name: str, report: Path) -> bool:
-    return Path(name).exists() and report.exists() and report.samefile(name)
+def _is_alone(names: list[str], output: Path) -> bool:
+    """Whether there is one picture, whose result is a file or standard output.
+
+    Raises:
+        click.UsageError: There are more.
+    """
+    as_file = output.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") and not output.is_dir()
+    if not as_file and str(output) != "-" and "-" not in names:
+        return False
+    if str(output) != "-" and not as_file:
+        raise click.UsageError("INPUT - is for one picture. Use `convert - -o FILE` or `-o -`")
+    if len(names) != 1 or Path(names[0]).is_dir():
+        raise click.UsageError(f"-o {output} is for one picture. Give a folder for several")
+    return True
 
 
-def _pipe(names: list[str], output: Path, options: Options, encoding: Encoding) -> None:
-    """Converts one image to standard output. "-" is standard input."""
-    if len(names) != 1 or str(output) != "-":
-        raise click.UsageError("- is for one image. Use `convert - -o -` or `convert FILE -o -`")
+def _convert_one(
+    name: str, output: Path, options: Options, encoding: Encoding, settings: JobSettings
+) -> None:
+    """Converts one picture. "-" is standard input or output."""
     from sketchify_rt import inputs
 
-    with _open(options) as engine:
+    pipe = str(output) == "-"
+    if (pipe and sys.stdout is None) or (name == "-" and sys.stdin is None):
+        raise click.UsageError("standard input or output is closed")
+    if not pipe:
+        if _are_same(Path(name), output):
+            raise click.UsageError(f"{output}: would overwrite an input file. Choose another file")
+        if keeps(output, settings["existing"]):
+            return
+    with open_sketchifier(options) as sketchify:
         try:
-            name = names[0]
-            if sys.stdout is None or (name == "-" and sys.stdin is None):
-                raise click.UsageError("standard input or output is closed")
             source = inputs.read(sys.stdin.buffer, "standard input") if name == "-" else name
-            data = engine.encode(source, encoding)
+            data = sketchify.encode(source, encoding)
+            if not pipe:
+                files.write(output, data)
         except SketchifyError as error:
             raise click.ClickException(str(error)) from error
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    if pipe:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def _leave() -> NoReturn:
@@ -506,30 +441,6 @@ def _leave() -> NoReturn:
             with contextlib.suppress(OSError):
                 stream.flush()
     os._exit(INTERRUPTED)
-
-
-def _wait(seconds: float) -> bool:
-    """Waits. Returns False if interrupted."""
-    try:
-        time.sleep(seconds)
-    except KeyboardInterrupt:
-        return False
-    return True
-
-
-def _decoders(options: Options, encoding: Encoding, timeout: float) -> Decoders:
-    from sketchify_rt.batch.decoders import Decoders
-
-    return Decoders(options.thread_count, timeout, options.max_pixels, encoding=encoding)
-
-
-def _open(options: Options) -> Sketchifier:
-    import cv2
-
-    from sketchify_rt.sketchifier import Sketchifier
-
-    cv2.setNumThreads(1)  # the threads of OpenCV would run beside those of --threads
-    return Sketchifier(options)
 
 
 def _open_ray(options: Options, address: str | None, actors: int | None) -> ActorPool:

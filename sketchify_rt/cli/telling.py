@@ -1,217 +1,134 @@
-"""The output of `convert`: progress, failures, a summary, JSON, a report file."""
+"""The output of `convert`: progress, failures, a summary, JSON."""
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import dataclasses
-import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sketchify_rt.batch.runner import Outcome, Report, explain
-from sketchify_rt.batch.sinks import whole
-from sketchify_rt.batch.sources import Job, Sources
-from sketchify_rt.batch.tasks import PageTask
-from sketchify_rt.batch.work import Work
-from sketchify_rt.errors import OptionsError, SketchifyError
+from sketchify_rt.batch.api import Event, FolderJob, Frames
+from sketchify_rt.batch.runner import Outcome, Report
+from sketchify_rt.cli import INTERRUPTED
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_COLUMNS = ("source", "output", "status", "reason", "seconds")
 
 
 class Teller:
-    """Shows the results of a run, or of several runs of a watch.
+    """Shows the results of a job, also of one that runs again and again."""
 
-    Attributes:
-        total: Counts of all runs together.
-    """
-
-    def __init__(self, report: Path | None, as_json: bool, quiet: bool) -> None:
+    def __init__(self, output: Path, as_json: bool, quiet: bool) -> None:
         """Prepares the output.
 
         Args:
-            report: File for a row per image; None for none.
+            output: The output folder.
             as_json: Print a JSON document at the end, and nothing else.
             quiet: Show only failures.
-
-        Raises:
-            OptionsError: The ending of `report` is unknown.
         """
-        self.total = Report()
-        self._json, self._quiet = as_json, quiet
-        self._stack = contextlib.ExitStack()
-        self._rows = _rows(report) if report else None
-        self._write: Callable[[Row], None] = lambda row: None
+        self._output, self._json, self._quiet = output, as_json, quiet
+        self._total = Report()
         self._outcomes: list[Outcome] = []
-        self._failures: dict[tuple[Path, str], None] = {}  # in the order in which they were shown
-        self._again = False  # in a later run of a watch, repeated skips and failures are not shown
+        self._bar: tqdm[Any] | None = None
+        self._unit = ""
+        self._failed = 0
         self._unreported = False
 
     def __enter__(self) -> Teller:
-        if self._rows:
-            self._write = self._stack.enter_context(self._rows)
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The rows are kept whatever ended the run.
-        try:
-            self._stack.close()
-        except (SketchifyError, OSError) as failure:
-            self._give_up_report(failure)
+        self._close_bar()
 
     @property
-    def failed(self) -> bool:
-        """Whether an image failed or was not converted, or the report was not written."""
-        return bool(self._failures or self.total.not_done or self._unreported)
+    def status(self) -> int:
+        """The exit code."""
+        if self._total.interrupted:
+            return INTERRUPTED
+        return 1 if self._total.failed or self._total.not_done or self._unreported else 0
 
-    @contextlib.contextmanager
-    def progress(self, work: Work) -> Iterator[Callable[[Outcome], None]]:
-        """Shows the progress of images, with a bar if stderr is a terminal.
-
-        Args:
-            work: The images.
-
-        Yields:
-            A function to be called with each outcome.
-        """
-        if self._quiet or sys.stderr is None or not sys.stderr.isatty() or not len(work):
-            yield self._note
+    def event(self, event: Event) -> None:
+        """Shows progress, with a bar if stderr is a terminal."""
+        if isinstance(event, Frames):
+            if (bar := self._open_bar(" frames")) is not None:
+                if event.done == 1:
+                    bar.reset(event.total)
+                    bar.set_description(show(event.source), refresh=False)
+                bar.update(event.done - bar.n)
             return
-        from tqdm import tqdm
-
-        failed = 0
-
-        def advance(outcome: Outcome) -> None:
-            nonlocal failed
-            self._note(outcome)
-            if outcome.status == "failed":
-                failed += 1
-                bar.set_postfix(failed=failed, refresh=False)
-            bar.total = len(work)  # grows with the pages of archives
+        if self._json and event.index >= 0:
+            self._outcomes.append(event)
+        self._failed += event.status == "failed"
+        if event.total and (bar := self._open_bar(" images")) is not None:
+            bar.total = event.total
+            if self._failed:
+                bar.set_postfix(failed=self._failed, refresh=False)
             bar.update()
 
-        with tqdm(total=len(work), unit=" images", dynamic_ncols=True) as bar:
-            yield advance
-
-    @contextlib.contextmanager
-    def frames(
-        self,
-    ) -> Iterator[tuple[Callable[[Outcome], None], Callable[[Job, int, int | None], None]]]:
-        """Shows the progress of videos, as `progress` does.
-
-        Yields:
-            A function to be called with each outcome, and one to be called for each frame with the
-            job, the number of frames done, and their total or None.
-        """
+    def _open_bar(self, unit: str) -> tqdm[Any] | None:
         if self._quiet or sys.stderr is None or not sys.stderr.isatty():
-            yield self._note, lambda job, done, total: None
-            return
-        from tqdm import tqdm
+            return None
+        if self._bar is None or unit != self._unit:
+            from tqdm import tqdm
 
-        with tqdm(unit=" frames", dynamic_ncols=True) as bar:
+            self._close_bar()
+            self._bar, self._unit = tqdm(unit=unit, dynamic_ncols=True), unit
+        return self._bar
 
-            def advance(job: Job, done: int, total: int | None) -> None:
-                if done == 1:
-                    bar.reset(total)
-                    bar.set_description(show(job.source), refresh=False)
-                bar.update(done - bar.n)
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
 
-            yield self._note, advance
-
-    def _note(self, outcome: Outcome) -> None:
-        if outcome.status == "waiting":
-            return
-        if self._again and (
-            outcome.status == "skipped" or (outcome.source, outcome.reason) in self._failures
-        ):
-            return
+    def tell(self, report: Report) -> None:
+        """Shows the failures of a run."""
+        self._close_bar()
+        self._total.add(report)
         if self._json:
-            self._outcomes.append(outcome)
-        self._report(
-            {
-                "source": str(outcome.source),
-                "output": str(outcome.output) if outcome.output else None,
-                "status": outcome.status,
-                "reason": outcome.reason or None,
-                "seconds": round(outcome.seconds, 4),
-            }
-        )
-
-    def _report(self, row: Row) -> None:
-        try:
-            self._write(row)
-        except OSError as error:
-            self._give_up_report(error)
-
-    def _give_up_report(self, error: Exception) -> None:
-        if not self._unreported:
-            self._unreported = True
-            self._write = lambda row: None
-            why = error.strerror if isinstance(error, OSError) else error
-            click.echo(f"the report cannot be written: {why}", err=True)
-
-    def tell(self, report: Report, sources: Sources) -> None:
-        """Shows each failure of a run that was not shown before.
-
-        Args:
-            report: Results of the run.
-            sources: Its inputs.
-        """
-        known = dataclasses.replace(report, skipped=0, failed=[]) if self._again else report
-        self.total.add(known)
-        self._again = True
-        for problem in sources.problems:
-            self._fail(problem.source, problem.reason, new=True)
+            return
         for outcome in report.failed:
-            self._fail(outcome.source, outcome.reason)
-        if report.stopped and not self._json:
+            click.echo(f"{show(outcome.source)}: {printable(outcome.reason)}", err=True)
+        if report.stopped:
             click.echo(
                 f"{report.stopped}: {report.not_done} images left; run the same command again to "
                 "continue",
                 err=True,
             )
 
-    def _fail(self, source: Path, reason: str, new: bool = False) -> None:
-        if (source, reason) in self._failures:
-            return
-        self._failures[source, reason] = None
-        if new:
-            self._report({"source": str(source), "status": "failed", "reason": reason})
-        if not self._json:
-            click.echo(f"{show(source)}: {reason}", err=True)
-
-    def sum_up(self) -> None:
+    def sum_up(self, job: FolderJob) -> None:
         """Shows the summary, or the JSON document."""
-        total, failed = self.total, len(self._failures)
+        total = self._total
+        if error := job.report_error:
+            self._unreported = True
+            click.echo(f"the report cannot be written: {printable(str(error))}", err=True)
         if self._json:
             click.echo(json.dumps(self._document()))
         elif not self._quiet:
             click.echo(
-                f"converted {total.converted}, skipped {total.skipped}, failed {failed} "
+                f"converted {total.converted}, skipped {total.skipped}, failed {len(total.failed)} "
                 f"in {total.seconds:.1f} s ({total.images_per_second:.1f} images/s)"
             )
+            click.echo(f"results in {show(self._output)}")
 
     def _document(self) -> dict[str, Any]:
         """`files` has every image that was started, in the order of the input."""
-        total = self.total
+        total = self._total
         return {
             "converted": total.converted,
             "skipped": total.skipped,
-            "failed": len(self._failures),
+            "failed": len(total.failed),
             "not_done": total.not_done,
             "stopped": total.stopped or None,
             "seconds": round(total.seconds, 3),
             "images_per_second": round(total.images_per_second, 3),
             "failures": [
-                {"source": str(source), "reason": reason} for source, reason in self._failures
+                {"source": str(outcome.source), "reason": outcome.reason}
+                for outcome in total.failed
             ],
             "files": [
                 {
@@ -224,87 +141,27 @@ class Teller:
         }
 
 
-def _rows(path: Path) -> contextlib.AbstractContextManager[Callable[[Row], None]]:
-    """Opens a report, which is written atomically. Raises OptionsError for an unknown ending."""
-    forms = {".csv": _csv, ".json": _json}
-    if path.suffix.lower() not in forms:
-        raise OptionsError(f"report must end in .csv or .json, got {path}")
-    return forms[path.suffix.lower()](path)
-
-
-@contextlib.contextmanager
-def _csv(path: Path) -> Iterator[Callable[[Row], None]]:
-    with _text(path) as file:
-        table = csv.DictWriter(file, _COLUMNS)
-        table.writeheader()
-        yield table.writerow
-
-
-@contextlib.contextmanager
-def _json(path: Path) -> Iterator[Callable[[Row], None]]:
-    with _text(path) as file:
-        before = "["
-
-        def write(row: Row) -> None:
-            nonlocal before
-            full = {column: row.get(column) for column in _COLUMNS}
-            file.write(f"{before}\n{json.dumps(full)}")
-            before = ","
-
-        yield write
-        file.write("[]\n" if before == "[" else "\n]\n")
-
-
-@contextlib.contextmanager
-def _text(path: Path) -> Iterator[TextIO]:
-    with whole(path) as file:
-        text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
-        try:
-            yield text
-            text.flush()
-        finally:
-            text.detach()
-
-
-def rehearse(work: Work, sources: Sources) -> None:
-    """Shows what would be done.
-
-    Args:
-        work: The images and videos.
-        sources: The inputs.
-    """
+def rehearse(job: FolderJob) -> int:
+    """Shows what a job would do. Returns the exit code."""
     counts = {"convert": 0, "skip": 0, "fail": 0}
-    for line in problems(sources):
-        counts["fail"] += 1
-        click.echo(f"fail     {line}")
-    for task in work:  # all except videos
-        try:
-            verb = "convert" if task.wanted() else "skip"
-            detail = f" -> {show(task.output)}" if task.output else ""
-        except Exception as error:
-            verb, detail = "fail", f": {explain(error, task.source)}"
-        counts[verb] += 1
-        click.echo(f"{verb:<8} {show(task.source)}{detail}")
-        if isinstance(task, PageTask):
-            task.book.abort()  # else thousands of archives stay open
-    for _, job in work.videos:
-        counts["convert"] += 1
-        click.echo(f"convert  {show(job.source)}, unless it is done")
+    for plan in job.plan():
+        counts[plan.verb] += 1
+        result = f" -> {show(plan.output)}" if plan.output else ""
+        reason = f": {printable(plan.reason)}" if plan.reason else ""
+        click.echo(f"{plan.verb:<8} {show(plan.source)}{result}{reason}")
     click.echo("would " + ", ".join(f"{verb} {count}" for verb, count in counts.items()))
-
-
-def problems(sources: Sources) -> list[str]:
-    """Describes inputs that cannot be read.
-
-    Args:
-        sources: The inputs.
-
-    Returns:
-        A line for each of them.
-    """
-    return [f"{show(problem.source)}: {problem.reason}" for problem in sources.problems]
+    return 1 if counts["fail"] else 0
 
 
 def show(path: Path) -> str:
     """Formats a path for the terminal. Any bytes are allowed; control characters are escaped."""
     return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], click.format_filename(path))
+
+
+def printable(text: str) -> str:
+    """Escapes control characters but line breaks."""
+    return "\n".join(map(_escaped, text.split("\n")))
+
+
+def _escaped(text: str) -> str:
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)

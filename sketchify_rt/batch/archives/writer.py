@@ -6,7 +6,7 @@ import struct
 import threading
 from bisect import bisect_left
 from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from copy import copy
 from pathlib import Path
 from typing import BinaryIO
@@ -17,9 +17,8 @@ from isal import isal_zlib
 from sketchify_rt.batch.archives.directory import UTF_8, Member, Page
 from sketchify_rt.batch.archives.reader import ENCRYPTED, Archive
 from sketchify_rt.batch.archives.waiting import Waiting
-from sketchify_rt.batch.sinks import whole
 from sketchify_rt.errors import OutputError, SketchifyError
-from sketchify_rt.files import Seal
+from sketchify_rt.files import whole
 from sketchify_rt.options import Format
 
 _SIZES_FOLLOW = 0x8  # flag of a member whose sizes stand behind its data
@@ -37,11 +36,15 @@ class Book:
     """
 
     def __init__(
-        self, archive: Archive, output: Path, ending: Format, seal: Seal = lambda status: None
+        self,
+        archive: Archive,
+        output: Path,
+        ending: Format,
+        file: AbstractContextManager[BinaryIO] | None = None,
     ) -> None:
         """A file begins with the first page, and gets its name, `output`, with the last.
 
-        seal: see `sinks.whole`; ending: of the new pages.
+        file: to write to, by default `files.whole`; ending: of the new pages.
         """
         self._archive, self._output = archive, output
         self._names = _result_names(archive, ending)
@@ -49,7 +52,7 @@ class Book:
         self._made: list[ZipInfo] = []
         self._over: SketchifyError | None = None  # why it takes no more
         self._lock = threading.Lock()
-        self._whole = whole(output, seal)
+        self._whole = file or whole(output)
         self._begun = False
         self._file: BinaryIO
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
-from sketchify_rt.batch.sinks import whole
 from sketchify_rt.batch.video import shots
 from sketchify_rt.batch.video.reader import Reader, Stamp
 from sketchify_rt.batch.video.writer import Writer, check
 from sketchify_rt.errors import SketchifyError
-from sketchify_rt.files import Seal
+from sketchify_rt.files import whole
 from sketchify_rt.image import Gray
 from sketchify_rt.inputs import Picture
 from sketchify_rt.options import Options
@@ -49,15 +49,15 @@ def convert_video(
     quality: int | None = None,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
     stopped: Callable[[], bool] = lambda: False,
-    seal: Seal = lambda status: None,
+    file: AbstractContextManager[BinaryIO] | None = None,
 ) -> int:
     """Convert a video, and return the number of its frames, at least 1.
 
     Frames keep their times, upright if the file says how it is to be turned, interlaced ones as
     they are stored. Sound, subtitles and attached fonts are copied bit for bit, with languages,
     titles and chapters; a warning names what is left out, such as covers and streams of data.
-    output: ends in one of `ENDINGS`, which sets its container; it is written as `sinks.whole` does,
-    which takes `seal`. quality: 1..100, see `writer.crf`; None for what looks lossless.
+    output: ends in one of `ENDINGS`, which sets its container; it is written as `files.whole` does,
+    or to `file`. quality: 1..100, see `writer.crf`; None for what looks lossless.
     progress: called with the frames done and about how many there are, None where nobody knows.
     stopped: asked before each frame; once it is true, what is in work is finished and Stopped
     raised.
@@ -75,8 +75,11 @@ def convert_video(
     check(output, quality)
     threads = min(engine.options.thread_count, _MOST_THREADS)
     done = 0
-    with Reader(source, engine.options.max_pixels, threads) as reader, whole(output, seal) as file:
-        writer = Writer(file, output, reader, quality, threads)
+    with (
+        Reader(source, engine.options.max_pixels, threads) as reader,
+        file or whole(output) as target,
+    ):
+        writer = Writer(target, output, reader, quality, threads)
         stamps: deque[Stamp] = deque()  # of the frames in work
 
         def lumas() -> Iterator[Gray]:

@@ -1,0 +1,451 @@
+"""A job: many files to sketches in a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+from sketchify_rt import models
+from sketchify_rt.batch import budget
+from sketchify_rt.batch.items import Items
+from sketchify_rt.batch.journal import Journal
+from sketchify_rt.batch.output import Output, Settling
+from sketchify_rt.batch.reports import ReportFile
+from sketchify_rt.batch.resume import Existing, Fail, Rules, Settings, Skip
+from sketchify_rt.batch.runner import Care, Outcome, Report, explain, run
+from sketchify_rt.batch.sources import Job, Sources
+from sketchify_rt.batch.staging import Staging
+from sketchify_rt.errors import InputError, OptionsError, OutputError, SketchifyError
+from sketchify_rt.options import Encoding, Options
+
+if TYPE_CHECKING:
+    from sketchify_rt.batch.decoders import Decoders
+    from sketchify_rt.cluster import ActorPool
+    from sketchify_rt.sketchifier import Sketchifier
+
+SETTLED = 2.0
+"""Seconds for which a watched file must be unchanged: else it may be incomplete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Progress of a video.
+
+    Attributes:
+        source: The video.
+        done: Number of frames done.
+        total: About how many it has; None if the file does not tell.
+    """
+
+    source: Path
+    done: int
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would become of one item.
+
+    Attributes:
+        source: The file, and the page in it.
+        output: The result's file.
+        verb: "convert", "skip" or "fail".
+        reason: Why it would fail, or "".
+    """
+
+    source: Path
+    output: Path | None
+    verb: str
+    reason: str = ""
+
+
+Event = Outcome | Frames
+
+
+class JobSettings(TypedDict, total=False):
+    """Settings of a job.
+
+    Attributes:
+        existing: What to do if a result exists. "refuse", the default, keeps what the journal knows
+            to be done, makes anew what changed, and fails for other files. "overwrite" makes all
+            anew. "skip" keeps all files.
+        retry_failed: Try inputs again that were damaged in an earlier run. Default: False.
+        journal: Keep a journal in the output folder, so that the next run knows what is done.
+            Default: True.
+        memory: Most memory for all images in progress, in MiB. Default, or None: half of the
+            memory.
+        isolate: Decode in separate processes, so that a file that makes a decoder crash or hang
+            costs only itself. Linux only. Default: False.
+        timeout: Most seconds to decode a file, with `isolate`. Default: 60.
+        unpack: Write the pages of archives into folders, rather than into archives. Default: False.
+        dpi: Resolution of PDF pages in pixels per inch. Default: 200.
+        hints: Folder of hints: pictures by the names of results. Default: None.
+        watch: Leave files that may still be written for the next run. Default: False.
+        report: A .csv or .json file for a row for each image. Default: None.
+        debug: Report unexpected errors with their traceback. Default: False.
+        cluster: Opens the actors that convert the images. Default, or None: this process.
+        on_event: Called in the calling thread when an image ends, and for each frame of a video.
+    """
+
+    existing: Existing
+    retry_failed: bool
+    journal: bool
+    memory: int | None
+    isolate: bool
+    timeout: float
+    unpack: bool
+    dpi: int
+    hints: Path | None
+    watch: bool
+    report: Path | None
+    debug: bool
+    cluster: Callable[[], ActorPool] | None
+    on_event: Callable[[Event], None]
+
+
+_DEFAULTS = JobSettings(
+    existing="refuse",
+    retry_failed=False,
+    journal=True,
+    memory=None,
+    isolate=False,
+    timeout=60.0,
+    unpack=False,
+    dpi=200,
+    hints=None,
+    watch=False,
+    report=None,
+    debug=False,
+    cluster=None,
+    on_event=lambda event: None,
+)
+
+
+def convert_folder(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    options: Options | None = None,
+    encoding: Encoding | None = None,
+    **settings: Unpack[JobSettings],
+) -> Report:
+    """Converts files, folders, archives and patterns to sketches in a folder.
+
+    The same call again converts only what is new, has changed, or was interrupted. A bad file is
+    listed in the report, and the others are converted.
+
+    Args:
+        inputs: Files, folders, which are searched with their subfolders, and patterns such as
+            "scans/**/*.png".
+        output: Folder for the results. It is created.
+        options: How images are converted.
+        encoding: Format of the results.
+        settings: See `JobSettings`.
+
+    Returns:
+        Counts and failures.
+
+    Raises:
+        OptionsError: Options contradict each other.
+        InputError: None of the inputs exists.
+        OutputError: The output folder cannot be written, or another run converts into it.
+        BackendUnavailable: The device or the runtime is not available.
+        ModelError: The model cannot be read.
+    """
+    names = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+    with FolderJob(names, output, options, encoding, **settings) as job:
+        return job.run()
+
+
+class FolderJob:
+    """A job for several runs, as `convert --watch` needs it. Use it in a `with`.
+
+    Attributes:
+        sources: The inputs, as found for the last run.
+    """
+
+    def __init__(
+        self,
+        inputs: Iterable[str | os.PathLike[str]],
+        output: str | os.PathLike[str],
+        options: Options | None = None,
+        encoding: Encoding | None = None,
+        **settings: Unpack[JobSettings],
+    ) -> None:
+        """Looks for the inputs. Writes nothing yet. Arguments are those of `convert_folder`.
+
+        Raises:
+            OptionsError: Options contradict each other.
+            InputError: None of the inputs exists.
+            ModelError: The model cannot be read.
+        """
+        self._names, self._root = [os.fsdecode(name) for name in inputs], Path(output)
+        self._options, self._encoding = options or Options(), encoding or Encoding()
+        self._chosen: JobSettings = {**_DEFAULTS, **settings}
+        self._stack = ExitStack()
+        self._converter: Sketchifier | ActorPool | None = None
+        self._isolated: Decoders | None = None
+        self._suspects: Decoders | None = None
+        self._looks, self._waiting = 0, False
+        self._failed: set[tuple[Path, str]] = set()
+        memory = self._chosen["memory"]
+        self._memory = memory * budget.MIB if memory else budget.total_memory() // 2
+        report = self._chosen["report"]
+        self._report = ReportFile(report) if report else None
+        self.sources = Sources(self._names, self._root)
+        self._check()
+        self._output = self._new_output()
+
+    def _check(self) -> None:
+        """Raises what `__init__` does."""
+        options, sources = self._options, self.sources
+        report, hints = self._chosen["report"], self._chosen["hints"]
+        if not sources.exist:
+            problems = [f"{problem.source}: {problem.reason}" for problem in sources.problems]
+            raise InputError("\n".join(problems))
+        if report and sources.holds(report):
+            raise OptionsError(f"report {report} would overwrite an input. Choose another file")
+        if hints is None:
+            return
+        if options.mode != "sketch":
+            raise OptionsError(f"hint needs mode sketch: got mode {options.mode}; leave hint out")
+        if not models.load(options.model).manifest.takes_hint:
+            raise OptionsError(
+                f"model {options.model} takes no hint: got {hints}; leave hint and pencil out, or "
+                "give a model that takes one"
+            )
+        if sources.holds(hints / "hint.png"):
+            raise OptionsError(f"hint {hints} is in an input folder. Move the hints elsewhere")
+
+    def _new_output(self) -> Output:
+        chosen = self._chosen
+        limits = {
+            "max_pixels": self._options.max_pixels,
+            "timeout": chosen["timeout"] if chosen["isolate"] else None,
+            "memory": self._memory,
+        }
+        journal = Journal(self._root if chosen["journal"] else None)
+        return Output(
+            self._root,
+            self._encoding.format,
+            journal,
+            Staging(self._root, journal.exclusive),
+            Settings(self._options, self._encoding, chosen["dpi"]),
+            Rules(chosen["existing"], chosen["retry_failed"], json.dumps(limits)),
+            self.sources.holds,
+            Settling(SETTLED if chosen["watch"] else 0),
+        )
+
+    def __enter__(self) -> FolderJob:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def plan(self) -> Iterator[Plan]:
+        """Yields what `run` would do, and changes nothing. Raises OutputError."""
+        self._output.journal.open(create=False)
+        self._stack.callback(self._output.journal.close)
+        for problem in self.sources.problems:
+            yield Plan(problem.source, None, "fail", problem.reason)
+        with closing(self._items(self._decoders() if self._chosen["isolate"] else None)) as items:
+            for item in items:
+                try:
+                    decision = self._output.decide(item)
+                    if isinstance(decision, Fail):
+                        raise decision.error
+                    verb = "skip" if isinstance(decision, Skip) else "convert"
+                    yield Plan(item.source, self._root / item.output, verb)
+                except Exception as error:
+                    yield Plan(item.source, None, "fail", explain(error, item.source))
+                if item.book:
+                    item.book[0].abort()  # else thousands of archives stay open
+            for _, job in items.videos:
+                yield Plan(job.source, None, "convert", "unless it is done")
+
+    def run(self) -> Report:
+        """Converts what is to be converted. Later runs leave out what was reported before.
+
+        Raises:
+            OutputError: The output folder cannot be written, or another run converts into it.
+            BackendUnavailable: The device or the runtime is not available.
+            ModelError: The model cannot be read.
+        """
+        care = self._begin()
+        with closing(self._items(self._isolated or self._suspects)) as items:
+            converter = self._converter
+            assert converter is not None  # noqa: S101 (`_begin` opened it)
+            workers = min(_workers(converter), items.max_workers)
+            report = run(
+                converter,
+                items,
+                self._output,
+                self._encoding,
+                workers=workers,
+                progress=self._note,
+                care=care,
+            )
+            for outcome in items.unfinished():
+                report.note(outcome)
+                self._note(outcome)
+        if items.videos:
+            self._run_videos(items, report)
+        return self._reported(report)
+
+    def _begin(self) -> Care:
+        """Opens what runs need; for a later run, looks for new inputs."""
+        chosen, output = self._chosen, self._output
+        if self._looks == 0:
+            if self._report:
+                self._report.open()
+                self._stack.callback(self._report.close)
+            self._converter = converter = self._open()
+            self._stack.callback(converter.close)
+            self._stack.callback(output.close)
+            output.open()
+            budget.return_large_blocks()
+            if chosen["isolate"]:
+                self._isolated = self._decoders()
+            elif output.suspects and hasattr(os, "memfd_create"):
+                self._suspects = self._decoders(1)
+        else:
+            output.journal.open()
+            output.settling.look()
+            self.sources = Sources(self._names, self._root)
+            rules = output.rules
+            if self._looks > 1 or not self._waiting:  # else nothing is converted yet
+                kept: Existing = "skip" if rules.existing == "skip" else "refuse"
+                rules = Rules(kept, limits=rules.limits, repeat=False)
+            self._output = replace(output, rules=rules, protected=self.sources.holds)
+        self._looks += 1
+        # Ray's actors on other machines do not count, unless the user sets a limit.
+        local = getattr(self._converter, "local", True)
+        share = budget.Budget(self._memory, self._options.max_pixels)
+        return Care(
+            share if chosen["memory"] or local else budget.Budget(),
+            self._isolated.decode if self._isolated else None,
+            self._suspects.decode if self._suspects else None,
+            chosen["debug"],
+        )
+
+    def _open(self) -> Sketchifier | ActorPool:
+        if cluster := self._chosen["cluster"]:
+            return cluster()
+        return open_sketchifier(self._options)
+
+    def _decoders(self, processes: int | None = None) -> Decoders:
+        from sketchify_rt.batch.decoders import Decoders
+
+        options, timeout = self._options, self._chosen["timeout"]
+        decoders = Decoders(
+            processes or options.thread_count, timeout, options.max_pixels, encoding=self._encoding
+        )
+        return self._stack.enter_context(decoders)
+
+    def _items(self, decoders: Decoders | None) -> Items:
+        chosen = self._chosen
+        return Items(
+            self.sources,
+            self._output,
+            chosen["unpack"],
+            chosen["dpi"],
+            self._options.max_pixels,
+            decoders,
+            chosen["hints"],
+        )
+
+    def _run_videos(self, items: Items, report: Report) -> None:
+        from sketchify_rt.batch.videos import run_videos
+        from sketchify_rt.sketchifier import Sketchifier
+
+        def fail(index: int, source: Path, reason: str) -> None:
+            outcome = Outcome(index, source, None, "failed", reason)
+            report.note(outcome)
+            self._note(outcome)
+
+        videos: list[tuple[int, Job]] = []
+        for index, job in items.videos:
+            if why := self._refusal(job, items):
+                fail(index, job.source, why)
+            else:
+                videos.append((index, job))
+        try:
+            sketchifier = self._converter
+            if not isinstance(sketchifier, Sketchifier):
+                sketchifier = self._stack.enter_context(open_sketchifier(self._options))
+            run_videos(
+                sketchifier,
+                videos,
+                self._output,
+                self._encoding.quality,
+                report,
+                progress=self._note,
+                frames=lambda job, done, total: self._chosen["on_event"](
+                    Frames(job.source, done, total)
+                ),
+                debug=self._chosen["debug"],
+            )
+        except SketchifyError as error:  # a GPU or a package is missing
+            for index, job in videos:
+                fail(index, job.source, str(error))
+
+    def _refusal(self, job: Job, items: Items) -> str:
+        """Returns why a video cannot be converted with these settings, or ""."""
+        if self._chosen["isolate"]:
+            return "--isolate does not support videos. Convert it without --isolate if you trust it"
+        if self._encoding.alpha == "lines":
+            return "--alpha lines does not support videos. Convert it without --alpha"
+        return items.why_no_hints(job.source, job.stem)
+
+    def _note(self, outcome: Outcome) -> None:
+        """Reports an outcome, unless an earlier run did."""
+        if outcome.status == "waiting" or self._is_known(outcome):
+            return
+        if self._report:
+            self._report.note(outcome)
+        self._chosen["on_event"](outcome)
+
+    def _is_known(self, outcome: Outcome) -> bool:
+        known = outcome.status == "skipped" or (outcome.source, outcome.reason) in self._failed
+        return self._looks > 1 and known
+
+    def _reported(self, report: Report) -> Report:
+        """The report with the inputs that gave nothing, without what earlier runs reported."""
+        for problem in self.sources.problems:
+            outcome = Outcome(-1, problem.source, None, "failed", problem.reason)
+            report.note(outcome)
+            self._note(outcome)
+        report.failed = [outcome for outcome in report.failed if not self._is_known(outcome)]
+        report.failed.sort(key=lambda outcome: outcome.index)
+        if self._looks > 1:
+            report.skipped = 0
+        self._failed |= {(outcome.source, outcome.reason) for outcome in report.failed}
+        self._waiting = report.waiting > 0
+        if self._report and not self._chosen["watch"]:
+            self._report.close()
+            report.unwritten = self._report.error
+        return report
+
+    @property
+    def report_error(self) -> OutputError | None:
+        """Why the report cannot be written; None if it can."""
+        return self._report.error if self._report else None
+
+
+def _workers(converter: Sketchifier | ActorPool) -> int:
+    workers: int = getattr(converter, "backend", converter).workers  # type: ignore[union-attr]
+    return max(1, workers)
+
+
+def open_sketchifier(options: Options) -> Sketchifier:
+    """Opens a model for the runner. Raises what `Sketchifier` does."""
+    import cv2
+
+    from sketchify_rt.sketchifier import Sketchifier
+
+    cv2.setNumThreads(1)  # the threads of OpenCV would run beside those of the runner
+    return Sketchifier(options)
