@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import jobs
 import pytest
 
 from sketchify_rt.batch.archives import Archive, writer
 from sketchify_rt.batch.books import OpenBook
-from sketchify_rt.batch.journal import Journal
-from sketchify_rt.batch.output import Output, origin
-from sketchify_rt.batch.sinks import Folder
+from sketchify_rt.batch.item import Item
+from sketchify_rt.batch.journal import HIDDEN
 from sketchify_rt.errors import InputError, OutputError
 
 PAGES = 6
@@ -31,13 +33,20 @@ class Sketch(bytes):
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> OpenBook:
+def book(tmp_path: Path) -> Iterator[OpenBook]:
     with zipfile.ZipFile(tmp_path / "a.cbz", "w") as archive:
         for number in range(PAGES):
             archive.writestr(f"{number}.jpg", b"page")
-    source, out = tmp_path / "a.cbz", tmp_path / "out"
-    to = Output(Folder(out, "png"), Journal(None, out, {}))
-    return OpenBook(0, Archive(source), out / "a.cbz", origin(source), to)
+    to = jobs.output(tmp_path / "out")
+    to.open()
+    source = tmp_path / "a.cbz"
+    with contextlib.closing(to):
+        yield OpenBook(Item(0, source, "sub/a.cbz"), Archive(source), to)
+
+
+def folder(book: OpenBook) -> Path:
+    """Where the archive of results is to be."""
+    return book.archive.path.parent / "out/sub"
 
 
 def put(book: OpenBook, numbers: list[int]) -> list[int | None]:
@@ -55,12 +64,12 @@ def put(book: OpenBook, numbers: list[int]) -> list[int | None]:
 def test_where_no_archive_can_be_begun_no_later_page_is_kept(
     book: OpenBook, order: list[int]
 ) -> None:
-    out = book.output.parent
-    out.write_text("in the way of a folder")
-    assert put(book, order[:2]) == [errno.ENOTDIR] * 2
-    out.unlink()  # too late: two pages are missing
-    assert put(book, order[2:]) == [errno.ENOTDIR] * 4
-    assert not book.output.exists()
+    staging = folder(book).parent / HIDDEN / "staging"
+    staging.rmdir()
+    assert put(book, order[:2]) == [errno.ENOENT] * 2
+    staging.mkdir()  # too late: two pages are missing
+    assert put(book, order[2:]) == [errno.ENOENT] * 4
+    assert not folder(book).exists()
     gc.collect()
     assert Sketch.alive == 0
 
@@ -77,11 +86,12 @@ def test_where_an_archive_is_lost_in_the_middle_no_later_page_is_kept(
     assert put(book, [1, 4]) == [errno.EIO] * 2
     gc.collect()
     assert Sketch.alive == 0
-    assert list(book.output.parent.iterdir()) == []
+    assert not folder(book).exists()
+    assert list((folder(book).parent / HIDDEN / "staging").iterdir()) == []
 
 
 def test_an_archive_is_let_go_of_with_its_last_page_even_where_it_is_lost(book: OpenBook) -> None:
-    book.output.parent.write_text("in the way of a folder")
+    folder(book).write_text("in the way of a folder")
     *rest, last = book.archive.pages
     put(book, list(range(len(rest))))
     assert not book.complete

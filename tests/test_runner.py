@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -10,17 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import jobs
 import numpy as np
 import pytest
 
-from sketchify_rt.batch import runner, tasks
+from sketchify_rt.batch import runner
+from sketchify_rt.batch.archives import Page
 from sketchify_rt.batch.budget import MIB, Budget
 from sketchify_rt.batch.interruption import deferred
-from sketchify_rt.batch.journal import Journal, Origin
+from sketchify_rt.batch.item import Item
 from sketchify_rt.batch.output import Output
+from sketchify_rt.batch.resume import Convert, Existing
 from sketchify_rt.batch.runner import Care, Outcome, Report, run
-from sketchify_rt.batch.sinks import Existing, Folder
-from sketchify_rt.batch.tasks import FileTask
+from sketchify_rt.batch.staging import Staging
 from sketchify_rt.errors import BackendUnavailable, DecodeError, InputError, OutputError
 from sketchify_rt.inputs import File, Loaded
 from sketchify_rt.options import Encoding
@@ -64,12 +67,11 @@ def here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     Path("in").mkdir()
 
 
-def work(names: Sequence[str], folder: Path, existing: Existing = "refuse") -> list[FileTask]:
-    """Images that are there, to become files in the folder; no journal."""
-    to = Output(Folder(folder, "png", existing), Journal(None, folder, {}))
+def items(names: Sequence[str]) -> list[Item]:
+    """Images that are there, to become files in the output folder."""
     for name in names:
         Path(f"in/{name}.jpg").write_text(name)
-    return [FileTask(i, Path(f"in/{name}.jpg"), name, to) for i, name in enumerate(names)]
+    return [Item(i, Path(f"in/{name}.jpg"), f"{name}.png") for i, name in enumerate(names)]
 
 
 def convert(
@@ -81,8 +83,16 @@ def convert(
     existing: Existing = "refuse",
     **options: object,
 ) -> Report:
-    todo = work(names, folder, existing)
-    return run(engine, todo, Encoding(), workers=workers, **options)  # type: ignore[arg-type]
+    with opened(folder, existing) as to:
+        return run(engine, items(names), to, Encoding(), workers=workers, **options)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def opened(folder: Path, existing: Existing = "refuse") -> Iterator[Output]:
+    """An output folder without a journal."""
+    with contextlib.closing(jobs.output(folder, existing=existing, journal=False)) as to:
+        to.open()
+        yield to
 
 
 def reasons(report: Report) -> dict[str, str]:
@@ -139,18 +149,20 @@ def test_jobs_are_taken_no_more_than_a_few_ahead(tmp_path: Path) -> None:
         def __len__(self) -> int:
             return 200
 
-        def __iter__(self) -> Iterator[FileTask]:
+        def __iter__(self) -> Iterator[Item]:
             nonlocal taken
-            for task in work([str(i) for i in range(200)], tmp_path):
+            for item in items([str(i) for i in range(200)]):
                 taken += 1
-                yield task
+                yield item
 
     def progress(outcome: Outcome) -> None:
         nonlocal done
         done += 1
         ahead.append(taken - done)
 
-    assert run(Engine(), Many(), Encoding(), workers=2, progress=progress).converted == 200
+    with opened(tmp_path) as to:
+        report = run(Engine(), Many(), to, Encoding(), workers=2, progress=progress)
+    assert report.converted == 200
     assert max(ahead) <= 3
 
 
@@ -238,13 +250,13 @@ def test_results_that_exist(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(path: Path, data: bytes, seal: object) -> None:
+    def publish(self: Staging, name: str, path: Path, replace: bool, before: object) -> None:
         if path.stem == "p3":
             error = OutputError(f"{path}: cannot be written: No space left on device")
             error.errno = errno.ENOSPC
             raise error
 
-    monkeypatch.setattr(tasks, "write", write)
+    monkeypatch.setattr(Staging, "publish", publish)
     engine = Engine()
     report = convert(engine, [f"p{i}" for i in range(100)], tmp_path, workers=1)
     assert report.stopped == "the disk is full"
@@ -255,13 +267,15 @@ def test_a_full_disk_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_failure_that_cannot_be_noted_costs_its_image_alone(tmp_path: Path) -> None:
-    class Gone(FileTask):  # a page of an archive that was cut short meanwhile
-        def fail(self, reason: str, lasting: bool, seconds: float) -> None:
+    class Gone:  # an archive that was cut short meanwhile
+        def put(self, page: Page, data: bytes | None, reason: str, lasting: bool) -> None:
             raise InputError("in/book.cbz: was cut short while it was open")
 
-    plain = work("abc", tmp_path)
-    todo = [Gone(task.index, task.path, task.stem, task.to) for task in plain]
-    report = run(Engine(b=DecodeError("in/b.jpg", "cut short")), todo, Encoding(), workers=2)
+    todo = items("abc")
+    todo[1].book, todo[1].decision = (Gone(), None), Convert()  # type: ignore[assignment]
+    engine = Engine(b=DecodeError("in/b.jpg", "cut short"))
+    with opened(tmp_path) as to:
+        report = run(engine, todo, to, Encoding(), workers=2)
     assert reasons(report) == {"in/b.jpg": "cut short"}
     assert (report.converted, report.not_done, report.stopped) == (2, 0, "")
 
@@ -356,16 +370,18 @@ def test_images_in_work_share_their_memory(tmp_path: Path) -> None:
 
     sizes = dict.fromkeys("abcdefgh", 400_000) | {"d": 2 * MIB}
     budget = Budget(MIB)
-    todo = work(list(sizes), tmp_path)
+    todo = items(list(sizes))
     for name, size in sizes.items():
         Path(f"in/{name}.jpg").write_bytes(b"\xff\xd8\xff".ljust(size))
-    report = run(Large(), todo, Encoding(), workers=8, care=Care(budget))
+    with opened(tmp_path) as to:
+        report = run(Large(), todo, to, Encoding(), workers=8, care=Care(budget))
+        record = to.journal.get(b"d.png")
+        assert record and record.lasting  # would fail again
     assert report.converted == 7
     assert reasons(report) == {
         "in/d.jpg": "needs about 2 MiB of memory, and the limit for all images together is 1 MiB. "
         "Raise --memory"
     }
-    assert todo[3].to.journal.failure(Origin.of(Path("in/d.jpg")))  # would fail again
     assert max(held) == 800_000
     assert budget._free == MIB
 

@@ -30,7 +30,8 @@ class OpenBook:
         self._lasting = True  # all of them
         self._left = {page.index for page in archive.pages}
         path = output.root / whole.output
-        self._book = Book(archive, path, output.format, output.file(whole))
+        file, spill = output.file(whole), output.staging.folder
+        self._book = Book(archive, path, output.format, file, spill)
         self.complete = self.taken = False
 
     def item(self, page: Page) -> Item:

@@ -26,6 +26,7 @@ class Staging:
     """The folder ``OUT/.sketchify-rt/staging``. Thread-safe.
 
     Attributes:
+        folder: The folder.
         is_open: Whether it is there.
     """
 
@@ -39,7 +40,7 @@ class Staging:
         """
         self._root = root
         name = "staging" if exclusive else f"staging-{secrets.token_hex(4)}"
-        self._folder = root / HIDDEN / name
+        self.folder = root / HIDDEN / name
         self._links = True
         self.is_open = False
 
@@ -53,16 +54,16 @@ class Staging:
             OutputError: Files cannot be written here, or cannot get their names.
         """
         with explaining(self._root):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            left = sorted(path.name for path in self._folder.iterdir())
+            self.folder.mkdir(parents=True, exist_ok=True)
+            left = sorted(path.name for path in self.folder.iterdir())
             for name in left:
-                (self._folder / name).unlink()
+                (self.folder / name).unlink()
             self._probe()
         self.is_open = True
         return [name for name in left if name != _PROBE]
 
     def _probe(self) -> None:
-        first, second = self._folder / _PROBE, self._root / HIDDEN / f".{secrets.token_hex(8)}"
+        first, second = self.folder / _PROBE, self._root / HIDDEN / f".{secrets.token_hex(8)}"
         try:
             with first.open("xb") as file:
                 file.write(b"probe")
@@ -89,12 +90,12 @@ class Staging:
         """
         name = hashlib.blake2b(key, digest_size=8).hexdigest()
         with explaining(self._root / os.fsdecode(key)):
-            os.close(os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666))
+            os.close(os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666))
         return name
 
     def path(self, name: str) -> Path:
         """Returns where the file of an item lies, to be written."""
-        return self._folder / name
+        return self.folder / name
 
     def publish(self, name: str, path: Path, replace: bool, before: Callable[[], object]) -> None:
         """Gives a complete file its name in the output folder.
@@ -108,7 +109,7 @@ class Staging:
         Raises:
             OutputError: It cannot get the name, or a file that may not be replaced has it.
         """
-        staged = self._folder / name
+        staged = self.folder / name
         with explaining(path):
             before()
             try:
@@ -144,14 +145,14 @@ class Staging:
     def end(self, name: str) -> None:
         """Removes what is left of an item: nothing, if its only name is that of the result."""
         with suppress(OSError):
-            (self._folder / name).unlink()
+            (self.folder / name).unlink()
 
     def close(self) -> None:
         """Removes the folder, and its parent if that is empty."""
         self.is_open = False
         with suppress(OSError):
-            shutil.rmtree(self._folder)
-            self._folder.parent.rmdir()
+            shutil.rmtree(self.folder)
+            self.folder.parent.rmdir()
 
 
 def _has_links(file: Path, link: Path) -> bool:

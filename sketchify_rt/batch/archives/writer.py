@@ -41,14 +41,16 @@ class Book:
         output: Path,
         ending: Format,
         file: AbstractContextManager[BinaryIO] | None = None,
+        spill: Path | None = None,
     ) -> None:
         """A file begins with the first page, and gets its name, `output`, with the last.
 
-        file: to write to, by default `files.whole`; ending: of the new pages.
+        file: to write to, by default `files.whole`; ending: of the new pages;
+        spill: folder for pages that wait, by default that of the result.
         """
         self._archive, self._output = archive, output
         self._names = _result_names(archive, ending)
-        self._ready = Waiting(output.parent)  # pages, by their place among the members
+        self._ready = Waiting(spill or output.parent)  # pages, by their place among the members
         self._made: list[ZipInfo] = []
         self._over: SketchifyError | None = None  # why it takes no more
         self._lock = threading.Lock()

@@ -2,28 +2,28 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import resource
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import jobs
 import numpy as np
 import PIL.Image
 import pytest
 
-from sketchify_rt.batch.decoders import Decoders
-from sketchify_rt.batch.journal import NAME, Journal
+from sketchify_rt.batch.api import FolderJob, convert_folder
+from sketchify_rt.batch.item import Item
+from sketchify_rt.batch.items import Items
+from sketchify_rt.batch.journal import HIDDEN
 from sketchify_rt.batch.output import Output
+from sketchify_rt.batch.resume import Convert, Existing
 from sketchify_rt.batch.runner import Report, run
-from sketchify_rt.batch.sinks import Existing, Folder
 from sketchify_rt.batch.sources import Sources
-from sketchify_rt.batch.work import Work
-from sketchify_rt.cli.telling import rehearse
 from sketchify_rt.errors import DecodeError, DecoderKilled, OutputError
 from sketchify_rt.inputs import File, Loaded
-from sketchify_rt.options import Encoding
+from sketchify_rt.options import Encoding, Options
 
 PAGES = ("p10.jpg", "notes.txt", "p2.jpg", "ComicInfo.xml")
 
@@ -69,19 +69,24 @@ def members(path: str) -> list[tuple[str, str]]:
         return [(name, archive.read(name).decode()) for name in archive.namelist()]
 
 
-def convert(
+@contextlib.contextmanager
+def opened(
     *names: str, unpack: bool = False, existing: Existing = "refuse", retry: bool = False
-) -> tuple[Report, Work]:
+) -> Iterator[tuple[Items, Output]]:
+    """The items of these inputs, with an output folder that is open."""
     root = Path("out")
     sources = Sources(names, root)
-    journal = Journal(root / NAME, root, {})
-    journal.open()
-    to = Output(Folder(root, "png", existing, sources.holds), journal, retry)
-    work = Work(sources, to, unpack)
-    report = run(Engine(), work, Encoding(), workers=3)
-    work.close()
-    journal.close()
-    return report, work
+    to = jobs.output(root, existing=existing, retry=retry, protected=sources.holds)
+    to.open()
+    with contextlib.closing(to), contextlib.closing(Items(sources, to, unpack)) as items:
+        yield items, to
+
+
+def convert(
+    *names: str, unpack: bool = False, existing: Existing = "refuse", retry: bool = False
+) -> tuple[Report, Items]:
+    with opened(*names, unpack=unpack, existing=existing, retry=retry) as (items, to):
+        return run(Engine(), items, to, Encoding(), workers=3), items
 
 
 def reasons(report: Report) -> dict[str, str]:
@@ -89,15 +94,15 @@ def reasons(report: Report) -> dict[str, str]:
 
 
 def visible() -> list[str]:
-    found = (path for path in Path("out").rglob("[!.]*") if path.is_file())
-    return sorted(str(path.relative_to("out")) for path in found)
+    found = (path.relative_to("out") for path in Path("out").rglob("*") if path.is_file())
+    return sorted(str(path) for path in found if path.parts[0] != HIDDEN)
 
 
 def test_an_archive_becomes_an_archive_of_sketches_once() -> None:
     comic("in/sub/book.cbz")
     Path("in/a.jpg").write_text("abc")
-    report, work = convert("in")
-    assert (report.converted, report.failed, report.not_done, len(work)) == (3, [], 0, 3)
+    report, items = convert("in")
+    assert (report.converted, report.failed, report.not_done, len(items)) == (3, [], 0, 3)
     assert visible() == ["a.png", "sub/book.cbz"]
     assert members("out/sub/book.cbz") == [
         ("p10.png", "gpj.01p fo"),
@@ -152,17 +157,15 @@ def test_a_file_of_pages_that_is_replaced_meanwhile_is_done_anew(name: str) -> N
         Path("new.pdf").replace("scan.pdf")
 
     make(60)
-    root = Path("out")
-    journal = Journal(root / NAME, root, {})
-    journal.open()
-    work = Work(Sources([name], root), Output(Folder(root, "png"), journal), unpack=True)
-    tasks = iter(work)
-    first = next(tasks)
-    make(70)
-    for task in (first, *tasks):
-        assert task.wanted()
-        task.write(b"old", 0)
-    journal.close()
+    with opened(name, unpack=True) as (items, to):
+        pages = iter(items)
+        first = next(pages)
+        make(70)
+        for item in (first, *pages):
+            assert isinstance(to.decide(item), Convert)
+            to.begin(item)
+            to.write(item, b"old")
+            to.end(item)
     report, _ = convert(name, unpack=True)
     assert (report.converted, report.failed) == (2, [])
     assert all(Path("out", path).read_bytes() != b"old" for path in visible())
@@ -178,10 +181,9 @@ def test_a_damaged_container_is_noted_and_told_again_without_being_opened(
     told = reasons(first)
     assert told["a.cbz"].startswith("is damaged or truncated")
     assert told["b.pdf"].startswith("is cut short")
-    lines = [json.loads(line) for line in Path("out", NAME).read_text().splitlines()[1:]]
-    assert {line["source"]: line["reason"] for line in lines} == {
-        str(Path(name).absolute()): reason for name, reason in told.items()
-    }
+    with opened() as (_, to):
+        rows = {name: to.journal.get(name.encode()) for name in told}
+    assert {name: row and row.reason for name, row in rows.items()} == told
     with monkeypatch.context() as patch:
         for kind in "archives.Archive", "pdf.Pdf":
             patch.setattr(f"sketchify_rt.batch.{kind}.__init__", lambda *_: 1 / 0)
@@ -195,87 +197,78 @@ def test_a_damaged_container_is_noted_and_told_again_without_being_opened(
 def test_what_others_put_into_the_folder_meanwhile_stays() -> None:
     Path("a.jpg").write_text("abc")
     comic("b.cbz")
-    root = Path("out")
-    journal = Journal(root / NAME, root, {})
-    journal.open()
-    work = Work(Sources(["a.jpg", "b.cbz"], root), Output(Folder(root, "png"), journal))
-    image, *pages = list(work)
-    assert image.wanted()
-    Path("out/a.png").write_text("of others")
-    Path("out/b.cbz").write_text("of others")
-    with pytest.raises(OutputError, match=r"a\.png: exists already"):
-        image.write(b"sketch", 0)
-    pages[0].write(b"sketch", 0)
-    with pytest.raises(OutputError, match=r"b\.cbz: exists already"):
-        pages[1].write(b"sketch", 0)
+    with opened("a.jpg", "b.cbz") as (items, to):
+        image, *pages = list(items)
+        assert isinstance(to.decide(image), Convert)
+        to.begin(image)
+        Path("out/a.png").write_text("of others")
+        Path("out/b.cbz").write_text("of others")
+        with pytest.raises(OutputError, match=r"a\.png: was created by another program"):
+            to.write(image, b"sketch")
+        put(pages[0])
+        with pytest.raises(OutputError, match=r"b\.cbz: was created by another program"):
+            put(pages[1])
     assert Path("out/a.png").read_text() == Path("out/b.cbz").read_text() == "of others"
-    journal.close()
 
 
-def test_an_archive_that_is_not_finished_is_told() -> None:
+def put(item: Item) -> None:
+    assert item.book
+    book, page = item.book
+    book.put(page, b"sketch")
+
+
+def test_an_archive_that_is_not_finished_is_told_and_leaves_nothing() -> None:
     for name in "a.cbz", "b.cbz", "c.cbz":
         comic(name)
-    root = Path("out")
-    work = Work(
-        Sources(["a.cbz", "b.cbz", "c.cbz"], root),
-        Output(Folder(root, "png"), Journal(None, root, {})),
-    )
-    first, second, third, *_ = list(work)
-    for task in first, second, third:  # both pages of a.cbz and one of b.cbz
-        task.write(b"sketch", 0)
-    told = list(work.unfinished())
+    with opened("a.cbz", "b.cbz", "c.cbz") as (items, _):
+        for item in list(items)[:3]:  # both pages of a.cbz and one of b.cbz
+            put(item)
+        told = list(items.unfinished())
     assert [(outcome.index, str(outcome.source)) for outcome in told] == [(1, "b.cbz")]
     assert told[0].status == "failed"
-    work.close()
     assert visible() == ["a.cbz"]
 
 
-def test_a_rehearsal_keeps_no_archive_open(capsys: pytest.CaptureFixture[str]) -> None:
-    for number in range(40):
-        comic(f"{number}.cbz")
-    root = Path("out")
-    sources = Sources([f"{number}.cbz" for number in range(40)], root)
-    work = Work(sources, Output(Folder(root, "png"), Journal(None, root, {})))
+def test_a_rehearsal_keeps_no_archive_open_and_writes_nothing() -> None:
+    names = [f"{number}.cbz" for number in range(40)]
+    for name in names:
+        comic(name)
     open_files = len(list(Path("/proc/self/fd").iterdir()))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_files + 20, hard))
     try:
-        rehearse(work, sources)
+        with FolderJob(names, "out") as job:
+            verbs = [plan.verb for plan in job.plan()]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert "would convert 80, skip 0, fail 0" in capsys.readouterr().out
+    assert verbs == ["convert"] * 80
+    assert not Path("out").exists()
 
 
-def test_videos_are_refused_where_processes_of_their_own_decode() -> None:
-    for name in "b.mp4", "c.jpg":
-        Path(name).write_text("of c")
-    root = Path("out")
-    to = Output(Folder(root, "png"), Journal(None, root, {}))
-    with Decoders(1, 60, 10**6) as decoders:
-        work = Work(Sources(["b.mp4", "c.jpg"], root), to, decoders=decoders)
-        report = run(Engine(), work, Encoding(), workers=1)
-    assert (report.converted, work.videos) == (1, [])
-    assert reasons(report) == {
-        "b.mp4": "--isolate does not support videos. Convert it without --isolate if you trust it"
-    }
-
-
-def test_videos_are_refused_where_the_lines_alone_are_wanted() -> None:
-    Path("b.mp4").write_text("of c")
-    root = Path("out")
-    to = Output(Folder(root, "png"), Journal(None, root, {}))
-    work = Work(Sources(["b.mp4"], root), to, alpha="lines")
-    report = run(Engine(), work, Encoding(alpha="lines"), workers=1)
-    assert (report.converted, work.videos) == (0, [])
-    assert reasons(report) == {
-        "b.mp4": "--alpha lines does not support videos. Convert it without --alpha"
-    }
+@pytest.mark.parametrize(
+    ("encoding", "isolate", "reason"),
+    [
+        (Encoding(), True, "--isolate does not support videos. Convert it without --isolate if"),
+        (Encoding(alpha="lines"), False, "--alpha lines does not support videos. Convert it"),
+    ],
+)
+def test_videos_are_refused_where_they_cannot_be_had(
+    encoding: Encoding, isolate: bool, reason: str
+) -> None:
+    Path("b.mp4").write_text("a video")
+    PIL.Image.new("L", (20, 20)).save("c.png")
+    options = Options(mode="dodge")
+    report = convert_folder(["b.mp4", "c.png"], "out", options, encoding, isolate=isolate)
+    assert report.converted == 1
+    ((name, why),) = reasons(report).items()
+    assert name == "b.mp4"
+    assert why.startswith(reason)
 
 
 def test_an_archive_is_unpacked_page_by_page() -> None:
     comic("book.cbz", p2="bad")
-    report, work = convert("book.cbz", unpack=True)
-    assert (report.converted, len(work)) == (1, 2)
+    report, items = convert("book.cbz", unpack=True)
+    assert (report.converted, len(items)) == (1, 2)
     assert reasons(report) == {"book.cbz/p2.jpg": "is cut short"}
     assert visible() == ["book.cbz/p10.png"]
     assert Path("out/book.cbz/p10.png").read_text() == "gpj.01p fo"
@@ -288,9 +281,9 @@ def test_an_archive_that_is_none_is_told_and_the_rest_done() -> None:
     Path("in").mkdir()
     Path("in/broken.cbz").write_bytes(b"PK\3\4 and so on")
     comic("in/good.cbz")
-    report, work = convert("in")
+    report, items = convert("in")
     assert list(reasons(report)) == ["in/broken.cbz"]
-    assert (report.converted, report.not_done, len(work)) == (2, 0, 3)
+    assert (report.converted, report.not_done, len(items)) == (2, 0, 3)
     assert visible() == ["good.cbz"]
 
 
@@ -303,23 +296,11 @@ def test_nobody_waits_for_the_other_end_of_a_named_pipe(name: str) -> None:
     assert reasons(report) == {f"in/{name}": "is a folder, a named pipe or a device; give a file"}
 
 
-def test_an_archive_that_is_not_finished_leaves_nothing() -> None:
-    comic("book.cbz")
-    root = Path("out")
-    to = Output(Folder(root, "png"), Journal(None, root, {}))
-    work = Work(Sources(["book.cbz"], root), to)
-    first = next(iter(work))
-    assert first.wanted()
-    first.write(b"x", 0)
-    work.close()
-    assert visible() == []
-
-
 def test_pages_of_a_pdf_become_pictures() -> None:
     pages = [PIL.Image.new("L", (60 + i, 90), 200) for i in range(11)]
     pages[0].save("scan.pdf", save_all=True, append_images=pages[1:], resolution=72)
-    report, work = convert("scan.pdf")
-    assert (report.converted, report.failed, len(work)) == (11, [], 11)
+    report, items = convert("scan.pdf")
+    assert (report.converted, report.failed, len(items)) == (11, [], 11)
     names = visible()
     assert names[0] == "scan.pdf/page-01.png"
     assert len(names) == 11
@@ -333,13 +314,11 @@ def test_pages_of_a_pdf_become_pictures() -> None:
 
 
 @pytest.mark.parametrize("unpack", [False, True])
-def test_tasks_tell_how_much_memory_reading_takes(unpack: bool) -> None:
+def test_items_tell_how_much_memory_reading_takes(unpack: bool) -> None:
     Path("a.jpg").write_bytes(b"12345")
     comic("b.cbz")
     PIL.Image.new("L", (72, 36)).save("c.pdf", resolution=72)
-    root = Path("out")
-    to = Output(Folder(root, "png", "refuse", lambda path: False), Journal(None, root, {}))
-    with contextlib.closing(Work(Sources(["a.jpg", "b.cbz", "c.pdf"], root), to, unpack)) as work:
-        sizes = [task.size() for task in work if task.wanted()]
+    with opened("a.jpg", "b.cbz", "c.pdf", unpack=unpack) as (items, _):
+        sizes = [item.size() for item in items]
     stored = [2 * len(f"of {name}") for name in ("p10.jpg", "p2.jpg")]
     assert sizes == [5, *stored, 200 * 100 * 4]

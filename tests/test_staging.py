@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from sketchify_rt.batch.journal import HIDDEN
+from sketchify_rt.batch.staging import Staging
+from sketchify_rt.errors import OutputError
+
+
+def visible(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and HIDDEN not in path.parts
+    }
+
+
+def make(staging: Staging, root: Path, name: str, data: bytes, replace: bool = False) -> list[str]:
+    """Makes a result. Returns what happened: "before" once it was about to get its name."""
+    told: list[str] = []
+    staged = staging.begin(name.encode())
+    try:
+        staging.path(staged).write_bytes(data)
+        staging.publish(staged, root / name, replace, lambda: told.append("before"))
+    finally:
+        staging.end(staged)
+    return told
+
+
+@pytest.fixture(params=["links", "no links"])
+def staging(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Staging:
+    if request.param == "no links":  # as on Android, exFAT and some network file systems
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refuse)
+    made = Staging(tmp_path, exclusive=True)
+    assert made.open() == []
+    assert list(made.folder.iterdir()) == []  # nothing is left of the probe
+    return made
+
+
+def test_a_result_gets_its_name_when_it_is_complete(tmp_path: Path, staging: Staging) -> None:
+    assert make(staging, tmp_path, "sub/folder/a.png", b"sketch") == ["before"]
+    assert visible(tmp_path) == {"sub/folder/a.png": b"sketch"}
+    assert list(staging.folder.iterdir()) == []
+    staging.close()
+    assert not (tmp_path / HIDDEN).exists()
+
+
+def test_only_what_may_be_replaced_is_replaced(tmp_path: Path, staging: Staging) -> None:
+    make(staging, tmp_path, "a.png", b"first")
+    with pytest.raises(OutputError, match=r"a\.png: was created by another program meanwhile"):
+        make(staging, tmp_path, "a.png", b"second")
+    assert visible(tmp_path) == {"a.png": b"first"}
+    make(staging, tmp_path, "a.png", b"third", replace=True)
+    assert visible(tmp_path) == {"a.png": b"third"}
+    (tmp_path / "a.png").write_bytes(b"")  # what a power cut leaves
+    make(staging, tmp_path, "a.png", b"fourth")
+    assert visible(tmp_path) == {"a.png": b"fourth"}
+    assert list(staging.folder.iterdir()) == []
+
+
+def test_what_is_in_the_way_is_named(tmp_path: Path, staging: Staging) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(OutputError, match="a file stands where a folder is needed"):
+        make(staging, tmp_path, "file/b.png", b"x")
+    with pytest.raises(OutputError, match="a folder stands where the file is needed"):
+        make(staging, tmp_path, "a.png", b"x")
+    with pytest.raises(OutputError, match="give the input a shorter name"):
+        make(staging, tmp_path, "x" * 252 + ".png", b"x")
+    assert visible(tmp_path) == {"file": b""}
+
+
+def test_a_folder_on_another_file_system_is_written(
+    tmp_path: Path, staging: Staging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    replace = Path.replace
+
+    def within(self: Path, target: Path) -> Path:
+        if self.parent != target.parent:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(Path, "replace", within)
+    make(staging, tmp_path, "a.png", b"sketch")
+    assert visible(tmp_path) == {"a.png": b"sketch"}
+
+
+def test_what_a_killed_run_left_is_removed_and_told(tmp_path: Path, staging: Staging) -> None:
+    names = sorted(staging.begin(name) for name in (b"a.png", b"b.png"))
+    again = Staging(tmp_path, exclusive=True)
+    assert again.open() == names
+    assert list(again.folder.iterdir()) == []
+    assert again.begin(b"a.png") in names
+
+
+def test_runs_without_a_journal_leave_the_files_of_others_alone(
+    tmp_path: Path, staging: Staging
+) -> None:
+    name = staging.begin(b"a.png")
+    other = Staging(tmp_path, exclusive=False)
+    assert other.open() == []
+    other.begin(b"a.png")
+    other.close()
+    assert staging.path(name).exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="a file stands where a folder is needed"):
+        Staging(tmp_path / "file", exclusive=True).open()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left on device; make room there"):
+        Staging(tmp_path, exclusive=True).open()
+    assert not any((tmp_path / HIDDEN / "staging").iterdir())
