@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TypeVar
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 E = TypeVar("E", bound=BaseException)
 
 
@@ -73,6 +75,11 @@ class EngineError(SketchifyError, RuntimeError):
 
 class ModelError(SketchifyError, RuntimeError):
     """A model is unknown, or its file and its manifest do not belong together."""
+
+
+def escaped(text: str) -> str:
+    """Returns the text with its control characters escaped, for names in messages."""
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def bare(error: E) -> E:

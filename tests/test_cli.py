@@ -24,7 +24,9 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import until
 
-from sketchify_rt import inputs
+from sketchify_rt import files, inputs
+from sketchify_rt.batch import api, reports
+from sketchify_rt.batch.journal import HIDDEN
 from sketchify_rt.cli import convert, telling
 from sketchify_rt.cli.verbs import main
 from sketchify_rt.errors import BackendUnavailable, DecodeError, SketchifyError
@@ -54,6 +56,9 @@ class Engine:
     ) -> None:
         return
 
+    def close(self) -> None:
+        pass
+
     def prepare(self, workers: int) -> None:
         if Engine.opened[-1].device.startswith("cuda"):
             raise BackendUnavailable("cuda: no such device; use --device cpu")
@@ -76,7 +81,7 @@ class Engine:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder, and an engine without pixels."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(convert, "_open", Engine)
+    monkeypatch.setattr(api, "open_sketchifier", Engine)
     Engine.opened = []
     return tmp_path
 
@@ -98,7 +103,7 @@ def results(folder: str = "out") -> dict[str, str]:
 
 def visible(folder: str) -> list[Path]:
     """All files but the journal."""
-    return [path for path in Path(folder).rglob("[!.]*") if path.is_file()]
+    return [path for path in Path(folder).rglob("*") if path.is_file() and HIDDEN not in path.parts]
 
 
 def test_a_folder_becomes_a_folder(here: Path) -> None:
@@ -139,7 +144,7 @@ def test_quiet_hides_warnings_of_its_own_run_alone(
             super().__init__(options)
             log.warning("using the CPU")
 
-    monkeypatch.setattr(convert, "_open", Warns)
+    monkeypatch.setattr(api, "open_sketchifier", Warns)
     make(a="1")
     call("a.jpg", "-o", "out", "-q")
     assert "using the CPU" not in caplog.text
@@ -208,10 +213,13 @@ def test_options_reach_the_engine(here: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("a.jpg", "Missing option '-o'"),
         ("-o out", "nothing to convert: give INPUT or --from-file"),
         ("gone.jpg -o out", "gone.jpg: no such file or folder"),
-        ("a.jpg -o a.jpg", "'a.jpg' is a file"),
+        ("a.jpg -o a.jpg", "would overwrite an input file"),
+        ("a.jpg b.jpg -o c.png", "-o c.png is for one picture. Give a folder for several"),
+        ("a.jpg -o c.png --format jpg", "--format jpg and the ending of -o c.png differ"),
+        ("a.jpg -o c.png --watch 3", "-o c.png is for one picture, and cannot be used with"),
+        ("a.jpg --ray-actors 3", "--ray-address and --ray-actors need --ray"),
         ("a.jpg -o a.jpg/out", "a file stands where a folder is needed"),
         ("in -o in", "both an input and the output folder"),
         ("a.jpg -o out --strength 5", "5.0 is not in the range 0<=x<=4"),
@@ -274,8 +282,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_cli
-from sketchify_rt.batch import runner
-from sketchify_rt.cli import convert
+from sketchify_rt.batch import api, runner
 from sketchify_rt.cli.verbs import main
 class Slow(test_cli.Engine):
     def encode(self, image, encoding):
@@ -286,7 +293,7 @@ def wait(futures, timeout):
     Path("interrupted").touch()
     return runner_wait(futures, timeout)
 test_cli.Engine.opened = []
-convert._open = Slow
+api.open_sketchifier = Slow
 runner_wait, runner.wait = runner.wait, wait
 main(["convert", "in", "-o", "out", "--threads", "2"])
 """
@@ -613,7 +620,7 @@ def test_a_report_replaces_no_input(here: Path) -> None:
         line = ["--from-file", "list.csv", "named.csv", "-o", "out", "--report", name]
         result = call(*line)
         assert result.exit_code == 2
-        assert f"--report {name} would overwrite an input. Choose another file" in result.stderr
+        assert f"report {name} would overwrite an input. Choose another file" in result.stderr
         assert Path(name).read_text() == "a.jpg\n"
 
 
@@ -637,19 +644,41 @@ def test_a_report_that_cannot_be_written_stops_nothing(
 ) -> None:
     make(a="1", b="2")
 
+    Path("report.csv").write_text("an old report")
+
     @contextlib.contextmanager
     def rows(path: Path) -> Iterator[Callable[[object], None]]:
-        def write(row: object) -> None:
-            if when == "row":
-                raise OSError(errno.ENOSPC, "No space left on device")
+        with files.whole(path) as file:
 
-        yield write
-        raise OSError(errno.ENOSPC, "No space left on device")
+            def write(row: object) -> None:
+                file.write(b"a part of the new report")
+                if when == "row":
+                    raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(telling, "_rows", rows)
+            yield write
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(reports, "_csv", rows)
     result = call("a.jpg", "b.jpg", "-o", "out", "--report", "report.csv")
-    assert result.stderr == "the report cannot be written: No space left on device\n"
+    assert result.stderr.startswith(
+        "the report cannot be written: report.csv: cannot be written: No space left on device; "
+    )
     assert (result.exit_code, sorted(results())) == (1, ["a.png", "b.png"])
+    assert Path("report.csv").read_text() == "an old report"
+    assert sorted(path.name for path in Path().iterdir()) == [
+        "a.jpg",
+        "b.jpg",
+        "out",
+        "report.csv",
+    ]
+
+
+def test_a_report_whose_name_is_too_long_is_refused_at_once(here: Path) -> None:
+    make(a="1")
+    result = call("a.jpg", "-o", "out", "--report", "x" * 252 + ".csv")
+    assert result.exit_code == 2
+    assert "cannot be written: File name too long; give the input a shorter name" in result.stderr
+    assert not Path("out").exists()
 
 
 def test_control_characters_of_names_are_escaped(here: Path) -> None:
@@ -667,17 +696,18 @@ def test_a_rehearsal_reports_nothing(here: Path, option: str) -> None:
 
 def test_a_rehearsal_tells_all_and_does_nothing(here: Path) -> None:
     make(in__a="1", in__b="bad")
-    call("in", "-o", "out")
+    call("in", "gone", "-o", "out")
     make(in__c="3")
     before = sorted(Path().rglob("*"))
     result = call("in", "gone", "-o", "out", "--dry-run")
     assert result.stdout.splitlines() == [
         "fail     gone: no such file or folder",
-        "convert  in/a.jpg -> out/in/a.png",
+        "skip     in/a.jpg -> out/in/a.png",
         "fail     in/b.jpg: the file is cut short (failed before; use --retry-failed to try again)",
         "convert  in/c.jpg -> out/in/c.png",
-        "would convert 2, skip 0, fail 2",
+        "would convert 1, skip 1, fail 2",
     ]
+    assert result.exit_code == 1
     assert sorted(Path().rglob("*")) == before
     assert len(Engine.opened) == 1
 
@@ -714,7 +744,7 @@ def test_a_watch_converts_what_comes_and_tells_failures_once(
         return rounds < 4
 
     monkeypatch.setattr(convert, "_wait", wait)
-    monkeypatch.setattr(convert, "_SETTLED", 0)
+    monkeypatch.setattr(api, "SETTLED", 0)
     result = call("in", "-o", "out", "--watch", "0.5", "--report", "report.csv", "--retry-failed")
     assert result.stderr == "in/b.jpg: the file is cut short\n"
     rows = csv.DictReader(Path("report.csv").read_text().splitlines())
@@ -771,7 +801,7 @@ def test_one_image_through_the_standard_streams(
                 raise DecodeError(image.name, "is cut short")
             return encoding.format.encode() + data
 
-    monkeypatch.setattr(convert, "_open", Single)
+    monkeypatch.setattr(api, "open_sketchifier", Single)
     make(a="file")
     line = ["convert", "-", "-o", "-", "--format", "webp"]
     result = CliRunner().invoke(main, line, input=b"piped")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 from sketchify_rt import models
 from sketchify_rt.batch import budget
@@ -20,7 +20,13 @@ from sketchify_rt.batch.resume import Existing, Fail, Rules, Settings, Skip
 from sketchify_rt.batch.runner import Care, Outcome, Report, explain, run
 from sketchify_rt.batch.sources import Job, Sources
 from sketchify_rt.batch.staging import Staging
-from sketchify_rt.errors import InputError, OptionsError, OutputError, SketchifyError
+from sketchify_rt.errors import (
+    InputError,
+    OptionsError,
+    OutputError,
+    SketchifyError,
+    escaped,
+)
 from sketchify_rt.options import Encoding, Options
 
 if TYPE_CHECKING:
@@ -205,8 +211,12 @@ class FolderJob:
         options, sources = self._options, self.sources
         report, hints = self._chosen["report"], self._chosen["hints"]
         if not sources.exist:
-            problems = [f"{problem.source}: {problem.reason}" for problem in sources.problems]
-            raise InputError("\n".join(problems))
+            raise InputError(
+                "\n".join(
+                    f"{escaped(str(problem.source))}: {problem.reason}"
+                    for problem in sources.problems
+                )
+            )
         if report and sources.holds(report):
             raise OptionsError(f"report {report} would overwrite an input. Choose another file")
         if hints is None:
@@ -313,7 +323,7 @@ class FolderJob:
             elif output.suspects and hasattr(os, "memfd_create"):
                 self._suspects = self._decoders(1)
         else:
-            output.journal.open()
+            output.reopen()
             output.settling.look()
             self.sources = Sources(self._names, self._root)
             rules = output.rules
@@ -359,9 +369,6 @@ class FolderJob:
         )
 
     def _run_videos(self, items: Items, report: Report) -> None:
-        from sketchify_rt.batch.videos import run_videos
-        from sketchify_rt.sketchifier import Sketchifier
-
         def fail(index: int, source: Path, reason: str) -> None:
             outcome = Outcome(index, source, None, "failed", reason)
             report.note(outcome)
@@ -374,11 +381,10 @@ class FolderJob:
             else:
                 videos.append((index, job))
         try:
-            sketchifier = self._converter
-            if not isinstance(sketchifier, Sketchifier):
-                sketchifier = self._stack.enter_context(open_sketchifier(self._options))
+            from sketchify_rt.batch.videos import run_videos
+
             run_videos(
-                sketchifier,
+                self._sketchifier(),
                 videos,
                 self._output,
                 self._encoding.quality,
@@ -392,6 +398,12 @@ class FolderJob:
         except SketchifyError as error:  # a GPU or a package is missing
             for index, job in videos:
                 fail(index, job.source, str(error))
+
+    def _sketchifier(self) -> Sketchifier:
+        """The converter, unless that is a cluster."""
+        if self._chosen["cluster"]:
+            return self._stack.enter_context(open_sketchifier(self._options))
+        return cast("Sketchifier", self._converter)
 
     def _refusal(self, job: Job, items: Items) -> str:
         """Returns why a video cannot be converted with these settings, or ""."""

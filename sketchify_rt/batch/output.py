@@ -92,6 +92,12 @@ class Output:
         self.journal.crashed(self.staging.open())
         self.crashes.update(self.journal.crashes())
 
+    def reopen(self) -> None:
+        """Creates again what was deleted since `open`. Raises OutputError."""
+        self.journal.open()
+        if not self.staging.folder.exists():
+            self.staging.open()
+
     @property
     def suspects(self) -> bool:
         """Whether an item was in work when two runs crashed."""

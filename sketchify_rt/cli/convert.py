@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 import click
 
 from sketchify_rt import files
-from sketchify_rt.batch.api import SETTLED, FolderJob, JobSettings, open_sketchifier
+from sketchify_rt.batch import api
+from sketchify_rt.batch.api import FolderJob, JobSettings
 from sketchify_rt.batch.resume import keeps
 from sketchify_rt.cli import INTERRUPTED, common, telling
-from sketchify_rt.errors import InputError, OptionsError, SketchifyError
+from sketchify_rt.errors import OptionsError, SketchifyError
 from sketchify_rt.options import ALPHAS, FORMATS, MODES, Encoding, Options, encoding_of
 
 if TYPE_CHECKING:
@@ -288,7 +289,7 @@ def command(
             _run(job, teller, watch)
         teller.sum_up(job)
         status = teller.status
-    except (OptionsError, InputError) as error:
+    except OptionsError as error:
         raise click.UsageError(str(error), ctx) from error
     except SketchifyError as error:
         raise common.Refusal(str(error)) from error
@@ -359,10 +360,17 @@ def _run(job: FolderJob, teller: telling.Teller, watch: float | None) -> None:
         teller.tell(report)
         if watch is None or report.stopped:
             return
-        try:
-            time.sleep(SETTLED if report.waiting else watch)
-        except KeyboardInterrupt:
+        if not _wait(api.SETTLED if report.waiting else watch):
             return
+
+
+def _wait(seconds: float) -> bool:
+    """Waits. Returns False if interrupted."""
+    try:
+        time.sleep(seconds)
+    except KeyboardInterrupt:
+        return False
+    return True
 
 
 def _names(inputs: tuple[str, ...], listing: BinaryIO | None) -> list[str]:
@@ -382,7 +390,7 @@ def _names(inputs: tuple[str, ...], listing: BinaryIO | None) -> list[str]:
 
 def _spare_list(report: Path | None, listing: BinaryIO | None) -> None:
     """Raises UsageError if the report would replace the list of --from-file."""
-    name = listing.name if listing else None
+    name = getattr(listing, "name", None)
     if report and isinstance(name, str) and _are_same(report, Path(name)):
         raise click.UsageError(f"--report {report} would overwrite an input. Choose another file")
 
@@ -421,7 +429,7 @@ def _convert_one(
             raise click.UsageError(f"{output}: would overwrite an input file. Choose another file")
         if keeps(output, settings["existing"]):
             return
-    with open_sketchifier(options) as sketchify:
+    with api.open_sketchifier(options) as sketchify:
         try:
             source = inputs.read(sys.stdin.buffer, "standard input") if name == "-" else name
             data = sketchify.encode(source, encoding)

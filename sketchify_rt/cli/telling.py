@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,10 @@ import click
 from sketchify_rt.batch.api import Event, FolderJob, Frames
 from sketchify_rt.batch.runner import Outcome, Report
 from sketchify_rt.cli import INTERRUPTED
+from sketchify_rt.errors import escaped
 
 if TYPE_CHECKING:
     from tqdm import tqdm
-
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Teller:
@@ -155,13 +153,9 @@ def rehearse(job: FolderJob) -> int:
 
 def show(path: Path) -> str:
     """Formats a path for the terminal. Any bytes are allowed; control characters are escaped."""
-    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], click.format_filename(path))
+    return escaped(click.format_filename(path))
 
 
 def printable(text: str) -> str:
     """Escapes control characters but line breaks."""
-    return "\n".join(map(_escaped, text.split("\n")))
-
-
-def _escaped(text: str) -> str:
-    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+    return "\n".join(map(escaped, text.split("\n")))

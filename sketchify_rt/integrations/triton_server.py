@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sketchify_rt.batch import sinks
+from sketchify_rt import files
 from sketchify_rt.errors import EngineError, ModelError, OptionsError, OutputError
 from sketchify_rt.image import CELL
 from sketchify_rt.models import Kind, Manifest, Model
@@ -176,10 +176,10 @@ def write(root: Path, served: Served, delay: int = 100, overwrite: bool = False)
     for path in (config, *models.values()):
         if path.exists() and not overwrite:
             raise OutputError(f"{path}: exists already; give --overwrite, or another folder")
-    with sinks.whole(config) as file:
+    with files.whole(config) as file:
         file.write(served.config(delay).encode())
         file.flush()
-        sinks.write(models.pop(served.backend), served.data)
+        files.write(models.pop(served.backend), served.data)
     for path in models.values():
         path.unlink(missing_ok=True)
     return folder

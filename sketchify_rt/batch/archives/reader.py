@@ -68,7 +68,7 @@ class Archive:
         """Path of its result below the folder that the archive is unpacked to, without an ending.
 
         It never leads out of it. Twins are told apart as in folders, see `sources`. A part may be
-        longer than the 255 bytes that file systems take; `sinks` says so, of that page alone.
+        longer than the 255 bytes that file systems take; the system says so, of that page alone.
         """
         return self._stems[page.index]
 
