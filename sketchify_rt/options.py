@@ -340,12 +340,12 @@ def check_hint(hint: Hint) -> Hint:
     return hint
 
 
-def tells(hint: Hint) -> bool:
+def tells(hint: Hint | Path) -> bool:
     """Whether the hint needs a model that takes hints."""
     return hint not in ("auto", "none")
 
 
-def check_hint_use(hint: Hint, options: Options, takes_hint: bool) -> None:
+def check_hint_use(hint: Hint | Path, options: Options, takes_hint: bool) -> None:
     """Raises OptionsError where a hint needs another mode or model."""
     if not tells(hint) or takes_hint:
         return

@@ -237,7 +237,7 @@ def test_a_rehearsal_keeps_no_archive_open_and_writes_nothing() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_files + 20, hard))
     try:
-        with FolderJob(names, "out") as job:
+        with FolderJob(names, Path("out")) as job:
             verbs = [plan.verb for plan in job.plan()]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
@@ -27,7 +27,7 @@ from sketchify_rt.errors import (
     SketchifyError,
     escaped,
 )
-from sketchify_rt.options import Encoding, Options
+from sketchify_rt.options import Encoding, Options, check_hint_use
 
 if TYPE_CHECKING:
     from sketchify_rt.batch.decoders import Decoders
@@ -81,7 +81,7 @@ class JobSettings(TypedDict, total=False):
             to be done, makes anew what changed, and fails for other files. "overwrite" makes all
             anew. "skip" keeps all files.
         retry_failed: Try inputs again that were damaged in an earlier run. Default: False.
-        journal: Keep a journal in the output folder, so that the next run knows what is done.
+        resume: Keep a journal in the output folder, so that the next run knows what is done.
             Default: True.
         memory: Most memory for all images in progress, in MiB. Default, or None: half of the
             memory.
@@ -100,7 +100,7 @@ class JobSettings(TypedDict, total=False):
 
     existing: Existing
     retry_failed: bool
-    journal: bool
+    resume: bool
     memory: int | None
     isolate: bool
     timeout: float
@@ -112,24 +112,6 @@ class JobSettings(TypedDict, total=False):
     debug: bool
     cluster: Callable[[], ActorPool] | None
     on_event: Callable[[Event], None]
-
-
-_DEFAULTS = JobSettings(
-    existing="refuse",
-    retry_failed=False,
-    journal=True,
-    memory=None,
-    isolate=False,
-    timeout=60.0,
-    unpack=False,
-    dpi=200,
-    hints=None,
-    watch=False,
-    report=None,
-    debug=False,
-    cluster=None,
-    on_event=lambda event: None,
-)
 
 
 def convert_folder(
@@ -162,93 +144,90 @@ def convert_folder(
         BackendUnavailable: The device or the runtime is not available.
         ModelError: The model cannot be read.
     """
-    names = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
-    with FolderJob(names, output, options, encoding, **settings) as job:
+    names = [inputs] if isinstance(inputs, (str, os.PathLike)) else [*inputs]
+    chosen = options or Options(), encoding or Encoding()
+    with FolderJob(names, Path(output), *chosen, **settings) as job:
         return job.run()
 
 
+@dataclass
 class FolderJob:
     """A job for several runs, as `convert --watch` needs it. Use it in a `with`.
 
+    It looks for the inputs at once, and writes nothing before `run`.
+
     Attributes:
-        sources: The inputs, as found for the last run.
+        inputs: See `convert_folder`, as all up to `encoding`.
+        existing: See `JobSettings`, as all that follow.
+
+    Raises:
+        OptionsError: Options contradict each other.
+        InputError: None of the inputs exists.
+        ModelError: The model cannot be read.
     """
 
-    def __init__(
-        self,
-        inputs: Iterable[str | os.PathLike[str]],
-        output: str | os.PathLike[str],
-        options: Options | None = None,
-        encoding: Encoding | None = None,
-        **settings: Unpack[JobSettings],
-    ) -> None:
-        """Looks for the inputs. Writes nothing yet. Arguments are those of `convert_folder`.
+    inputs: Sequence[str | os.PathLike[str]]
+    output: Path
+    options: Options = field(default_factory=Options)
+    encoding: Encoding = field(default_factory=Encoding)
+    existing: Existing = "refuse"
+    retry_failed: bool = False
+    resume: bool = True
+    memory: int | None = None
+    isolate: bool = False
+    timeout: float = 60.0
+    unpack: bool = False
+    dpi: int = 200
+    hints: Path | None = None
+    watch: bool = False
+    report: Path | None = None
+    debug: bool = False
+    cluster: Callable[[], ActorPool] | None = None
+    on_event: Callable[[Event], None] = lambda event: None
 
-        Raises:
-            OptionsError: Options contradict each other.
-            InputError: None of the inputs exists.
-            ModelError: The model cannot be read.
-        """
-        self._names, self._root = [os.fsdecode(name) for name in inputs], Path(output)
-        self._options, self._encoding = options or Options(), encoding or Encoding()
-        self._chosen: JobSettings = {**_DEFAULTS, **settings}
+    def __post_init__(self) -> None:
         self._stack = ExitStack()
-        self._converter: Sketchifier | ActorPool | None = None
         self._isolated: Decoders | None = None
         self._suspects: Decoders | None = None
         self._looks, self._waiting = 0, False
         self._failed: set[tuple[Path, str]] = set()
-        memory = self._chosen["memory"]
-        self._memory = memory * budget.MIB if memory else budget.total_memory() // 2
-        report = self._chosen["report"]
-        self._report = ReportFile(report) if report else None
-        self.sources = Sources(self._names, self._root)
+        self._bytes = self.memory * budget.MIB if self.memory else budget.total_memory() // 2
+        self._rows = ReportFile(self.report) if self.report else None
+        self._sources = Sources(map(os.fsdecode, self.inputs), self.output)
         self._check()
-        self._output = self._new_output()
+        limits = {
+            "max_pixels": self.options.max_pixels,
+            "timeout": self.timeout if self.isolate else None,
+            "memory": self._bytes,
+        }
+        self._output = Output(
+            self.output,
+            self.encoding.format,
+            Journal(self.output if self.resume else None),
+            Staging(self.output, exclusive=self.resume),
+            Settings(self.options, self.encoding, self.dpi),
+            Rules(self.existing, self.retry_failed, json.dumps(limits)),
+            self._sources.holds,
+            Settling(SETTLED if self.watch else 0),
+        )
 
     def _check(self) -> None:
-        """Raises what `__init__` does."""
-        options, sources = self._options, self.sources
-        report, hints = self._chosen["report"], self._chosen["hints"]
+        """Raises OptionsError, InputError and ModelError."""
+        sources, hints = self._sources, self.hints
         if not sources.exist:
-            raise InputError(
-                "\n".join(
-                    f"{escaped(str(problem.source))}: {problem.reason}"
-                    for problem in sources.problems
-                )
+            names = [f"{escaped(str(path))}: {reason}" for path, reason in sources.problems]
+            raise InputError("\n".join(names))
+        if self.report and sources.holds(self.report):
+            raise OptionsError(
+                f"report {self.report} would overwrite an input. Choose another file"
             )
-        if report and sources.holds(report):
-            raise OptionsError(f"report {report} would overwrite an input. Choose another file")
         if hints is None:
             return
-        if options.mode != "sketch":
-            raise OptionsError(f"hint needs mode sketch: got mode {options.mode}; leave hint out")
-        if not models.load(options.model).manifest.takes_hint:
-            raise OptionsError(
-                f"model {options.model} takes no hint: got {hints}; leave hint and pencil out, or "
-                "give a model that takes one"
-            )
         if sources.holds(hints / "hint.png"):
             raise OptionsError(f"hint {hints} is in an input folder. Move the hints elsewhere")
-
-    def _new_output(self) -> Output:
-        chosen = self._chosen
-        limits = {
-            "max_pixels": self._options.max_pixels,
-            "timeout": chosen["timeout"] if chosen["isolate"] else None,
-            "memory": self._memory,
-        }
-        journal = Journal(self._root if chosen["journal"] else None)
-        return Output(
-            self._root,
-            self._encoding.format,
-            journal,
-            Staging(self._root, journal.exclusive),
-            Settings(self._options, self._encoding, chosen["dpi"]),
-            Rules(chosen["existing"], chosen["retry_failed"], json.dumps(limits)),
-            self.sources.holds,
-            Settling(SETTLED if chosen["watch"] else 0),
-        )
+        options = self.options
+        takes_hint = options.mode == "sketch" and models.load(options.model).manifest.takes_hint
+        check_hint_use(hints, options, takes_hint)
 
     def __enter__(self) -> FolderJob:
         return self
@@ -260,16 +239,16 @@ class FolderJob:
         """Yields what `run` would do, and changes nothing. Raises OutputError."""
         self._output.journal.open(create=False)
         self._stack.callback(self._output.journal.close)
-        for problem in self.sources.problems:
-            yield Plan(problem.source, None, "fail", problem.reason)
-        with closing(self._items(self._decoders() if self._chosen["isolate"] else None)) as items:
+        for path, reason in self._sources.problems:
+            yield Plan(path, None, "fail", reason)
+        with closing(self._items(self._decoders() if self.isolate else None)) as items:
             for item in items:
                 try:
                     decision = self._output.decide(item)
                     if isinstance(decision, Fail):
                         raise decision.error
                     verb = "skip" if isinstance(decision, Skip) else "convert"
-                    yield Plan(item.source, self._root / item.output, verb)
+                    yield Plan(item.source, self.output / item.output, verb)
                 except Exception as error:
                     yield Plan(item.source, None, "fail", explain(error, item.source))
                 if item.book:
@@ -286,16 +265,14 @@ class FolderJob:
             ModelError: The model cannot be read.
         """
         care = self._begin()
+        converter = self._converter
         with closing(self._items(self._isolated or self._suspects)) as items:
-            converter = self._converter
-            assert converter is not None  # noqa: S101 (`_begin` opened it)
-            workers = min(_workers(converter), items.max_workers)
             report = run(
                 converter,
                 items,
                 self._output,
-                self._encoding,
-                workers=workers,
+                self.encoding,
+                workers=min(_workers(converter), items.max_workers),
                 progress=self._note,
                 care=care,
             )
@@ -308,64 +285,56 @@ class FolderJob:
 
     def _begin(self) -> Care:
         """Opens what runs need; for a later run, looks for new inputs."""
-        chosen, output = self._chosen, self._output
         if self._looks == 0:
-            if self._report:
-                self._report.open()
-                self._stack.callback(self._report.close)
-            self._converter = converter = self._open()
-            self._stack.callback(converter.close)
-            self._stack.callback(output.close)
-            output.open()
-            budget.return_large_blocks()
-            if chosen["isolate"]:
-                self._isolated = self._decoders()
-            elif output.suspects and hasattr(os, "memfd_create"):
-                self._suspects = self._decoders(1)
+            self._open()
         else:
-            output.reopen()
-            output.settling.look()
-            self.sources = Sources(self._names, self._root)
-            rules = output.rules
-            if self._looks > 1 or not self._waiting:  # else nothing is converted yet
-                kept: Existing = "skip" if rules.existing == "skip" else "refuse"
-                rules = Rules(kept, limits=rules.limits, repeat=False)
-            self._output = replace(output, rules=rules, protected=self.sources.holds)
+            self._look_again()
         self._looks += 1
         # Ray's actors on other machines do not count, unless the user sets a limit.
-        local = getattr(self._converter, "local", True)
-        share = budget.Budget(self._memory, self._options.max_pixels)
+        bounded = self.memory or getattr(self._converter, "local", True)
         return Care(
-            share if chosen["memory"] or local else budget.Budget(),
+            budget.Budget(self._bytes, self.options.max_pixels) if bounded else budget.Budget(),
             self._isolated.decode if self._isolated else None,
             self._suspects.decode if self._suspects else None,
-            chosen["debug"],
+            self.debug,
         )
 
-    def _open(self) -> Sketchifier | ActorPool:
-        if cluster := self._chosen["cluster"]:
-            return cluster()
-        return open_sketchifier(self._options)
+    def _open(self) -> None:
+        if self._rows:
+            self._rows.open()
+            self._stack.callback(self._rows.close)
+        opened = self.cluster() if self.cluster else open_sketchifier(self.options)
+        self._converter: Sketchifier | ActorPool = opened
+        self._stack.callback(opened.close)
+        self._stack.callback(self._output.close)
+        self._output.open()
+        budget.return_large_blocks()
+        if self.isolate:
+            self._isolated = self._decoders()
+        elif self._output.suspects and hasattr(os, "memfd_create"):
+            self._suspects = self._decoders(1)
+
+    def _look_again(self) -> None:
+        output, rules = self._output, self._output.rules
+        output.reopen()
+        output.settling.look()
+        self._sources = Sources(map(os.fsdecode, self.inputs), self.output)
+        if self._looks > 1 or not self._waiting:  # else nothing is converted yet
+            kept: Existing = "skip" if rules.existing == "skip" else "refuse"
+            rules = Rules(kept, limits=rules.limits, repeat=False)
+        self._output = replace(output, rules=rules, protected=self._sources.holds)
 
     def _decoders(self, processes: int | None = None) -> Decoders:
         from sketchify_rt.batch.decoders import Decoders
 
-        options, timeout = self._options, self._chosen["timeout"]
-        decoders = Decoders(
-            processes or options.thread_count, timeout, options.max_pixels, encoding=self._encoding
-        )
+        count, pixels = processes or self.options.thread_count, self.options.max_pixels
+        decoders = Decoders(count, self.timeout, pixels, encoding=self.encoding)
         return self._stack.enter_context(decoders)
 
     def _items(self, decoders: Decoders | None) -> Items:
-        chosen = self._chosen
+        pixels = self.options.max_pixels
         return Items(
-            self.sources,
-            self._output,
-            chosen["unpack"],
-            chosen["dpi"],
-            self._options.max_pixels,
-            decoders,
-            chosen["hints"],
+            self._sources, self._output, self.unpack, self.dpi, pixels, decoders, self.hints
         )
 
     def _run_videos(self, items: Items, report: Report) -> None:
@@ -387,13 +356,11 @@ class FolderJob:
                 self._sketchifier(),
                 videos,
                 self._output,
-                self._encoding.quality,
+                self.encoding.quality,
                 report,
                 progress=self._note,
-                frames=lambda job, done, total: self._chosen["on_event"](
-                    Frames(job.source, done, total)
-                ),
-                debug=self._chosen["debug"],
+                frames=lambda job, done, total: self.on_event(Frames(job.source, done, total)),
+                debug=self.debug,
             )
         except SketchifyError as error:  # a GPU or a package is missing
             for index, job in videos:
@@ -401,15 +368,15 @@ class FolderJob:
 
     def _sketchifier(self) -> Sketchifier:
         """The converter, unless that is a cluster."""
-        if self._chosen["cluster"]:
-            return self._stack.enter_context(open_sketchifier(self._options))
+        if self.cluster:
+            return self._stack.enter_context(open_sketchifier(self.options))
         return cast("Sketchifier", self._converter)
 
     def _refusal(self, job: Job, items: Items) -> str:
         """Returns why a video cannot be converted with these settings, or ""."""
-        if self._chosen["isolate"]:
+        if self.isolate:
             return "--isolate does not support videos. Convert it without --isolate if you trust it"
-        if self._encoding.alpha == "lines":
+        if self.encoding.alpha == "lines":
             return "--alpha lines does not support videos. Convert it without --alpha"
         return items.why_no_hints(job.source, job.stem)
 
@@ -417,9 +384,9 @@ class FolderJob:
         """Reports an outcome, unless an earlier run did."""
         if outcome.status == "waiting" or self._is_known(outcome):
             return
-        if self._report:
-            self._report.note(outcome)
-        self._chosen["on_event"](outcome)
+        if self._rows:
+            self._rows.note(outcome)
+        self.on_event(outcome)
 
     def _is_known(self, outcome: Outcome) -> bool:
         known = outcome.status == "skipped" or (outcome.source, outcome.reason) in self._failed
@@ -427,8 +394,8 @@ class FolderJob:
 
     def _reported(self, report: Report) -> Report:
         """The report with the inputs that gave nothing, without what earlier runs reported."""
-        for problem in self.sources.problems:
-            outcome = Outcome(-1, problem.source, None, "failed", problem.reason)
+        for path, reason in self._sources.problems:
+            outcome = Outcome(-1, path, None, "failed", reason)
             report.note(outcome)
             self._note(outcome)
         report.failed = [outcome for outcome in report.failed if not self._is_known(outcome)]
@@ -437,15 +404,15 @@ class FolderJob:
             report.skipped = 0
         self._failed |= {(outcome.source, outcome.reason) for outcome in report.failed}
         self._waiting = report.waiting > 0
-        if self._report and not self._chosen["watch"]:
-            self._report.close()
-            report.unwritten = self._report.error
+        if self._rows and not self.watch:
+            self._rows.close()
+            report.unwritten = self._rows.error
         return report
 
     @property
     def report_error(self) -> OutputError | None:
         """Why the report cannot be written; None if it can."""
-        return self._report.error if self._report else None
+        return self._rows.error if self._rows else None
 
 
 def _workers(converter: Sketchifier | ActorPool) -> int:

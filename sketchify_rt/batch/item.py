@@ -19,7 +19,7 @@ from sketchify_rt.options import Encoding
 if TYPE_CHECKING:
     from sketchify_rt.batch.archives import Page
     from sketchify_rt.batch.books import OpenBook
-    from sketchify_rt.batch.resume import Decision, Wait
+    from sketchify_rt.batch.resume import Decision, Seen, Wait
     from sketchify_rt.inputs import Loaded
 
 _CHUNK = 2**20
@@ -72,9 +72,9 @@ class Item:
         weigh: Returns the bytes of memory that `load` takes.
         drawn: Whether `load` gives pixels, which take DRAWN bytes each.
         hint: Picture that is its own hint.
-        settings: Digest of all that its result depends on, or "" if not yet known.
         folder: Whether the result is a folder of pages.
         book: The archive of results, with the page of its source, if it has no file of its own.
+        seen: The item and its result as the journal's row is compared with; None if nobody looked.
         decision: What is decided already; None to decide by the journal.
         replace: Whether the result may replace a file.
         staged: Name of its file in the staging folder, while it is in work.
@@ -92,9 +92,9 @@ class Item:
     weigh: Callable[[], int] | None = None
     drawn: bool = False
     hint: Path | None = None
-    settings: str = ""
     folder: bool = False
     book: tuple[OpenBook, Page] | None = None
+    seen: Seen | None = None
     decision: Decision | Wait | None = None
     replace: bool = False
     staged: str | None = None

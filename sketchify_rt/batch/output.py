@@ -140,28 +140,26 @@ class Output:
         return decision
 
     def _seen(self, item: Item) -> Seen:
-        source, path = item.look(), self.path(item)
-        try:
-            status = path.stat()
-            result = status.st_size if stat.S_ISREG(status.st_mode) and not item.folder else 0
-        except FileNotFoundError:
-            result = 0
-        except OSError as error:
-            raise explained(path, error) from error
-        return Seen(
-            self._relative(item.source),
-            source.size,
-            source.modified,
-            item.checksum,
-            self._digest(item),
-            result or None,
-        )
-
-    def _digest(self, item: Item) -> str:
-        if not item.settings:
-            hint = checksum(item.hint) if item.hint else None
-            item.settings = self.settings.digest(item.drawn, hint)
-        return item.settings
+        """The item and its result as they are when this is first called."""
+        if item.seen is None:
+            source, path = item.look(), self.path(item)
+            try:
+                status = path.stat()
+                result = status.st_size if stat.S_ISREG(status.st_mode) and not item.folder else 0
+            except FileNotFoundError:
+                result = 0
+            except OSError as error:
+                raise explained(path, error) from error
+            settings = self.settings.digest(item.drawn, checksum(item.hint) if item.hint else None)
+            item.seen = Seen(
+                self._relative(item.source),
+                source.size,
+                source.modified,
+                item.checksum,
+                settings,
+                result or None,
+            )
+        return item.seen
 
     def _relative(self, source: Path) -> bytes:
         try:
@@ -243,7 +241,7 @@ class Output:
         Raises:
             OutputError: The journal cannot be written.
         """
-        if item.stat is not None:
+        if item.seen is not None:
             self._note(item, "failed", reason, lasting)
 
     def _note(
@@ -254,20 +252,9 @@ class Output:
         lasting: bool = False,
         written: int | None = None,
     ) -> None:
-        source = item.look()
-        record = Record(
-            self._relative(item.source),
-            source.size,
-            source.modified,
-            item.content,
-            self._digest(item),
-            status,
-            reason,
-            lasting,
-            self.rules.limits if lasting else "",
-            written,
-        )
-        self.journal.put(item.key, record)
+        seen, limits = self._seen(item), self.rules.limits if lasting else ""
+        known = (seen.source, seen.size, seen.modified, item.content, seen.settings)
+        self.journal.put(item.key, Record(*known, status, reason, lasting, limits, written))
 
     def end(self, item: Item) -> None:
         """Ends the work at an item, whatever became of it."""

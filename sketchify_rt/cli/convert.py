@@ -326,7 +326,7 @@ def _chosen(file: Path | None, given: dict[str, Any]) -> tuple[Options, Encoding
         else "skip"
         if given["skip_existing"]
         else "refuse",
-        journal=not given["no_journal"],
+        resume=not given["no_journal"],
         hints=hints,
         cluster=_cluster(options, given),
         retry_failed=given["retry_failed"],
