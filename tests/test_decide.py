@@ -32,8 +32,8 @@ def unread() -> int:
 
 SEEN = Seen(b"../in/a.jpg", 100, 50, unread, "settings", 9)
 DONE = Record(b"../in/a.jpg", 100, 50, 77, "settings", "converted", written=9)
-BAD = replace(DONE, status="failed", reason="is cut short", lasting=True, limits="L", written=None)
-FLAWED = replace(DONE, status="flawed", reason="1 of 2 pages", lasting=True, limits="L")
+BAD = DONE._replace(status="failed", reason="is cut short", lasting=True, limits="L", written=None)
+FLAWED = DONE._replace(status="flawed", reason="1 of 2 pages", lasting=True, limits="L")
 REFUSE, SKIP, OVERWRITE = (
     Rules(existing, limits="L") for existing in ("refuse", "skip", "overwrite")
 )
@@ -74,11 +74,11 @@ LINKED: dict[str, Any] = {"source": b"../link/a.jpg", "content": lambda: 77}
         (COPIED, DONE, REFUSE, Skip(renew=True)),
         (LINKED, DONE, REFUSE, Skip(renew=True)),
         (EDITED, DONE, REFUSE, Convert(replace=True)),
-        (COPIED, replace(DONE, content=None), REFUSE, Convert(replace=True)),
+        (COPIED, DONE._replace(content=None), REFUSE, Convert(replace=True)),
         # A run was killed while it replaced a result.
-        ({}, replace(DONE, status="replacing"), REFUSE, Convert(replace=True)),
-        (FOREIGN, replace(DONE, status="replacing"), REFUSE, Convert(replace=True)),
-        (ABSENT, replace(DONE, status="replacing"), REFUSE, Convert()),
+        ({}, DONE._replace(status="replacing"), REFUSE, Convert(replace=True)),
+        (FOREIGN, DONE._replace(status="replacing"), REFUSE, Convert(replace=True)),
+        (ABSENT, DONE._replace(status="replacing"), REFUSE, Convert()),
         # It failed before.
         (ABSENT, BAD, REFUSE, "failed before"),
         (ABSENT, BAD, SKIP, "failed before"),
@@ -86,16 +86,16 @@ LINKED: dict[str, Any] = {"source": b"../link/a.jpg", "content": lambda: 77}
         (ABSENT, BAD, LATER, Skip()),
         (ABSENT, BAD, OVERWRITE, Convert(replace=True)),
         (ABSENT, BAD, replace(REFUSE, limits="M"), Convert()),
-        (ABSENT, replace(BAD, lasting=False), REFUSE, Convert()),
+        (ABSENT, BAD._replace(lasting=False), REFUSE, Convert()),
         (ABSENT | LARGER, BAD, REFUSE, Convert()),
         (ABSENT | COPIED, BAD, REFUSE, "failed before"),
         ({}, BAD, RETRY, "exists already"),
         ({}, BAD, replace(RETRY, existing="skip"), Skip()),
-        ({}, replace(BAD, written=9), RETRY, Convert(replace=True)),
+        ({}, BAD._replace(written=9), RETRY, Convert(replace=True)),
         # Some pages of an archive failed.
         ({}, FLAWED, REFUSE, "failed before"),
         ({}, FLAWED, RETRY, Convert(replace=True)),
-        ({}, replace(FLAWED, lasting=False), REFUSE, Convert(replace=True)),
+        ({}, FLAWED._replace(lasting=False), REFUSE, Convert(replace=True)),
     ],
 )
 def test_what_is_decided(

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,31 +27,31 @@ def opened(root: Path | None) -> Journal:
 
 
 def test_rows_are_there_in_the_next_run(tmp_path: Path) -> None:
-    failed = replace(DONE, status="failed", reason="is cut short", lasting=True, limits="9")
+    failed = DONE._replace(status="failed", reason="is cut short", lasting=True, limits="9")
     with closing(opened(tmp_path)) as journal:
         assert journal.get(b"a.png") is None
         journal.put(b"a.png", DONE)
         journal.put(b"b.png", failed)
     with closing(opened(tmp_path)) as journal:
         assert journal.get(b"a.png") == DONE
-        assert journal.get(b"b.png") == replace(failed, written=9)
+        assert journal.get(b"b.png") == failed._replace(written=9)
         assert journal.get(b"c.png") is None
 
 
 def test_names_of_any_bytes(tmp_path: Path) -> None:
     name = b"\xff\n\x01\xe4' --.png"
     with closing(opened(tmp_path)) as journal:
-        journal.put(name, replace(DONE, source=name))
-        assert journal.get(name) == replace(DONE, source=name)
+        journal.put(name, DONE._replace(source=name))
+        assert journal.get(name) == DONE._replace(source=name)
 
 
 def test_a_failure_does_not_forget_the_file_of_an_earlier_success(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as journal:
         journal.put(b"a.png", DONE)
-        journal.put(b"a.png", replace(DONE, size=5, status="failed", written=None))
-        assert journal.get(b"a.png") == replace(DONE, size=5, status="failed")
-        journal.put(b"a.png", replace(DONE, written=10))
-        assert journal.get(b"a.png") == replace(DONE, written=10)
+        journal.put(b"a.png", DONE._replace(size=5, status="failed", written=None))
+        assert journal.get(b"a.png") == DONE._replace(size=5, status="failed")
+        journal.put(b"a.png", DONE._replace(written=10))
+        assert journal.get(b"a.png") == DONE._replace(written=10)
 
 
 def test_a_journal_without_a_folder_is_of_this_run_alone(tmp_path: Path) -> None:
@@ -96,7 +95,7 @@ def test_threads_write_all_rows(tmp_path: Path) -> None:
 
         def put(first: int) -> None:
             for number in range(first, 400, 4):
-                journal.put(b"%d" % number, replace(DONE, written=number))
+                journal.put(b"%d" % number, DONE._replace(written=number))
 
         threads = [threading.Thread(target=put, args=(first,)) for first in range(4)]
         for thread in threads:
@@ -162,7 +161,7 @@ def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
         (pages,) = journal._database.execute("PRAGMA page_count").fetchone()
         journal._database.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(OutputError, match="is full; make room there") as caught:
-            journal.put(b"a.png", replace(DONE, source=b"x" * 10**5))
+            journal.put(b"a.png", DONE._replace(source=b"x" * 10**5))
         assert caught.value.errno == errno.ENOSPC
 
 

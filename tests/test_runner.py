@@ -23,7 +23,7 @@ from sketchify_rt.batch.item import Item
 from sketchify_rt.batch.output import Output
 from sketchify_rt.batch.resume import Convert, Existing
 from sketchify_rt.batch.runner import Care, Outcome, Report, run
-from sketchify_rt.batch.staging import Staging
+from sketchify_rt.batch.staging import Staged
 from sketchify_rt.errors import BackendUnavailable, DecodeError, InputError, OutputError
 from sketchify_rt.inputs import File, Loaded
 from sketchify_rt.options import Encoding
@@ -250,13 +250,13 @@ def test_results_that_exist(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def publish(self: Staging, name: str, path: Path, replace: bool, before: object) -> None:
+    def publish(self: Staged, path: Path, replace: bool) -> None:
         if path.stem == "p3":
             error = OutputError(f"{path}: cannot be written: No space left on device")
             error.errno = errno.ENOSPC
             raise error
 
-    monkeypatch.setattr(Staging, "publish", publish)
+    monkeypatch.setattr(Staged, "publish", publish)
     engine = Engine()
     report = convert(engine, [f"p{i}" for i in range(100)], tmp_path, workers=1)
     assert report.stopped == "the disk is full"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sketchify_rt import files
 from sketchify_rt.batch.journal import HIDDEN
 from sketchify_rt.batch.staging import Staging
 from sketchify_rt.errors import OutputError
@@ -19,16 +20,15 @@ def visible(root: Path) -> dict[str, bytes]:
     }
 
 
-def make(staging: Staging, root: Path, name: str, data: bytes, replace: bool = False) -> list[str]:
-    """Makes a result. Returns what happened: "before" once it was about to get its name."""
-    told: list[str] = []
-    staged = staging.begin(name.encode())
-    try:
-        staging.path(staged).write_bytes(data)
-        staging.publish(staged, root / name, replace, lambda: told.append("before"))
-    finally:
-        staging.end(staged)
-    return told
+def make(staging: Staging, root: Path, name: str, data: bytes, replace: bool = False) -> None:
+    with files.explaining(root / name):
+        staged = staging.begin(name.encode())
+        try:
+            staged.file.write(data)
+            assert staged.complete() == len(data)
+            staged.publish(root / name, replace)
+        finally:
+            staged.end()
 
 
 @pytest.fixture(params=["links", "no links"])
@@ -48,7 +48,7 @@ def staging(
 
 
 def test_a_result_gets_its_name_when_it_is_complete(tmp_path: Path, staging: Staging) -> None:
-    assert make(staging, tmp_path, "sub/folder/a.png", b"sketch") == ["before"]
+    make(staging, tmp_path, "sub/folder/a.png", b"sketch")
     assert visible(tmp_path) == {"sub/folder/a.png": b"sketch"}
     assert list(staging.folder.iterdir()) == []
     staging.close()
@@ -100,22 +100,26 @@ def test_a_folder_on_another_file_system_is_written(
 
 
 def test_what_a_killed_run_left_is_removed_and_told(tmp_path: Path, staging: Staging) -> None:
-    names = sorted(staging.begin(name) for name in (b"a.png", b"b.png"))
+    left = [staging.begin(name) for name in (b"a.png", b"b.png")]
     again = Staging(tmp_path, exclusive=True)
-    assert again.open() == names
+    assert again.open() == sorted(staged.name for staged in left)
     assert list(again.folder.iterdir()) == []
-    assert again.begin(b"a.png") in names
+    once_more = again.begin(b"a.png")
+    assert once_more.name == left[0].name
+    for staged in (*left, once_more):
+        staged.end()
 
 
 def test_runs_without_a_journal_leave_the_files_of_others_alone(
     tmp_path: Path, staging: Staging
 ) -> None:
-    name = staging.begin(b"a.png")
+    ours = staging.begin(b"a.png")
     other = Staging(tmp_path, exclusive=False)
     assert other.open() == []
-    other.begin(b"a.png")
+    other.begin(b"a.png").end()
     other.close()
-    assert staging.path(name).exists()
+    assert [path.name for path in staging.folder.iterdir()] == [ours.name]
+    ours.end()
 
 
 def test_a_folder_that_cannot_be_written_is_told_at_once(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sketchify_rt.batch.archives import Page
     from sketchify_rt.batch.books import OpenBook
     from sketchify_rt.batch.resume import Decision, Seen, Wait
+    from sketchify_rt.batch.staging import Staged
     from sketchify_rt.inputs import Loaded
 
 _CHUNK = 2**20
@@ -77,7 +78,7 @@ class Item:
         seen: The item and its result as the journal's row is compared with; None if nobody looked.
         decision: What is decided already; None to decide by the journal.
         replace: Whether the result may replace a file.
-        staged: Name of its file in the staging folder, while it is in work.
+        staged: Its file in the staging folder, while it is in work.
         suspect: Whether it was in work when two runs crashed.
         flaw: Why not all pages of an archive are converted, and whether they would fail again.
     """
@@ -97,7 +98,7 @@ class Item:
     seen: Seen | None = None
     decision: Decision | Wait | None = None
     replace: bool = False
-    staged: str | None = None
+    staged: Staged | None = None
     suspect: bool = False
     flaw: tuple[str, bool] | None = None
 

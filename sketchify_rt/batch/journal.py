@@ -12,9 +12,8 @@ import sqlite3
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sketchify_rt.errors import OutputError
 from sketchify_rt.files import explained, explaining
@@ -37,8 +36,7 @@ PRAGMA user_version = {_VERSION};
 Status = Literal["converted", "replacing", "flawed", "failed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One row.
 
     Attributes:
@@ -67,13 +65,13 @@ class Record:
     written: int | None = None
 
 
-_COLUMNS = ", ".join(field.name for field in fields(Record))
+_COLUMNS = ", ".join(Record._fields)
 _SELECT = f"SELECT {_COLUMNS} FROM results WHERE output = ?"  # noqa: S608 (names of fields)
 # A failure says nothing about the file of an earlier success, which is still ours.
 _UPSERT = f"""
-INSERT INTO results (output, {_COLUMNS}) VALUES (?{", ?" * len(fields(Record))})
+INSERT INTO results (output, {_COLUMNS}) VALUES (?{", ?" * len(Record._fields)})
 ON CONFLICT (output) DO UPDATE SET
-    {", ".join(f"{field.name} = excluded.{field.name}" for field in fields(Record)[:-1])},
+    {", ".join(f"{name} = excluded.{name}" for name in Record._fields[:-1])},
     written = coalesce(excluded.written, written)
 """  # noqa: S608
 
@@ -151,14 +149,11 @@ class Journal:
             OutputError: It cannot be read.
         """
         row = self._execute(_SELECT, (output,)).fetchone()
-        if row is None:
-            return None
-        record = Record(*row)
-        return replace(record, lasting=bool(record.lasting))
+        return Record(*row) if row else None
 
     def put(self, output: bytes, record: Record) -> None:
         """Writes the row of a result. Raises OutputError."""
-        self._execute(_UPSERT, (output, *astuple(record)))
+        self._execute(_UPSERT, (output, *record))
 
     def crashed(self, names: Iterable[str]) -> None:
         """Counts one more crash for each name, see `staging`. Raises OutputError."""

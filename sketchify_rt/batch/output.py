@@ -7,7 +7,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,7 +24,7 @@ from sketchify_rt.batch.resume import (
     Wait,
     decide,
 )
-from sketchify_rt.batch.staging import Staging
+from sketchify_rt.batch.staging import Staged, Staging
 from sketchify_rt.errors import OutputError
 from sketchify_rt.files import explained, explaining
 from sketchify_rt.options import Format
@@ -129,7 +129,7 @@ class Output:
             record, seen = self.journal.get(item.key), self._seen(item)
             decision = decide(seen, record, self.rules)
             if isinstance(decision, Skip) and decision.renew and record is not None:
-                moved = replace(record, source=seen.source, modified=seen.modified)
+                moved = record._replace(source=seen.source, modified=seen.modified)
                 self.journal.put(item.key, moved)
         if isinstance(decision, Fail) and isinstance(decision.error, OutputError):
             decision = Fail(OutputError(f"{self.root / item.output}: {decision.error}"))
@@ -169,8 +169,9 @@ class Output:
 
     def begin(self, item: Item) -> None:
         """Creates the staged file of an item. Raises OutputError."""
-        item.staged = self.staging.begin(item.mark)
-        item.suspect = self.crashes.get(item.staged, 0) >= _CRASHES
+        with explaining(self.root / item.output):
+            item.staged = self.staging.begin(item.mark)
+        item.suspect = self.crashes.get(item.staged.name, 0) >= _CRASHES
 
     @contextmanager
     def marked(self, item: Item) -> Iterator[None]:
@@ -188,8 +189,8 @@ class Output:
         """Writes the result of an item that was begun. Raises OutputError."""
         assert item.staged is not None  # noqa: S101
         with explaining(self.root / item.output):
-            self.staging.path(item.staged).write_bytes(data)
-        self._publish(item)
+            item.staged.file.write(data)
+            self._publish(item, item.staged)
 
     @contextmanager
     def file(self, item: Item) -> Iterator[BinaryIO]:
@@ -201,34 +202,24 @@ class Output:
         self.begin(item)
         assert item.staged is not None  # noqa: S101
         try:
-            with (
-                explaining(self.root / item.output),
-                self.staging.path(item.staged).open("r+b") as file,
-            ):
-                yield file
-            self._publish(item)
+            with explaining(self.root / item.output):
+                yield item.staged.file
+                self._publish(item, item.staged)
         finally:
             self.end(item)
 
-    def _publish(self, item: Item) -> None:
+    def _publish(self, item: Item, staged: Staged) -> None:
         """Gives the staged file its name, and writes the row just before."""
-        assert item.staged is not None  # noqa: S101
-        path = self.path(item)
-
+        written = staged.complete()
         status: Status = "flawed" if item.flaw else "converted"
         reason, lasting = item.flaw or ("", False)
-        written = self.staging.path(item.staged).stat().st_size
-        # A kill between "replacing" and the end does not pass for a conversion.
-        first: Status = "replacing" if item.replace else status
-        size = None if item.replace else written
-        self.staging.publish(
-            item.staged,
-            path,
-            item.replace,
-            before=lambda: self._note(item, first, reason, lasting, size),
-        )
-        if item.replace:
+        if item.replace:  # a kill between this and the end does not pass for a conversion
+            self._note(item, "replacing")
+            staged.publish(self.root / item.output, replace=True)
             self._note(item, status, reason, lasting, written)
+        else:
+            self._note(item, status, reason, lasting, written)
+            staged.publish(self.root / item.output, replace=False)
 
     def fail(self, item: Item, reason: str, lasting: bool) -> None:
         """Notes a failure, if the input could be looked at.
@@ -259,7 +250,7 @@ class Output:
     def end(self, item: Item) -> None:
         """Ends the work at an item, whatever became of it."""
         if item.staged is not None:
-            self.staging.end(item.staged)
-            if self.crashes.pop(item.staged, 0):
-                self.journal.survived(item.staged)
+            item.staged.end()
+            if self.crashes.pop(item.staged.name, 0):
+                self.journal.survived(item.staged.name)
             item.staged = None

@@ -352,18 +352,22 @@ class _Carrier:
         full = is_full(error)
         try:
             if error and not isinstance(error, FailedBefore):
-                if item.book:
-                    book, page = item.book
-                    book.put(page, None, reason, is_lasting(error))
-                else:
-                    output.fail(item, reason, is_lasting(error))
-            output.end(item)
+                self._fail(item, reason, is_lasting(error))
         except Exception as worse:  # the archive may be gone meanwhile, too
             full |= is_full(worse)
+        finally:
+            output.end(item)
         path, total = output.root / item.output, len(self._items)
         self._outcomes.append(
             Outcome(item.index, item.source, path, status, reason, full, seconds, total)
         )
+
+    def _fail(self, item: Item, reason: str, lasting: bool) -> None:
+        if item.book:
+            book, page = item.book
+            book.put(page, None, reason, lasting)
+        else:
+            self._output.fail(item, reason, lasting)
 
 
 def is_full(error: Exception | None) -> bool:

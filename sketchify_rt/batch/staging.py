@@ -11,9 +11,9 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from sketchify_rt.batch.journal import HIDDEN
 from sketchify_rt.errors import OutputError
@@ -76,76 +76,17 @@ class Staging:
                 with suppress(OSError):
                     path.unlink()
 
-    def begin(self, key: bytes) -> str:
+    def begin(self, key: bytes) -> Staged:
         """Creates the file of an item.
 
         Args:
-            key: Path of its result below the output folder.
-
-        Returns:
-            The name of the file.
+            key: Tells the item from all others in work.
 
         Raises:
-            OutputError: It cannot be created.
+            OSError: It cannot be created.
         """
         name = hashlib.blake2b(key, digest_size=8).hexdigest()
-        with explaining(self._root / os.fsdecode(key)):
-            os.close(os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666))
-        return name
-
-    def path(self, name: str) -> Path:
-        """Returns where the file of an item lies, to be written."""
-        return self.folder / name
-
-    def publish(self, name: str, path: Path, replace: bool, before: Callable[[], object]) -> None:
-        """Gives a complete file its name in the output folder.
-
-        Args:
-            name: The file.
-            path: Its new name. Its folders are created.
-            replace: Whether it may replace a file. An empty file is always replaced.
-            before: Called just before.
-
-        Raises:
-            OutputError: It cannot get the name, or a file that may not be replaced has it.
-        """
-        staged = self.folder / name
-        with explaining(path):
-            before()
-            try:
-                self._move(staged, path, replace)
-            except FileNotFoundError:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._move(staged, path, replace)
-
-    def _move(self, staged: Path, path: Path, replace: bool) -> None:
-        try:
-            if replace:
-                staged.replace(path)
-            elif self._links:
-                os.link(staged, path)
-            elif path.exists():
-                raise FileExistsError
-            else:
-                staged.replace(path)
-        except FileExistsError as error:
-            if path.is_file() and path.stat().st_size:
-                raise OutputError(
-                    f"{path}: was created by another program meanwhile, and is kept"
-                ) from error
-            staged.replace(path)  # fails for a folder
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            # A folder of results on another file system.
-            near = path.with_name(f".{staged.name}.part")
-            shutil.copyfile(staged, near)
-            near.replace(path)
-
-    def end(self, name: str) -> None:
-        """Removes what is left of an item: nothing, if its only name is that of the result."""
-        with suppress(OSError):
-            (self.folder / name).unlink()
+        return Staged(self.folder / name, self._links)
 
     def close(self) -> None:
         """Removes the folder, and its parent if that is empty."""
@@ -153,6 +94,79 @@ class Staging:
         with suppress(OSError):
             shutil.rmtree(self.folder)
             self.folder.parent.rmdir()
+
+
+class Staged:
+    """One file in the making.
+
+    Attributes:
+        name: Its name.
+        file: To write to.
+    """
+
+    def __init__(self, path: Path, links: bool) -> None:
+        """Creates the file. Raises OSError.
+
+        Args:
+            path: The file.
+            links: Whether it can have two names.
+        """
+        self._path, self._links, self.name = path, links, path.name
+        self.file: BinaryIO = path.open("w+b")
+
+    def complete(self) -> int:
+        """Closes the file. Returns its number of bytes. Raises OSError."""
+        size = self.file.seek(0, os.SEEK_END)
+        self.file.close()  # NFS reports a full disk only here
+        return size
+
+    def publish(self, path: Path, replace: bool) -> None:
+        """Gives the complete file its name in the output folder.
+
+        Args:
+            path: Its new name. Its folders are created.
+            replace: Whether it may replace a file. An empty file is always replaced.
+
+        Raises:
+            OSError: It cannot get the name.
+            OutputError: A file that may not be replaced has it.
+        """
+        try:
+            self._move(path, replace)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._move(path, replace)
+
+    def _move(self, path: Path, replace: bool) -> None:
+        try:
+            if replace:
+                self._path.replace(path)
+            elif self._links:
+                os.link(self._path, path)  # never replaces a file
+            elif path.exists():
+                raise FileExistsError
+            else:
+                self._path.replace(path)
+        except FileExistsError as error:
+            if path.is_file() and path.stat().st_size:
+                raise OutputError(
+                    f"{path}: was created by another program meanwhile, and is kept"
+                ) from error
+            self._path.replace(path)  # fails for a folder
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # A folder of results on another file system.
+            near = path.with_name(f".{self.name}.part")
+            shutil.copyfile(self._path, near)
+            near.replace(path)
+
+    def end(self) -> None:
+        """Removes what is left of the file: nothing, if its only name is that of the result."""
+        with suppress(OSError):
+            self.file.close()
+        with suppress(OSError):
+            self._path.unlink()
 
 
 def _has_links(file: Path, link: Path) -> bool:
