@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+# Of a line of /proc/self/cgroup: number, controllers, path. Version 2 has number 0 and no controllers.
+_GROUP = re.compile(r"^(\d+):([^:]*):(.+)$", re.MULTILINE)
 # Of a line of /proc/self/mountinfo: mounted group, mount point, kind of file system, its options.
 _MOUNT = re.compile(r"^\S+ \S+ \S+ (\S+) (\S+) .* - (cgroup2?) \S* (\S+)$", re.MULTILINE)
 
@@ -24,9 +26,8 @@ def folders(controller: str, root: Path = Path("/")) -> Iterator[Path]:
         Folders of version 1 or 2 of control groups. A folder or its files may be missing.
     """
     mounts = _MOUNT.findall(text(root / "proc/self/mountinfo"))
-    for line in text(root / "proc/self/cgroup").splitlines():
-        number, controllers, path = line.split(":", 2)
-        unified = number == "0" and not controllers  # version 2
+    for number, controllers, path in _GROUP.findall(text(root / "proc/self/cgroup")):
+        unified = number == "0" and not controllers
         if unified or controller in controllers.split(","):
             found = [
                 (PurePosixPath(_unescape(group)), root / _unescape(point).lstrip("/"))

@@ -149,6 +149,9 @@ CASES = {
     "wrong numbers": Case(
         "0::/\n", v2(), {"cpu.max": "200000 0", "memory.max": "lots\n"}, *MACHINE
     ),
+    "lines of another form": Case(
+        "\n0:\nnothing\n0::/\n", "1 2\n" + v2(), {"memory.max": f"{GIB}"}, 8, GIB
+    ),
     "no files": Case("0::/box\n", v2(), {}, *MACHINE),
     "no mount": Case("0::/box\n", "", {"box/cpu.max": "100000 100000"}, *MACHINE),
     "no groups": Case("", v2(), {"cpu.max": "100000 100000"}, *MACHINE),

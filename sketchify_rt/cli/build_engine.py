@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from sketchify_rt.cli import common
+from sketchify_rt.cli import common, printable
 from sketchify_rt.errors import OptionsError
 from sketchify_rt.tensorrt.record import EnginePrecision, Recipe
 
@@ -136,7 +136,7 @@ def command(model: str, device: str, as_json: bool, quiet: bool, **how: Any) -> 
     if as_json:
         click.echo(json.dumps(engine.facts(), indent=2))
     elif not quiet:
-        click.echo(_summary(engine))
+        click.echo(printable(_summary(engine)))
 
 
 def _made(
@@ -190,8 +190,7 @@ def _teller(quiet: bool) -> Callable[[str], None]:
 def _summary(engine: Engine) -> str:
     record, check = engine.record, engine.record.check
     return (
-        f"{click.format_filename(engine.path)}: {len(engine.plan) / 1e6:.1f} MB, built in "
-        f"{record.seconds:.0f} s; on {check.crops} crops at most {check.largest:.2f} levels of 255 "
-        f"from the float32 model, {check.mean:.3f} on average; {check.megapixels_s:.0f} "
-        "megapixels/s"
+        f"{engine.path}: {len(engine.plan) / 1e6:.1f} MB, built in {record.seconds:.0f} s; on "
+        f"{check.crops} crops at most {check.largest:.2f} levels of 255 from the float32 model, "
+        f"{check.mean:.3f} on average; {check.megapixels_s:.0f} megapixels/s"
     )

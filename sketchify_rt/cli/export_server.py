@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sketchify_rt.cli import common, telling
+from sketchify_rt.cli import common, printable
 
 _EPILOG = """\b
 Examples:
@@ -83,4 +83,4 @@ def command(
     written = triton_server.write(folder, served, queue_delay, overwrite)
     if not quiet:
         batches = f"batches of up to {served.max_batch}"
-        click.echo(f"{telling.show(written)}: {served.backend}, {batches}")
+        click.echo(printable(f"{written}: {served.backend}, {batches}"))

@@ -1,11 +1,15 @@
-"""Standard output and standard error: what happens where they are full or closed."""
+"""Standard output and standard error, which may be full or closed."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import os
 import sys
 from typing import Any
+
+import click
 
 
 class Stream(io.FileIO):
@@ -54,16 +58,39 @@ def replace() -> Stream:
     """Replaces the standard streams by ones that can write any text.
 
     Returns:
-        Standard output. Its `error` tells later whether all of it was written.
+        Standard output, for `finish`.
     """
-    # The place of a closed standard output is taken, or else the next file that is opened would get
-    # it. Writing to this one fails.
+    # A closed standard output is opened again, or else the next file that is opened would take its
+    # descriptor. It is opened for reading, so that writing fails.
     output = os.open(os.devnull, os.O_RDONLY) if sys.stdout is None else sys.stdout.fileno()
     stream = Stream(output, silent=False)
     sys.stdout = _text(stream, sys.stdout)
     if sys.stderr is not None:  # nobody can be told that it cannot be written
         sys.stderr = _text(Stream(sys.stderr.fileno(), silent=True), sys.stderr)
     return stream
+
+
+def finish(output: Stream) -> bool:
+    """Writes what is left in the buffer of standard output, and tells if there was an error.
+
+    Args:
+        output: Standard output.
+
+    Returns:
+        Whether everything was written.
+    """
+    with contextlib.suppress(OSError):  # `output` keeps it
+        sys.stdout.flush()
+    if output.error is None:
+        return True
+    if output.error.errno != errno.EPIPE:  # a reader, such as `head`, has read enough
+        closed = output.error.errno == errno.EBADF
+        why = "it is closed" if closed else output.error.strerror
+        click.echo(
+            f"Error: standard output cannot be written: {why}. Redirect it to another place",
+            err=True,
+        )
+    return False
 
 
 def _text(stream: Stream, before: Any) -> io.TextIOWrapper:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import errno
 import os
 import re
 import signal
@@ -33,10 +32,9 @@ class _Verbs(click.Group):
         return list(_VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _VERBS:
-            return None
-        command = import_module(f"sketchify_rt.cli.{cmd_name.replace('-', '_')}").command
-        assert isinstance(command, click.Command)  # noqa: S101
+        command: click.Command | None = None
+        if cmd_name in _VERBS:
+            command = import_module(f"sketchify_rt.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -66,7 +64,7 @@ class _Verbs(click.Group):
 
 
 def _check_input(word: str, ctx: click.Context) -> None:
-    """Raises UsageError for a misspelt command, which would else be an input of convert."""
+    """Raises UsageError for a misspelt command. Other words are inputs or options of convert."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z_-]*", word) or os.path.lexists(word):
         return
     similar = difflib.get_close_matches(word.lower(), _VERBS, 1)
@@ -132,13 +130,6 @@ def run() -> None:
     finally:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback at the end of Python
-    with contextlib.suppress(OSError):  # the stream keeps it
-        sys.stdout.flush()
-    if output.error is not None:
+    if not streams.finish(output):
         code = code or 1
-        if output.error.errno != errno.EPIPE:  # a reader that has read enough
-            closed = output.error.errno == errno.EBADF
-            why = "it is closed" if closed else output.error.strerror
-            told = f"standard output cannot be written: {why}. Redirect it to another place"
-            click.echo(f"Error: {told}", err=True)
     sys.exit(code)
