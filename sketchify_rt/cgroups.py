@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-# Of a line of /proc/self/cgroup: number, controllers, path. Version 2 has number 0 and no controllers.
-_GROUP = re.compile(r"^(\d+):([^:]*):(.+)$", re.MULTILINE)
+# Of a line of /proc/self/cgroup: number, controllers, path. Version 2 is "0::PATH".
+_GROUP = re.compile(r"^(\d+):([^:\n]*):(.+)$", re.MULTILINE)
 # Of a line of /proc/self/mountinfo: mounted group, mount point, kind of file system, its options.
 _MOUNT = re.compile(r"^\S+ \S+ \S+ (\S+) (\S+) .* - (cgroup2?) \S* (\S+)$", re.MULTILINE)
 
