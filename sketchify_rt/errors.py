@@ -77,9 +77,14 @@ class ModelError(SketchifyError, RuntimeError):
     """A model is unknown, or its file and its manifest do not belong together."""
 
 
-def escaped(text: str) -> str:
-    """Returns the text with its control characters escaped, for names in messages."""
-    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+def escaped(text: str, keep: str = "") -> str:
+    """Escapes control characters, so that a terminal shows them instead of obeying them.
+
+    Args:
+        text: A message, or a name in one.
+        keep: Control characters that stay.
+    """
+    return _CONTROLS.sub(lambda at: at[0] if at[0] in keep else repr(at[0])[1:-1], text)
 
 
 def bare(error: E) -> E:

@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from sketchify_rt import cgroups
+
 
 def count(root: Path = Path("/")) -> int:
     """Returns the number of processors, at least 1: affinity and cgroup quotas are both respected.
@@ -24,34 +26,13 @@ def count(root: Path = Path("/")) -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Yields the quota of this process's cgroup and of each group above it, in processors."""
-    for group in _groups(root):
+    """Yields the quota of this process's group and of each group above it, in processors."""
+    for group in cgroups.folders("cpu", root):
         # Of version 2 one file, "150000 100000": microseconds in each period. Of version 1 two.
         quota, _, period = (
-            _text(group / "cpu.max")
-            or f"{_text(group / 'cpu.cfs_quota_us')} {_text(group / 'cpu.cfs_period_us')}"
+            cgroups.text(group / "cpu.max")
+            or " ".join(cgroups.text(group / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
         ).partition(" ")
         with contextlib.suppress(ValueError, ZeroDivisionError):  # "max", or there are no files
             if int(quota) > 0:  # -1 of version 1 is none
                 yield int(quota) / int(period)
-
-
-def _groups(root: Path) -> Iterator[Path]:
-    """Yields the folders of this process's cgroups, and of those above them, that may have quotas.
-
-    A container may see the host's path in /proc, but only its own group in /sys: some of the
-    folders are not there.
-    """
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        number, controllers, path = line.split(":", 2)
-        own = Path(path.lstrip("/"))
-        if (number == "0" and not controllers) or "cpu" in controllers.split(","):
-            for group in (own, *own.parents):
-                yield root / "sys/fs/cgroup" / controllers / group
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "sketchify_rt"
 
 # A module may import from lower floors, and from its own package.
 FLOORS = [
-    {"forks"},
+    {"cgroups", "forks"},
     {"errors", "files", "packages", "processors"},
     {"image", "options", "models", "stream"},
     {"bilevel"},

@@ -58,7 +58,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def small(engines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is built by itself is small too."""
-    monkeypatch.setattr(engines, "default_recipe", lambda model, precision: SMALL)
+    monkeypatch.setattr(Recipe, "suited", lambda manifest, precision: SMALL)
 
 
 def test_an_engine_is_built_verified_and_kept(engines: Any, trt: Any) -> None:

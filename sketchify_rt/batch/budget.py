@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sketchify_rt import cgroups
 from sketchify_rt.errors import OverMemory
 from sketchify_rt.options import Encoding, Painted
 
@@ -20,26 +21,51 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 DRAWN = 4
-"""Bytes of a pixel while a page is drawn: three of colour, one of luma."""
+"""Bytes for each pixel while a page is drawn: three of colour, one of luma."""
 
-# What is less of the whole is read without waiting, by all threads at once.
+# All threads read files of less than this share of the budget at once, without waiting.
 _SMALL = 1 / 256
 
-_UNKNOWN_MEMORY = 8 << 30  # bytes, taken for the machine's where the system does not tell
+_UNKNOWN_MEMORY = 8 << 30  # bytes, for systems that do not tell how much memory they have
+
+# Above memory.max the kernel ends a process. Above memory.high it slows the process down, so much
+# that waiting for memory is faster. The third is the memory.max of version 1.
+_LIMITS = ("memory.max", "memory.high", "memory.limit_in_bytes")
 
 
 class Budget:
-    """Bytes for all images in progress; each takes what `needed` returns. Thread-safe."""
+    """A number of bytes that all images in progress share. Thread-safe.
+
+    Attributes:
+        size: The number of bytes.
+    """
 
     def __init__(self, size: int = sys.maxsize, max_pixels: int | None = None) -> None:
-        """Of `size` bytes. max_pixels: images of more are refused by whoever decodes them."""
+        """Makes a budget.
+
+        Args:
+            size: Number of bytes.
+            max_pixels: Maximum number of pixels of an image. The decoder refuses larger images, so
+                they need no memory for their pixels. None for no maximum.
+        """
         self.size, self._max_pixels = size, max_pixels
         self._free = size
         self._freed = threading.Condition()
         self._turn = threading.Lock()
 
     def check(self, name: object, need: int) -> int:
-        """`need`; raises OverMemory where what is called so needs more than there is."""
+        """Checks that an image fits into the budget.
+
+        Args:
+            name: Name of the image, for the message.
+            need: Bytes that it needs.
+
+        Returns:
+            `need`.
+
+        Raises:
+            OverMemory: It needs more than the whole budget.
+        """
         if need > self.size:
             raise OverMemory(
                 f"{name}: needs about {need / MIB:.0f} MiB of memory, and the limit for all images "
@@ -48,47 +74,58 @@ class Budget:
         return need
 
     def needed(self, image: Loaded, encoding: Encoding) -> int:
-        """See `needed`."""
+        """Calls the function `needed` with the maximum number of pixels of this budget."""
         return needed(image, encoding, self._max_pixels)
 
     @contextlib.contextmanager
     def hold(self, size: int, read: Callable[[], int], known: bool = False) -> Iterator[None]:
-        """Has `read` bring `size` bytes into memory, and keeps as many as it says that they need.
+        """Reads images when there is room for them, and takes what they need while they are used.
 
-        Waits for room before that, and after it for the rest; where they need more than there is,
-        until there is nothing else. known: `size` is all that they need.
+        Images that need more than the whole budget wait until no others are in progress.
+
+        Args:
+            size: Bytes that `read` brings into memory.
+            read: Reads the images, and returns the bytes that they need in all.
+            known: Whether `size` is all that the images need.
         """
-        held, need, read_later = 0, None, False
-        if size <= self.size * _SMALL:
-            need = read()
+        small = size <= self.size * _SMALL
+        need = read() if small else size
+        held = 0
         try:
-            # One waits for room, and all others for that one: else small images would pass a large
-            # one by for as long as there are any, and two that are half read wait for each other.
+            # Only one thread waits for room, and the others wait for their turn. Otherwise small
+            # images would overtake a large one for as long as there are any, and two threads with
+            # half of what they need would wait for each other.
             with self._turn:
-                if need is None:
-                    held = self._take(min(size, self.size))
-                    need = size if known else read()
-                    read_later = known
-                held += self._take(min(need, self.size) - held)
-            if read_later:  # nobody waits for that, as a page may take long to draw
-                read()
+                held = self._resize(held, need)
+                if not small and not known:
+                    held = self._resize(held, read())
+            if not small and known:
+                read()  # after the turn: to draw a page of a PDF may take long
             yield
         finally:
-            self._take(-held)
+            self._resize(held, 0)
 
-    def _take(self, count: int) -> int:
+    def _resize(self, held: int, size: int) -> int:
+        """Waits until `size` bytes, or the whole budget, can be held instead of `held`."""
+        size = min(size, self.size)
         with self._freed:
-            self._freed.wait_for(lambda: self._free >= count)
-            self._free -= count
+            self._freed.wait_for(lambda: self._free + held >= size)
+            self._free += held - size
             self._freed.notify_all()
-        return count
+        return size
 
 
 def needed(image: Loaded, encoding: Encoding, max_pixels: int | None = None) -> int:
-    """Bytes at most to convert the image on a CPU, without the U-Net's tiles.
+    """Returns the most memory that it takes to convert an image on a CPU, without the U-Net.
 
-    A file counts its own bytes, and no more than these where its header is damaged or tells of
-    more than `max_pixels`.
+    Args:
+        image: A file or a picture.
+        encoding: Encoding of the sketch.
+        max_pixels: Maximum number of pixels of an image; None for no maximum.
+
+    Returns:
+        Number of bytes. For a file with a damaged header, or with more pixels than the maximum, it
+        is the size of the file, because no decoder will read it.
     """
     from sketchify_rt import inputs  # with NumPy, which --help does without
 
@@ -101,16 +138,17 @@ def needed(image: Loaded, encoding: Encoding, max_pixels: int | None = None) -> 
         size, pixels, kind = 0, int(getattr(luma, "size", 0)), "luma"
     hint = getattr(image, "hint", None)
     if isinstance(hint, Painted):
-        size += 2 * len(hint.levels)  # and where it is painted, as it is reduced to cells
+        size += 2 * len(hint.levels)  # the levels, and a mask of where there are any
     return size + per_pixel(kind, encoding) * pixels
 
 
 def _kind(header: Header) -> str:
-    """A key of PER_PIXEL."""
+    """Returns the kind of a file, a key of `PER_PIXEL`."""
+    deep = header.bits == 16 and header.channels > 1
     special = {
         "JPEG": " without end" if not header.ended else " of CMYK" if header.channels == 4 else "",
-        "PNG": (deep := " of 16 bits" if header.bits == 16 and header.channels > 1 else ""),
-        "TIFF": " of 16 bits" if header.unknown else deep,
+        "PNG": " of 16 bits" if deep else "",
+        "TIFF": " of 16 bits" if deep or header.unknown else "",
         "PNM": " as text" if header.text else "",
     }
     form = header.format or ""
@@ -118,16 +156,22 @@ def _kind(header: Header) -> str:
 
 
 def per_pixel(kind: str, encoding: Encoding) -> int:
-    """Bytes for each pixel of a file of this kind, a key of PER_PIXEL."""
+    """Returns the bytes of memory for each pixel of an image.
+
+    Args:
+        kind: Kind of its file, a key of `PER_PIXEL`.
+        encoding: Encoding of the sketch.
+    """
     alpha = 0 if encoding.alpha == "white" else ALPHA
     if encoding.alpha == "lines" and encoding.quality is not None:
         alpha = LOSSY_LINES
     return max(PER_PIXEL[kind], ENCODED[encoding.format]) + alpha
 
 
-# Bytes for each pixel of the file, from its bytes to those of the sketch: peak memory beyond that
-# of a warm process that holds the file. Measured with noise, which compresses worst, of 20
-# megapixels, where nothing else is said, to PNG; the greatest of its kinds, rounded up.
+# Bytes for each pixel of an image, by the kind of its file. Measured is how far the peak memory is
+# above that of a process which has converted other images and holds this file. The images are noise
+# of 20 megapixels, if no other size is given; noise compresses worst. They are converted to PNG.
+# The comments give what was measured. Each entry is the largest value, rounded up.
 PER_PIXEL = {
     "JPEG": 8,  # 2.7 to 3.9; progressive 3.5, with chroma in full 7.0
     "JPEG of CMYK": 12,  # 4.4; progressive 11.4
@@ -144,12 +188,13 @@ PER_PIXEL = {
     "PNM as text": 41,  # 40.7, of 5 megapixels
     "luma": 4,  # pixels, or a picture decoded elsewhere: 2.9, and 1 of its own
 }
-# The same where encoding needs more than decoding, which is over by then: JPEG of quality 100 5.3,
-# lossless WebP 30.8 to 32.2, other WebP 20.2.
+# The same for encoding, which begins when decoding has ended: the larger of the two counts. JPEG of
+# quality 100 5.3, lossless WebP 30.8 to 32.2, other WebP 20.2.
 ENCODED = {"png": 0, "jpg": 6, "webp": 33}
-# More, with alpha: kept in PNG 4.7, in WebP 6.4; lines in PNG 5.3, in lossless WebP 4.2.
+# Added for a sketch with transparency. Kept in PNG 4.7, in WebP 6.4; lines in PNG 5.3, in lossless
+# WebP 4.2.
 ALPHA = 7
-LOSSY_LINES = 13  # 12.1
+LOSSY_LINES = 13  # the same for lines in lossy WebP: 12.1
 
 
 def return_large_blocks() -> None:
@@ -167,14 +212,19 @@ def return_large_blocks() -> None:
         library.mallopt(trim_threshold, 2 * size)
 
 
-def total_memory() -> int:
-    """Returns the bytes of memory of the machine, or the limit of its container."""
-    if not hasattr(os, "sysconf"):
-        return _UNKNOWN_MEMORY
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            return min(machine, int(Path(name).read_text()))
-        except (OSError, ValueError):  # no such group, or "max"
-            continue
-    return machine
+def total_memory(root: Path = Path("/")) -> int:
+    """Returns the bytes of memory that this process may use.
+
+    This is the memory of the machine, or the least limit of the control groups of this process.
+
+    Args:
+        root: Where /proc and /sys are; for tests.
+    """
+    limits = [_UNKNOWN_MEMORY]
+    if hasattr(os, "sysconf"):
+        limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for group in cgroups.folders("memory", root):
+        for name in _LIMITS:
+            with contextlib.suppress(ValueError):  # "max", or there is no such file
+                limits.append(int(cgroups.text(group / name)))
+    return min(limits)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from sketchify_rt.errors import escaped
+
 INTERRUPTED = 130  # exit code after SIGINT, as in shells
 
 
@@ -15,3 +17,8 @@ def main() -> None:
         run()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def printable(text: str) -> str:
+    """Returns a message with its control characters escaped, but for newlines and tabs."""
+    return escaped(text, keep="\n\t")

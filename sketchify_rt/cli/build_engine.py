@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from sketchify_rt.cli import INTERRUPTED
-from sketchify_rt.errors import OptionsError, SketchifyError
+from sketchify_rt.cli import common, printable
+from sketchify_rt.errors import OptionsError
 from sketchify_rt.tensorrt.record import EnginePrecision, Recipe
 
 if TYPE_CHECKING:
+    from sketchify_rt.models import Model
     from sketchify_rt.tensorrt.build import Progress
     from sketchify_rt.tensorrt.cache import Engine
 
@@ -40,163 +40,112 @@ Exit code: 0 the engine exists and is verified; 1 the build or the verification 
 existing engines are unchanged; 2 wrong usage; 130 interrupted.
 """
 
+_engine = functools.partial(common.option, group="Engine")
+_build = functools.partial(common.option, group="Build")
+_path = click.Path(path_type=Path, dir_okay=False)
+_file = functools.partial(common.option, metavar="FILE", type=_path)
 
-@click.command(epilog=_EPILOG)
+
+@common.command(epilog=_EPILOG)
 @click.argument("model", default="lite", metavar="[NAME|PATH]")
-@click.option(
+@_engine(
     "--precision",
     type=click.Choice(get_args(EnginePrecision)),
     default=Recipe.precision,
-    show_default=True,
-    help="int8 is built from the model's quantized form.",
+    help="Arithmetic of the engine. int8 is built from the model's quantized form.",
 )
-@click.option(
+@_engine("--dynamic", is_flag=True, help="Allow tiles of any size.")
+@_engine(
     "--tile",
     metavar="PIXELS",
     type=click.IntRange(min=1),
     help="Side of the tiles that images are cut into; with --dynamic the maximum. Default: 512, "
     "or more for a model with a large receptive field; 1536 with --dynamic.",
 )
-@click.option(
+@_engine(
     "--batch",
     metavar="MIN OPT MAX",
     nargs=3,
     type=click.IntRange(min=1),
-    help="Minimum, best and maximum number of tiles in a batch. Default: 1 16 32; dynamic 1 1 4.",
+    help="Minimum, best and maximum number of tiles in a batch. Default: 1 16 32, with --dynamic "
+    "1 1 4.",
 )
-@click.option("--dynamic", is_flag=True, help="Allow tiles of any size.")
-@click.option(
-    "--opt-level",
-    type=click.IntRange(0, 5),
-    default=Recipe.optimization_level,
-    show_default=True,
-    help="How long TensorRT looks for faster kernels.",
-)
-@click.option(
+@_engine(
     "--workspace",
     metavar="MIB",
     type=click.IntRange(min=1),
     help="Maximum scratch memory of the engine. Default: that of TensorRT.",
 )
-@click.option(
+@_engine(
     "--version-compatible",
     is_flag=True,
     help="The engine also runs with newer TensorRT of the same major version and its lean runtime.",
 )
-@click.option(
+@_engine(
     "--hardware-compatible",
     is_flag=True,
     help="The engine also runs on other GPUs, from Ampere on. May be slower.",
 )
-@click.option(
-    "--timing-cache",
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File with the measurements of TensorRT, read and updated. Default: one in the cache.",
+@_build("--device", metavar="cuda[:N]", default="cuda", help="GPU to build on and for.")
+@_build(
+    "--opt-level",
+    "optimization_level",
+    metavar="LEVEL",
+    type=click.IntRange(0, 5),
+    default=Recipe.optimization_level,
+    help="How long TensorRT looks for faster kernels.",
 )
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File for the engine, for `convert --engine`. Default: one in the cache.",
-)
-@click.option(
+@_build(
     "--bounds",
     metavar="LARGEST MEAN",
     nargs=2,
     type=click.FloatRange(min=0),
-    help="Maximum difference of its tones from the float32 model, in levels of 255. Default: "
-    "fp32 0.1 0.01, fp16 4 0.25, int8 192 2.5.",
+    help="Maximum difference of its tones from the float32 model, in levels of 255: the largest "
+    "of all pixels, and the mean. Default: fp32 0.1 0.01, fp16 4 0.25, int8 192 2.5.",
 )
-@click.option("--device", metavar="cuda[:N]", default="cuda", show_default=True)
-@click.option("--force", is_flag=True, help="Build even if a valid engine exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print the record of the engine to stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Show no progress and no summary.")
-@click.pass_context
-def command(
-    ctx: click.Context,
-    /,
-    model: str,
-    dynamic: bool,
-    tile: int | None,
-    batch: tuple[int, int, int] | None,
-    opt_level: int,
-    timing_cache: Path | None,
-    output: Path | None,
-    bounds: tuple[float, float] | None,
-    device: str,
-    force: bool,
-    as_json: bool,
-    quiet: bool,
-    **recipe: Any,
-) -> None:
+@_file(
+    "--timing-cache",
+    group="Build",
+    help="File with the measurements of TensorRT, read and updated. Default: one in the cache.",
+)
+@_build("--force", is_flag=True, help="Build even if a valid engine exists.")
+@_file(
+    "-o",
+    "--output",
+    "path",
+    group="Output",
+    help="File for the engine, for `convert --engine`. Default: one in the cache.",
+)
+@common.as_json
+@common.quiet
+def command(model: str, device: str, as_json: bool, quiet: bool, **how: Any) -> None:
     """Build a TensorRT engine of a model for this machine, and verify it.
 
     NAME or PATH is a shipped model (see info), or an ONNX file with its manifest beside it.
     The engine is compared with the model in float32, and kept only if the results agree.
     """
-    try:
-        if not re.fullmatch(r"cuda(:\d+)?", device):
-            raise OptionsError(f'device must be "cuda" or "cuda:N", got {device!r}')
-        asked = _recipe(model, dynamic, tile, batch, optimization_level=opt_level, **recipe)
-        with _told(quiet) as tell:
-            engine = _made(
-                model,
-                asked,
-                device,
-                tell,
-                path=output,
-                force=force,
-                bounds=bounds,
-                timing_cache=timing_cache,
-            )
-    except OptionsError as error:
-        raise click.UsageError(str(error), ctx) from error
-    except SketchifyError as error:
-        raise click.ClickException(str(error)) from error
-    except (KeyboardInterrupt, CancelledError):
-        click.echo("interrupted", err=True)
-        ctx.exit(INTERRUPTED)
-    if as_json:
-        click.echo(json.dumps(_document(engine), indent=2))
-    elif not quiet:
-        click.echo(_summary(engine))
+    from sketchify_rt import models
 
-
-def _recipe(
-    model: str, dynamic: bool, tile: int | None, batch: tuple[int, int, int] | None, **rest: Any
-) -> Recipe:
-    """Makes the recipe, and checks it before a GPU is used."""
-    from sketchify_rt import models, tiling
-
+    if not re.fullmatch(r"cuda(:\d+)?", device):
+        raise OptionsError(f'device must be "cuda" or "cuda:N", got {device!r}')
+    make = {name: how.pop(name) for name in ("path", "force", "bounds", "timing_cache")}
     opened = models.load(model)
-    manifest = opened.manifest
-    if dynamic:
-        stride = manifest.stride
-        side = tile or 1536  # `Options.tile`: what a CPU takes in one piece
-        # Pages are mostly shorter than the longest tile.
-        sides = (stride, max(stride, side * 2 // 3 // stride * stride), side)
-        recipe = Recipe(tile=sides, batch=batch or (1, 1, 4), **rest)
-    else:
-        side = tile or tiling.static_side(manifest.halo, manifest.stride)
-        recipe = Recipe(tile=(side, side, side), batch=batch or Recipe.batch, **rest)
-    recipe.check(manifest)
-    opened.read("int8" if recipe.precision == "int8" else "float")
-    return recipe
+    recipe = Recipe.suited(opened.manifest, **how)
+    recipe.check(opened.manifest)  # before a GPU is used
+    engine = _made(opened, recipe, device, _teller(quiet), **make)
+    if as_json:
+        click.echo(json.dumps(engine.facts(), indent=2))
+    elif not quiet:
+        click.echo(printable(_summary(engine)))
 
 
 def _made(
-    model: str,
-    recipe: Recipe,
-    device: str,
-    tell: Callable[[str], None],
-    **how: Any,
+    model: Model, recipe: Recipe, device: str, tell: Callable[[str], None], **how: Any
 ) -> Engine:
     """Builds in a thread: TensorRT may be silent for minutes, and the time is shown meanwhile."""
-    from sketchify_rt import backend, models
+    from sketchify_rt import backend
 
-    opened, where = models.load(model), backend.cuda_device(device)
+    where = backend.cuda_device(device)
     from sketchify_rt.tensorrt import engines  # imports TensorRT, after the check of the GPU
 
     phase, cancelled = "begins", Event()
@@ -205,44 +154,37 @@ def _made(
         nonlocal phase
         phase = f"{progress.phase} {progress.step}/{progress.steps}"
 
+    how |= {"progress": note, "cancelled": cancelled}
     start = time.monotonic()
-    with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(
-            engines.make, opened, recipe, where, progress=note, cancelled=cancelled, **how
-        )
-        try:
-            while not wait([work], _TICK).done:
-                tell(f"building for {time.monotonic() - start:.0f} s: {phase}")
-        except BaseException:
-            cancelled.set()
-            tell("stopping after this step")
-            raise
-    return work.result()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            work = pool.submit(engines.make, model, recipe, where, **how)
+            try:
+                while not wait([work], _TICK).done:
+                    tell(f"building for {time.monotonic() - start:.0f} s: {phase}")
+            except BaseException:
+                cancelled.set()
+                tell("stopping after this step")
+                raise
+        return work.result()
+    finally:
+        tell("")
 
 
-@contextmanager
-def _told(quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Shows a line on stderr: replaces it on a terminal, repeats it every `_LINE` s elsewhere."""
-    if quiet or sys.stderr is None:
-        yield lambda line: None
-    elif sys.stderr.isatty():
-        yield lambda line: click.echo(f"\r\033[K{line}", nl=False, err=True)
-        click.echo("\r\033[K", nl=False, err=True)
-    else:
-        next_line = 0.0
+def _teller(quiet: bool) -> Callable[[str], None]:
+    """Returns what shows a line on stderr: in one place of a terminal, or all `_LINE` seconds."""
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    due = 0.0
 
-        def tell(line: str) -> None:
-            nonlocal next_line
-            if time.monotonic() >= next_line:
-                next_line = time.monotonic() + _LINE
-                click.echo(line, err=True)
+    def tell(line: str) -> None:
+        nonlocal due
+        if terminal:
+            click.echo(f"\r\033[K{line}", nl=False, err=True)
+        elif line and time.monotonic() >= due:
+            due = time.monotonic() + _LINE
+            click.echo(line, err=True)
 
-        yield tell
-
-
-def _document(engine: Engine) -> dict[str, Any]:
-    record = dataclasses.asdict(engine.record)
-    return {"path": str(engine.path), "plan_bytes": len(engine.plan), **record}
+    return (lambda line: None) if quiet else tell
 
 
 def _summary(engine: Engine) -> str:

@@ -1,4 +1,4 @@
-"""Options that several commands share, each a decorator, and their errors."""
+"""What several commands share: options, each a decorator, their headings, and errors."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from sketchify_rt.errors import OptionsError
+from sketchify_rt.errors import OptionsError, SketchifyError
 from sketchify_rt.options import (
     AUTO_DETAIL,
     PENCILS,
@@ -22,6 +22,12 @@ from sketchify_rt.options import (
     Painted,
 )
 
+if TYPE_CHECKING:
+    from sketchify_rt.batch.resume import Existing
+
+
+_FEW = 12  # options that --help shows in one group
+
 
 class Refusal(click.ClickException):
     """An error before the first conversion. Nothing was converted."""
@@ -29,48 +35,219 @@ class Refusal(click.ClickException):
     exit_code = 2
 
 
-model = click.option(
-    "--model",
-    metavar="NAME|PATH",
-    default=Options.model,
-    show_default=True,
-    help="A shipped model (see info), or an ONNX file with its manifest beside it.",
-)
+class Option(click.Option):
+    """An option that --help shows under a heading, with its default.
 
-strength = click.option(
-    "--strength",
-    type=click.FloatRange(0, 4),
-    default=Options.strength,
-    show_default=True,
-    help="Line strength: the ink of the pencil is multiplied by it.",
-)
+    Attributes:
+        group: The heading.
+    """
+
+    def __init__(self, *names: Any, group: str = "Options", **attributes: Any) -> None:
+        """Makes an option.
+
+        Args:
+            *names: Those of click.Option.
+            group: The heading.
+            **attributes: Those of click.Option.
+        """
+        super().__init__(*names, **{"show_default": True, **attributes})
+        self.group = group
 
 
-def _number(_: click.Context, __: click.Parameter, value: str | None) -> str | float | None:
-    """Converts numbers. Words and file names stay as they are."""
+class Command(click.Command):
+    """A command that shows its options in groups, and errors of the package without a traceback."""
+
+    def __init__(
+        self, *names: Any, failure: type[click.ClickException] = click.ClickException, **rest: Any
+    ) -> None:
+        """Makes a command.
+
+        Args:
+            *names: Those of click.Command.
+            failure: What a SketchifyError becomes. An OptionsError is always wrong usage.
+            **rest: Those of click.Command.
+        """
+        super().__init__(*names, **rest)
+        self._failure = failure
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command.
+
+        Args:
+            ctx: Its context.
+
+        Returns:
+            What its function returns.
+
+        Raises:
+            click.ClickException: It raised an error of the package.
+        """
+        try:
+            return super().invoke(ctx)
+        except OptionsError as error:
+            raise click.UsageError(str(error), ctx) from error
+        except SketchifyError as error:
+            raise self._failure(str(error)) from error
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the options, one section for each group, in the order of their first options.
+
+        --help goes into the last group. A short list is not divided into groups.
+
+        Args:
+            ctx: The context of the command.
+            formatter: Where they are written.
+        """
+        groups: dict[str, list[tuple[str, str]]] = {}
+        group = "Options"
+        options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
+        for option in options:
+            if len(options) > _FEW:
+                group = getattr(option, "group", group)
+            if record := option.get_help_record(ctx):
+                groups.setdefault(group, []).append(record)
+        for group, records in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(records)
+
+
+command = functools.partial(click.command, cls=Command)
+option = functools.partial(click.option, cls=Option)
+
+_looks = functools.partial(option, group="Pencil and looks")
+_gpu = functools.partial(option, group="GPU")
+_memory = functools.partial(option, group="Memory and safety")
+_messages = functools.partial(option, group="Messages")
+
+
+def _parsed(number: Callable[[str], float], _: object, __: object, value: Any) -> Any:
+    """Converts numbers. Words and file names stay as they are, for others to check."""
     with contextlib.suppress(TypeError, ValueError):
-        return float(value)  # type: ignore[arg-type]
+        return number(value)
     return value
 
 
-def _detail(_: click.Context, __: click.Parameter, value: str) -> str | int:
-    """Converts integers. The options check the rest."""
-    try:
-        return int(value)
-    except ValueError:
-        return value
-
-
-detail = click.option(
+model = _looks(
+    "--model",
+    metavar="NAME|PATH",
+    default=Options.model,
+    help="A shipped model (see info), or an ONNX file with its manifest beside it.",
+)
+strength = _looks(
+    "--strength",
+    metavar="FACTOR",
+    type=click.FloatRange(0, 4),
+    default=Options.strength,
+    help="Strength of the lines. The ink of the pencil is multiplied by it.",
+)
+binary = _looks(
+    "--binary",
+    type=click.Choice(get_args(Binary)),
+    default=Options.binary,
+    help="Input of the U-Net. threshold: the adaptive threshold; page: the picture itself, for "
+    "pages that are already black and white; auto: page for such pages if the model takes a hint, "
+    "else threshold.",
+)
+detail = option(
     "--detail",
+    group="Size",
     metavar="native|auto|N",
     default=Options.detail,
-    show_default=True,
-    callback=_detail,
-    help="Longer side in pixels that pictures are drawn at. Larger ones are reduced, drawn and "
-    f"enlarged again, so that large photos have visible lines. auto: {AUTO_DETAIL}; native: the "
-    "size of the result.",
+    callback=functools.partial(_parsed, int),
+    help="Longer side, in pixels, at which pictures are drawn. Larger pictures are reduced, drawn, "
+    "and enlarged again, so that lines in large photos are visible. native: the size of the "
+    f"result; auto: {AUTO_DETAIL}.",
 )
+device = _gpu(
+    "--device",
+    metavar="auto|cpu|cuda[:N]",
+    default=Options.device,
+    help="auto: a GPU if there is one, else the CPU. Any other device must be available.",
+)
+precision = _gpu(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default=Options.precision,
+    help="Arithmetic of the U-Net. fp32: float32; half: FP16 on a GPU, bfloat16 on a CPU that has "
+    "it; int8: the model's quantized form, with OpenVINO or TensorRT; auto: int8 on a CPU with "
+    "VNNI if the model has that form, else half.",
+)
+runtime = _gpu(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    default=Options.runtime,
+    help="What runs the U-Net. auto: OpenVINO on a CPU; on a GPU TensorRT if there is an engine "
+    "(see build-engine), else torch. tensorrt builds a missing engine.",
+)
+tile = _memory(
+    "--tile",
+    metavar="PIXELS",
+    type=click.IntRange(min=256),
+    default=Options.tile,
+    help="Maximum side of the tiles in which images go through the U-Net. Smaller tiles need less "
+    "memory.",
+)
+max_pixels = _memory(
+    "--max-pixels",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=Options.max_pixels,
+    help="Maximum number of pixels of an image. Larger images are refused.",
+)
+as_json = _messages(
+    "--json", "as_json", is_flag=True, help="Print one JSON document to standard output."
+)
+quiet = _messages("-q", "--quiet", is_flag=True, help="Show only errors.")
+
+_hint = _looks(
+    "--hint",
+    metavar="auto|none|0..1|FILE|FOLDER",
+    callback=functools.partial(_parsed, float),
+    help="Darkness of the strokes. auto: follow the tones of each picture; none: leave it to the "
+    "U-Net; a number: the same darkness for all strokes, 1 is ink; FILE: a picture for one INPUT "
+    "and all its pages, dark where strokes should be dark, transparent where the tones of INPUT "
+    "decide; FOLDER (convert only): a picture for each result, FOLDER/ch1/a.png for OUT/ch1/a.png, "
+    "with any ending, and auto for the rest. Default: auto.",
+)
+_pencil = _looks(
+    "--pencil",
+    type=click.Choice(tuple(PENCILS)),
+    help="The darkness of the strokes by the name of a pencil: "
+    + ", ".join(f"{name} is {darkness:g}" for name, darkness in PENCILS.items())
+    + ".",
+)
+
+
+def hint(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds --hint and --pencil, which become the option `hint`. A folder becomes a Path.
+
+    Args:
+        command: The function of a command.
+
+    Returns:
+        The function with these options.
+    """
+
+    @functools.wraps(command)
+    def with_hint(*arguments: Any, hint: Any, pencil: str | None, **options: Any) -> None:
+        if pencil is not None:
+            if hint is not None:
+                raise click.UsageError("--hint and --pencil cannot be used together")
+            hint = PENCILS[pencil]
+        if isinstance(hint, str) and hint not in ("auto", "none"):
+            hint = Path(hint) if Path(hint).is_dir() else _painted(hint)
+        command(*arguments, hint=Options.hint if hint is None else hint, **options)
+
+    return _hint(_pencil(with_hint))
+
+
+def _painted(name: str) -> Hint:
+    from sketchify_rt import inputs  # with NumPy
+
+    try:
+        return inputs.hint(name)
+    except OptionsError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def check_painted(hint: Hint | Path, inputs: Sequence[str]) -> None:
@@ -91,107 +268,19 @@ def check_painted(hint: Hint | Path, inputs: Sequence[str]) -> None:
         )
 
 
-_hint = click.option(
-    "--hint",
-    metavar="auto|none|0..1|FILE|FOLDER",
-    callback=_number,
-    help="How dark strokes are. auto: as the tones of each picture; none: the U-Net decides; a "
-    "number: one darkness for all strokes, 1 is ink; FILE: a picture, for one INPUT and all its "
-    "pages, dark where strokes should be dark, transparent where the tones of INPUT decide; FOLDER "
-    "(convert only): such pictures by the names of results, FOLDER/ch1/a.png for OUT/ch1/a.png, "
-    "with any ending, and auto for the rest. Default: auto.",
-)
-_pencil = click.option(
-    "--pencil",
-    type=click.Choice(tuple(PENCILS)),
-    help="A hint by the name of a pencil: "
-    + ", ".join(f"{name} is {darkness:g}" for name, darkness in PENCILS.items())
-    + ".",
-)
-
-
-binary = click.option(
-    "--binary",
-    type=click.Choice(get_args(Binary)),
-    default=Options.binary,
-    show_default=True,
-    help="Input of the U-Net: threshold is the adaptive threshold; page is the picture itself, for "
-    "pages that are already black and white; auto detects such pages if the model takes a hint.",
-)
-
-
-def hint(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds --hint and --pencil, which become the option `hint`. A folder stays a Path.
+def existing(overwrite: bool, skip_existing: bool) -> Existing:
+    """Tells what to do with a result that exists.
 
     Args:
-        command: The command.
+        overwrite: Whether --overwrite is given.
+        skip_existing: Whether --skip-existing is given.
 
     Returns:
-        The command with these options.
+        "overwrite", "skip" or "refuse".
+
+    Raises:
+        click.UsageError: Both are given.
     """
-
-    @functools.wraps(command)
-    def with_hint(*arguments: Any, hint: Any, pencil: str | None, **options: Any) -> None:
-        if hint is not None and pencil is not None:
-            raise click.UsageError("--hint and --pencil cannot be used together")
-        if pencil is not None:
-            hint = PENCILS[pencil]
-        words = not isinstance(hint, str) or hint in ("auto", "none")
-        if not words and Path(hint).is_dir():
-            hint = Path(hint)
-        elif not words:
-            from sketchify_rt import inputs  # with NumPy
-
-            try:
-                hint = inputs.hint(hint)
-            except OptionsError as error:
-                raise click.UsageError(str(error)) from error
-        command(*arguments, hint=Options.hint if hint is None else hint, **options)
-
-    return _hint(_pencil(with_hint))
-
-
-device = click.option(
-    "--device",
-    metavar="auto|cpu|cuda[:N]",
-    default=Options.device,
-    show_default=True,
-    help="auto is a GPU if there is one, else the CPU. Any other device must be available.",
-)
-
-precision = click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default=Options.precision,
-    show_default=True,
-    help="Arithmetic of the U-Net: auto is int8 on a CPU with VNNI if the model has that form, "
-    "else half; half is bfloat16 on a CPU that has it, FP16 on a GPU; fp32 is float32 everywhere; "
-    "int8 is the model's quantized form, with OpenVINO or TensorRT.",
-)
-
-runtime = click.option(
-    "--runtime",
-    type=click.Choice(RUNTIMES),
-    default=Options.runtime,
-    show_default=True,
-    help="What runs the U-Net: auto is OpenVINO on a CPU; on a GPU it is TensorRT if there is an "
-    "engine (see build-engine), else torch. tensorrt builds a missing engine.",
-)
-
-tile = click.option(
-    "--tile",
-    metavar="PIXELS",
-    type=click.IntRange(min=256),
-    default=Options.tile,
-    show_default=True,
-    help="Larger images go through the U-Net in tiles of at most this side. Sets the peak memory.",
-)
-
-max_pixels = click.option(
-    "--max-pixels",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=Options.max_pixels,
-    show_default=True,
-    help="Maximum number of pixels of an image. Larger images are refused.",
-)
+    if overwrite and skip_existing:
+        raise click.UsageError("--overwrite and --skip-existing cannot be used together")
+    return "overwrite" if overwrite else "skip" if skip_existing else "refuse"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,8 @@ import click
 
 from sketchify_rt.batch.resume import keeps
 from sketchify_rt.batch.runner import explain
-from sketchify_rt.cli import common, telling
-from sketchify_rt.errors import OptionsError, SketchifyError
+from sketchify_rt.cli import common, printable, telling
+from sketchify_rt.errors import OptionsError
 from sketchify_rt.files import probe, write
 from sketchify_rt.options import Options
 
@@ -34,38 +35,39 @@ Exit code: 0 all are in the sheet; 1 some failed, the rest is in the sheet; 2 wr
 and no sheet; 130 interrupted, and no sheet.
 """
 
+_output = functools.partial(common.option, group="Output")
 
-@click.command(epilog=_EPILOG)
+
+@common.command(epilog=_EPILOG, failure=common.Refusal)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option(
+@_output(
     "-o",
     "--output",
     required=True,
     metavar="SHEET",
     type=click.Path(path_type=Path),
-    help="The sheet, .png or .html. HTML has a slider between picture and sketch.",
+    help="The sheet, a .png or .html file. HTML has a slider between picture and sketch.",
+)
+@_output("--overwrite", is_flag=True, help="Replace the sheet if it exists.")
+@_output("--skip-existing", is_flag=True, help="Do nothing if the sheet exists.")
+@_output(
+    "--threshold",
+    metavar="LEVEL",
+    type=click.IntRange(0, 254),
+    default=127,
+    help="Level of the fixed threshold. Brighter pixels become white.",
 )
 @common.model
 @common.strength
 @common.binary
 @common.hint
 @common.detail
-@click.option(
-    "--threshold",
-    metavar="LEVEL",
-    type=click.IntRange(0, 254),
-    default=127,
-    show_default=True,
-    help="The fixed threshold. Brighter pixels become white.",
-)
 @common.device
 @common.precision
 @common.runtime
 @common.tile
 @common.max_pixels
-@click.option("--overwrite", is_flag=True, help="Replace an existing sheet.")
-@click.option("--skip-existing", is_flag=True, help="Do nothing if the sheet exists.")
-@click.option("-q", "--quiet", is_flag=True, help="Show only failures, without a summary.")
+@common.quiet
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -78,48 +80,29 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Show pictures beside global thresholds, the adaptive one, the dodge filter and the sketch.
+    """Show each IMAGE beside its thresholds, dodge filter and sketch, in one sheet.
 
-    The sheet has a row for each IMAGE, with the figures of the sketch against the dodge filter,
-    which the U-Net learns, and a map of where they differ. The dodge filter has line strength 1. A
-    picture that is black and white has no tones to compare with, and no figures.
+    The U-Net learns the dodge filter. The sheet also shows where and by how much the sketch differs
+    from it, if IMAGE has tones. The dodge filter always has line strength 1.
     """
-    if overwrite and skip_existing:
-        raise click.UsageError("--overwrite and --skip-existing cannot be used together")
-    if len(images) > _MAX_PICTURES:
-        raise click.UsageError(
-            f"too many images: got {len(images)}, a sheet has at most "
-            f"{_MAX_PICTURES}. Make several sheets"
-        )
-    common.check_painted(options["hint"], images)
-    if isinstance(options["hint"], Path):
-        raise click.UsageError("--hint FOLDER is only for convert. Use --hint FILE with one IMAGE")
-    failures: list[str] = []
-    try:
-        _check_ending(output)
-        if not any(map(os.path.lexists, images)):
-            raise common.Refusal("\n".join(f"{name}: no such file" for name in images))
-        inputs = {Path(name).resolve() for name in images}
-        if output.resolve() in inputs:
-            raise OptionsError(f"{output} would overwrite an input file. Choose another file")
-        if keeps(output, "overwrite" if overwrite else "skip" if skip_existing else "refuse"):
-            return
-        probe(output.parent)
-        from sketchify_rt.compare import html, png
-        from sketchify_rt.sketchifier import Sketchifier
+    existing = common.existing(overwrite, skip_existing)
+    _check(images, output, options["hint"])
+    inputs = {Path(name).resolve() for name in images}
+    if output.resolve() in inputs:
+        raise OptionsError(f"{output} would overwrite an input file. Choose another file")
+    if keeps(output, existing):
+        return
+    probe(output.parent)
+    from sketchify_rt.compare import html, png
+    from sketchify_rt.sketchifier import Sketchifier
 
-        form = png if output.suffix.lower() == ".png" else html
-        with Sketchifier(**options) as sketchify:
-            sketchify.prepare()
-            draw = _drawer(sketchify, form.BOX, threshold)
-            rows = _each(images, draw, failures)
-            first = next(rows, None)
-            if first is not None:
-                write(output, form.sheet(itertools.chain([first], rows), _made_by(sketchify)))
-    except OptionsError as error:
-        raise click.UsageError(str(error), ctx) from error
-    except SketchifyError as error:
-        raise common.Refusal(str(error)) from error
+    form = png if output.suffix.lower() == ".png" else html
+    failures: list[str] = []
+    with Sketchifier(**options) as sketchify:
+        sketchify.prepare()
+        rows = _rows(images, failures, sketchify, form.BOX, threshold)
+        for first in rows:
+            write(output, form.sheet(itertools.chain([first], rows), _made_by(sketchify)))
     shown = len(images) - len(failures)
     if not quiet:
         where = f"in {telling.show(output)}" if shown else "no sheet written"
@@ -127,36 +110,43 @@ def command(
     ctx.exit(1 if failures else 0)
 
 
-def _check_ending(output: Path) -> None:
+def _check(images: tuple[str, ...], output: Path, hint: Any) -> None:
+    """Raises errors for inputs that no sheet can be made of."""
+    if len(images) > _MAX_PICTURES:
+        raise click.UsageError(
+            f"too many images: got {len(images)}, a sheet has at most {_MAX_PICTURES}. Make "
+            "several sheets"
+        )
+    common.check_painted(hint, images)
+    if isinstance(hint, Path):
+        raise click.UsageError("--hint FOLDER is only for convert. Use --hint FILE with one IMAGE")
     if output.suffix.lower() not in (".png", ".html"):
         raise OptionsError(f"output must end in .png or .html, got {output}")
+    if not any(map(os.path.lexists, images)):
+        raise common.Refusal("\n".join(f"{name}: no such file" for name in images))
 
 
-def _each(
-    images: tuple[str, ...], draw: Callable[[str], Figure], failures: list[str]
-) -> Iterator[Figure]:
+def _rows(images: tuple[str, ...], failures: list[str], *how: Any) -> Iterator[Figure]:
     """Yields the rows. Reports a picture that fails at once, and goes on with the next one."""
     for name in images:
         try:
-            yield draw(name)
+            yield _row(name, *how)
         except Exception as error:
             failures.append(name)
-            click.echo(f"{telling.show(Path(name))}: {explain(error, Path(name))}", err=True)
+            reason = printable(explain(error, Path(name)))
+            click.echo(f"{telling.show(Path(name))}: {reason}", err=True)
 
 
-def _drawer(sketchify: Sketchifier, box: Box, threshold: int) -> Callable[[str], Figure]:
+def _row(name: str, sketchify: Sketchifier, box: Box, threshold: int) -> Figure:
     from sketchify_rt import inputs
     from sketchify_rt.codec import cpu as codec
     from sketchify_rt.compare import figure
 
-    def draw(name: str) -> Figure:
-        file = inputs.load(name)
-        assert isinstance(file, inputs.File)  # noqa: S101 (of a path it is)
-        gray = codec.decode(file, sketchify.options.max_pixels)
-        del file
-        return figure.draw(telling.show(Path(name)), gray, sketchify, box, threshold)
-
-    return draw
+    file = inputs.load(name)
+    assert isinstance(file, inputs.File)  # noqa: S101 (of a path it is)
+    gray = codec.decode(file, sketchify.options.max_pixels)
+    del file
+    return figure.draw(telling.show(Path(name)), gray, sketchify, box, threshold)
 
 
 def _made_by(sketchify: Sketchifier) -> str:

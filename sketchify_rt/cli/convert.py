@@ -21,7 +21,7 @@ from sketchify_rt.batch import api
 from sketchify_rt.batch.api import FolderJob, JobSettings
 from sketchify_rt.batch.resume import keeps
 from sketchify_rt.cli import INTERRUPTED, common, telling
-from sketchify_rt.errors import OptionsError, SketchifyError
+from sketchify_rt.errors import SketchifyError
 from sketchify_rt.options import ALPHAS, FORMATS, MODES, Encoding, Options, encoding_of
 
 if TYPE_CHECKING:
@@ -57,78 +57,93 @@ usage, nothing is converted; 130 interrupted, images in progress are finished.
 """
 
 
-@click.command(epilog=_EPILOG)
+_common = functools.partial(common.option, group="Common")
+_input = functools.partial(common.option, group="Input")
+_output = functools.partial(common.option, group="Output")
+_size = functools.partial(common.option, group="Size")
+_again = functools.partial(common.option, group="Run again")
+_safety = functools.partial(common.option, group="Memory and safety")
+_gpu = functools.partial(common.option, group="GPU")
+_ray = functools.partial(common.option, group="Ray cluster")
+_messages = functools.partial(common.option, group="Messages")
+
+
+@common.command(epilog=_EPILOG, failure=common.Refusal)
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
-@click.option(
+@_common(
     "-o",
     "--output",
     default="sketches",
-    show_default=True,
     metavar="OUT",
     type=click.Path(path_type=Path),
     help="Folder for the results, created if missing. For one picture: a file that ends in .png, "
     ".jpg or .webp, or - for standard output.",
 )
-@click.option(
-    "--from-file",
-    metavar="LIST",
-    type=click.File("rb"),
-    help="Read more inputs from a file, one per line or separated by NUL. - is standard input.",
-)
-@click.option(
+@_common(
     "--mode",
     type=click.Choice(MODES),
     default=Options.mode,
-    show_default=True,
-    help="sketch paints pencil tones with the U-Net. dodge and binary are classic filters.",
+    help="sketch: pencil tones by the U-Net; dodge, binary: classic filters.",
 )
-@common.model
-@click.option(
+@_common(
     "--format",
     "image_format",
     type=click.Choice(FORMATS),
     help="png is lossless; webp is lossless without --quality. Default: png, or the ending of OUT.",
 )
-@click.option(
+@_common(
     "--quality",
     type=click.IntRange(1, 100),
     help="Quality of jpg (default: 95) and of lossy webp.",
 )
-@click.option(
+@_common("--overwrite", is_flag=True, help="Convert all again, and replace existing files.")
+@_common("--dry-run", is_flag=True, help="Only show what would be done.")
+@common.model
+@common.strength
+@common.binary
+@common.hint
+@_input(
+    "--from-file",
+    metavar="LIST",
+    type=click.File("rb"),
+    help="Read more inputs from a file, one per line or separated by NUL. - is standard input.",
+)
+@_input(
+    "--watch",
+    metavar="SECONDS",
+    type=click.FloatRange(0.1),
+    help="Look for new and changed files at this interval, until interrupted.",
+)
+@_input(
+    "--dpi",
+    type=click.IntRange(18, 2400),
+    default=FolderJob.dpi,
+    help="Resolution of the pages of PDF files, in pixels per inch.",
+)
+@_output(
     "--keep-metadata",
     is_flag=True,
     help="Keep EXIF, colour profile and resolution, adapted to the sketch. Default: no metadata.",
 )
-@click.option(
+@_output(
     "--alpha",
     type=click.Choice(ALPHAS),
     default=Encoding.alpha,
-    show_default=True,
     help="white: put transparent pictures on white; keep: the sketch is as transparent; lines: "
     "black lines on a transparent ground. Videos are always white, and refused with lines.",
 )
-@click.option(
+@_output(
     "--unpack",
     is_flag=True,
     help="Write the pages of a ZIP or CBZ archive into a folder. Default: into an archive.",
 )
-@click.option(
-    "--dpi",
-    type=click.IntRange(18, 2400),
-    default=200,
-    show_default=True,
-    help="Resolution of the pages of PDF files, in pixels per inch.",
-)
-@common.strength
-@common.binary
-@common.hint
-@click.option(
+@_size(
     "--max-side",
     metavar="PIXELS",
     type=click.IntRange(min=1),
     help="Reduce images whose longer side is longer than this. Default: never.",
 )
-@click.option(
+@_size(
     "--square",
     metavar="PIXELS",
     type=click.IntRange(min=1),
@@ -136,110 +151,94 @@ usage, nothing is converted; 130 interrupted, images in progress are finished.
     "to this side, 256 in the 2017 recipe. Default: the whole image.",
 )
 @common.detail
-@common.device
-@common.precision
-@common.runtime
-@click.option(
-    "--engine",
-    metavar="FILE",
-    help="The TensorRT engine to use. Default: one from the cache.",
-)
-@click.option(
-    "--ray",
+@_again(
+    "--skip-existing",
     is_flag=True,
-    help="Convert on a Ray cluster, in actors with --threads processors or one GPU each.",
+    help="Keep all existing files. Without --overwrite and this, results in the journal are kept, "
+    "or made again after a change, and an image fails if another file has the name of its result.",
 )
-@click.option(
-    "--ray-address",
-    metavar="ADDRESS",
-    help="Address of the Ray cluster: auto, ray://HOST:10001 or HOST:PORT. Default: RAY_ADDRESS, "
-    "or else a cluster that is started on this machine.",
-)
-@click.option(
-    "--ray-actors",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="Number of actors on the Ray cluster. Default: as many as fit.",
-)
-@click.option(
+@_again("--retry-failed", is_flag=True, help="Try files again that were damaged in an earlier run.")
+@_again("--no-journal", is_flag=True, help="Do not read or write the journal.")
+@_safety(
     "--threads",
     metavar="N",
     type=click.IntRange(min=1),
     help="Maximum number of threads, and of images at a time. Default: all processors; 1 on Ray.",
 )
-@common.tile
-@common.max_pixels
-@click.option(
-    "--batch",
-    metavar="N",
-    type=click.IntRange(1, 1024),
-    default=Options.batch,
-    show_default=True,
-    help="Number of images that a GPU takes together; fewer if they do not fit.",
-)
-@click.option(
-    "--device-memory",
-    metavar="MIB",
-    type=click.IntRange(min=512),
-    help="Maximum memory of the GPU, approximately. Default: three quarters of the free memory.",
-)
-@click.option(
-    "--compile",
-    is_flag=True,
-    help="Use torch.compile on a GPU: takes a minute at the start, then is faster.",
-)
-@click.option(
+@_safety(
     "--memory",
     metavar="MIB",
     type=click.IntRange(min=1),
     help="Maximum memory of all images in progress on this machine. Larger images are refused, "
     "others wait. Default: half of the memory.",
 )
-@click.option(
+@common.tile
+@common.max_pixels
+@_safety(
     "--isolate",
     is_flag=True,
     help="Decode in separate processes, on the CPU: a file that makes a decoder crash or hang is "
     "reported, and the others are converted. Videos are refused.",
 )
-@click.option(
+@_safety(
     "--timeout",
     metavar="SECONDS",
     type=click.FloatRange(0.1),
-    default=60,
-    show_default=True,
+    default=FolderJob.timeout,
     help="Maximum time to decode a file or a page of a PDF, with --isolate.",
 )
-@click.option(
-    "--overwrite", is_flag=True, help="Convert everything again, and replace existing files."
+@common.device
+@common.precision
+@common.runtime
+@_gpu(
+    "--engine",
+    metavar="FILE",
+    help="The TensorRT engine to use. Default: one from the cache.",
 )
-@click.option(
-    "--skip-existing",
+@_gpu(
+    "--batch",
+    metavar="N",
+    type=click.IntRange(1, 1024),
+    default=Options.batch,
+    help="Number of images that a GPU takes together; fewer if they do not fit.",
+)
+@_gpu(
+    "--device-memory",
+    metavar="MIB",
+    type=click.IntRange(min=512),
+    help="Maximum memory of the GPU, approximately. Default: three quarters of the free memory.",
+)
+@_gpu(
+    "--compile",
     is_flag=True,
-    help="Keep all existing files. Without --overwrite and this, results in the journal are kept, "
-    "or made again after a change, and an image fails if another file has the name of its result.",
+    help="Use torch.compile on a GPU: takes a minute at the start, then is faster.",
 )
-@click.option(
-    "--retry-failed", is_flag=True, help="Try files again that were damaged in an earlier run."
+@_ray(
+    "--ray",
+    is_flag=True,
+    help="Convert on a Ray cluster, in actors with --threads processors or one GPU each.",
 )
-@click.option("--no-journal", is_flag=True, help="Do not read or write the journal.")
-@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
-@click.option(
+@_ray(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="Address of the Ray cluster: auto, ray://HOST:10001 or HOST:PORT. Default: RAY_ADDRESS, "
+    "or else a cluster that is started on this machine.",
+)
+@_ray(
+    "--ray-actors",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Number of actors on the Ray cluster. Default: as many as fit.",
+)
+@_messages(
     "--report",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the result of each image to a .json or .csv file.",
 )
-@click.option(
-    "--watch",
-    metavar="SECONDS",
-    type=click.FloatRange(0.1),
-    help="Look for new and changed files at this interval, until interrupted.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
-@click.option(
-    "-q", "--quiet", is_flag=True, help="Show only failures, without progress and summary."
-)
-@click.option("--debug", is_flag=True, help="Show unexpected errors with their traceback.")
+@common.as_json
+@common.quiet
+@_messages("--debug", is_flag=True, help="Show unexpected errors with their traceback.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -266,12 +265,12 @@ def command(
         log = logging.getLogger("sketchify_rt")
         ctx.call_on_close(functools.partial(log.setLevel, log.level))
         log.setLevel(logging.ERROR)
-    status = 0
+    alone = _is_alone(names, output)
+    options, encoding, settings = _chosen(output if alone else None, given)
+    unfit = dry_run or as_json or watch or settings["report"]
     try:
-        alone = _is_alone(names, output)
-        options, encoding, settings = _chosen(output if alone else None, given)
         if alone:
-            if dry_run or as_json or watch or settings["report"] or settings["isolate"]:
+            if unfit or settings["isolate"]:
                 raise click.UsageError(
                     f"-o {output} is for one picture, and cannot be used with --report, --json, "
                     "--watch, --dry-run or --isolate"
@@ -288,15 +287,15 @@ def command(
                 ctx.exit(telling.rehearse(job))
             _run(job, teller, watch)
         teller.sum_up(job)
-        status = teller.status
-    except OptionsError as error:
-        raise click.UsageError(str(error), ctx) from error
-    except SketchifyError as error:
-        raise common.Refusal(str(error)) from error
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         _leave()
-    ctx.exit(status)
+    ctx.exit(teller.status)
+
+
+for _option in command.params:
+    if isinstance(_option, common.Option) and _option.name in ("strength", "detail", "device"):
+        _option.group = "Common"
 
 
 def _chosen(file: Path | None, given: dict[str, Any]) -> tuple[Options, Encoding, JobSettings]:
@@ -306,8 +305,6 @@ def _chosen(file: Path | None, given: dict[str, Any]) -> tuple[Options, Encoding
         file: The result, if there is only one.
         given: Options of the command line, by name.
     """
-    if given["overwrite"] and given["skip_existing"]:
-        raise click.UsageError("--overwrite and --skip-existing cannot be used together")
     hints = given["hint"] if isinstance(given["hint"], Path) else None
     if hints:
         given["hint"] = Options.hint
@@ -321,11 +318,7 @@ def _chosen(file: Path | None, given: dict[str, Any]) -> tuple[Options, Encoding
         form = encoding_of(file).format
     encoding = Encoding(form or "png", given["quality"], given["keep_metadata"], given["alpha"])
     settings = JobSettings(
-        existing="overwrite"
-        if given["overwrite"]
-        else "skip"
-        if given["skip_existing"]
-        else "refuse",
+        existing=common.existing(given["overwrite"], given["skip_existing"]),
         resume=not given["no_journal"],
         hints=hints,
         cluster=_cluster(options, given),
@@ -422,8 +415,8 @@ def _convert_one(
     from sketchify_rt import inputs
 
     pipe = str(output) == "-"
-    if (pipe and sys.stdout is None) or (name == "-" and sys.stdin is None):
-        raise click.UsageError("standard input or output is closed")
+    if name == "-" and sys.stdin is None:
+        raise click.UsageError("standard input is closed")
     if not pipe:
         if _are_same(Path(name), output):
             raise click.UsageError(f"{output}: would overwrite an input file. Choose another file")

@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sketchify_rt.errors import BackendUnavailable, EngineError, SketchifyError
+from sketchify_rt.cli import common, printable
+from sketchify_rt.errors import BackendUnavailable, EngineError
 from sketchify_rt.tensorrt import cache
 from sketchify_rt.tensorrt.cache import Damaged, Engine
 from sketchify_rt.tensorrt.record import Machine
 
-_HEADER = (
-    "name",
-    "precision",
-    "tile",
-    "batch",
-    "GPU",
-    "TensorRT",
-    "size",
-    "built",
-    "megapixels/s",
-    "difference",
-    "usable here",
-)
-
 _EPILOG = """\b
-name: of the model, and the first digits of the SHA-256 of its weights.
-tile and batch: minimum, best and maximum. megapixels/s: measured at the build.
-difference: maximum and mean, in levels of 255, from the model in float32.
+Columns of the list: name is the model and the first digits of the SHA-256 of its weights; tile
+and batch are minimum, best and maximum; megapixels/s is the speed after the build; difference
+is the maximum and the mean difference from the model in float32, in levels of 255.
 
 \b
-The cache is in SKETCHIFY_CACHE, else in the user's cache folder. Engines of
+The cache is in the folder SKETCHIFY_CACHE, or else in the user's cache folder. Engines of
 `build-engine --output` are not listed; `verify FILE` checks them.
 """
 
@@ -44,14 +32,18 @@ The cache is in SKETCHIFY_CACHE, else in the user's cache folder. Engines of
 def command(ctx: click.Context) -> None:
     """List, verify and prune the TensorRT engines in the cache. Lists them by default."""
     if ctx.invoked_subcommand is None:
-        ctx.invoke(list_)
+        list_.invoke(list_.make_context("list", [], ctx))
 
 
-@command.command("list", epilog=_EPILOG)
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def list_(as_json: bool = False) -> None:
+_verb = functools.partial(command.command, cls=common.Command)
+
+
+@_verb("list", epilog=_EPILOG)
+@common.as_json
+def list_(as_json: bool) -> None:
     """List the engines, and whether they can be used on this machine."""
-    root, found = _found()
+    root = cache.root()
+    found = cache.engines(root)
     machine, unseen = _machine() if found or as_json else (None, "")
     if as_json:
         click.echo(json.dumps(_document(root, found, machine, unseen), indent=2))
@@ -59,36 +51,35 @@ def list_(as_json: bool = False) -> None:
         click.echo(_text(root, found, machine, unseen))
 
 
-@command.command()
+@_verb()
 @click.argument("paths", metavar="[FILE]...", nargs=-1, type=click.Path(path_type=Path))
 @click.pass_context
 def verify(ctx: click.Context, paths: tuple[Path, ...]) -> None:
-    """Check whether engines are damaged: all in the cache, or those in FILE.
+    """Check whether engines are damaged.
 
-    The content of each is compared with its SHA-256.
+    Each FILE, or each engine in the cache, is compared with its SHA-256.
 
     \b
     Exit code: 0 none is damaged; 1 some are, and the message tells how to build them again.
     """
+    root = cache.root()
+    paths = paths or tuple(engine.path for engine in cache.engines(root))
     if not paths:
-        root, found = _found()
-        paths = tuple(engine.path for engine in found)
-        if not paths:
-            click.echo(_empty(root))
+        click.echo(_empty(root))
     damaged = False
     for path in paths:
         try:
             size = len(cache.read(path).plan)
-            click.echo(f"{click.format_filename(path)}: not damaged, {_megabytes(size)}")
+            click.echo(printable(f"{path}: not damaged, {_megabytes(size)}"))
         except EngineError as error:
             damaged = True
-            click.echo(str(error), err=True)
+            click.echo(printable(str(error)), err=True)
     ctx.exit(1 if damaged else 0)
 
 
-@command.command()
-@click.option("--all", "everything", is_flag=True, help="Remove all engines, also usable ones.")
-@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@_verb()
+@common.option("--all", "everything", is_flag=True, help="Remove all engines, also usable ones.")
+@common.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 def prune(everything: bool, dry_run: bool) -> None:
     """Remove engines that cannot be used any more.
 
@@ -96,28 +87,17 @@ def prune(everything: bool, dry_run: bool) -> None:
     that were built with another version of TensorRT. Other engines for other GPUs stay.
     """
     machine, unseen = (None, "") if everything else _machine()
-    try:
-        root = cache.root()
-        removed = cache.prune(root, machine, everything, dry_run)
-    except SketchifyError as error:
-        raise click.ClickException(str(error)) from error
+    root = cache.root()
+    removed = cache.prune(root, machine, everything, dry_run)
     verb = "would remove" if dry_run else "removed"
     for path, why, size in removed:
-        click.echo(f"{verb} {click.format_filename(path)} ({_megabytes(size)}): {why}")
+        click.echo(printable(f"{verb} {path} ({_megabytes(size)}): {why}"))
     if removed:
         click.echo(f"{verb} {_megabytes(sum(size for *_, size in removed))}")
     else:
-        click.echo(f"{click.format_filename(root)}: nothing to remove")
+        click.echo(printable(f"{root}: nothing to remove"))
     if unseen and cache.engines(root):
         click.echo(f"cannot tell which engines are out of date: {unseen}", err=True)
-
-
-def _found() -> tuple[Path, list[Engine | Damaged]]:
-    try:
-        root = cache.root()
-        return root, cache.engines(root)
-    except SketchifyError as error:
-        raise click.ClickException(str(error)) from error
 
 
 def _machine() -> tuple[Machine | None, str]:
@@ -134,68 +114,53 @@ def _document(
     root: Path, found: list[Engine | Damaged], machine: Machine | None, unseen: str
 ) -> dict[str, Any]:
     """usable: on this machine, whatever the model's weights; null where that is unknown."""
-    engines = []
-    for engine in found:
-        if isinstance(engine, Engine):
-            why = engine.record.mismatch(machine) if machine else unseen
-            engines.append(
-                {
-                    "path": str(engine.path),
-                    "plan_bytes": len(engine.plan),
-                    "usable": not why if machine else None,
-                    "why": why or None,
-                    **dataclasses.asdict(engine.record),
-                }
-            )
-    return {
-        "folder": str(root),
-        "machine": machine and dataclasses.asdict(machine),
-        "engines": engines,
-        "damaged": [
-            {"path": str(error.path), "error": str(error)}
-            for error in found
-            if isinstance(error, Damaged)
-        ],
-    }
+    engines, damaged = [], []
+    for each in found:
+        if isinstance(each, Damaged):
+            damaged.append({"path": str(each.path), "error": str(each)})
+            continue
+        why = each.record.mismatch(machine) if machine else unseen
+        usable = not why if machine else None
+        engines.append({**each.facts(), "usable": usable, "why": why or None})
+    this = machine and dataclasses.asdict(machine)
+    return {"folder": str(root), "machine": this, "engines": engines, "damaged": damaged}
 
 
 def _text(root: Path, found: list[Engine | Damaged], machine: Machine | None, unseen: str) -> str:
     if not found:
         return _empty(root)
-    lines = [f"engines in {click.format_filename(root)}"]
     rows = [_row(engine, machine) for engine in found if isinstance(engine, Engine)]
-    if rows:
-        lines += _table([_HEADER, *rows])
+    lines = [f"engines in {root}", *_table(rows)]
     lines += [str(error) for error in found if isinstance(error, Damaged)]
     if unseen:
         lines.append(f"cannot tell which engines can be used here: {unseen}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _empty(root: Path) -> str:
-    return (
-        f"no engines in {click.format_filename(root)}. To build one of the shipped model: "
-        "sketchify-rt build-engine"
+    return printable(
+        f"no engines in {root}. To build one of the shipped model: sketchify-rt build-engine"
     )
 
 
-def _row(engine: Engine, machine: Machine | None) -> tuple[str, ...]:
+def _row(engine: Engine, machine: Machine | None) -> dict[str, str]:
+    """Returns the cells of the table by their headings."""
     record = engine.record
     recipe, check = record.recipe, record.check
     why = record.mismatch(machine) if machine else ""
-    return (
-        f"{record.origin.name} {record.origin.sha256[:8]}",
-        recipe.precision,
-        _range(recipe.tile),
-        _range(recipe.batch),
-        record.machine.gpu,
-        record.machine.tensorrt,
-        _megabytes(len(engine.plan)),
-        record.built[:16].replace("T", " "),
-        f"{check.megapixels_s:.0f}",
-        f"{check.largest:.2f} {check.mean:.3f}",
-        f"no: {why}" if why else "yes" if machine else "unknown",
-    )
+    return {
+        "name": f"{record.origin.name} {record.origin.sha256[:8]}",
+        "precision": recipe.precision,
+        "tile": _range(recipe.tile),
+        "batch": _range(recipe.batch),
+        "GPU": record.machine.gpu,
+        "TensorRT": record.machine.tensorrt,
+        "size": _megabytes(len(engine.plan)),
+        "built": record.built[:16].replace("T", " "),
+        "megapixels/s": f"{check.megapixels_s:.0f}",
+        "difference": f"{check.largest:.2f} {check.mean:.3f}",
+        "usable here": f"no: {why}" if why else "yes" if machine else "unknown",
+    }
 
 
 def _megabytes(size: int) -> str:
@@ -206,10 +171,9 @@ def _range(values: tuple[int, int, int]) -> str:
     return " ".join(str(value) for value in dict.fromkeys(values))
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Formats rows with columns of equal width."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+def _table(rows: list[dict[str, str]]) -> list[str]:
+    """Formats rows with columns of equal width, below their headings."""
+    lines = [list(row.values()) for row in rows]
+    lines[:0] = [list(row) for row in rows[:1]]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]

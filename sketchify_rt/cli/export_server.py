@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sketchify_rt.errors import OptionsError, SketchifyError
+from sketchify_rt.cli import common, printable
 
 _EPILOG = """\b
 Examples:
@@ -20,53 +20,42 @@ Exit code: 0 written; 1 failed; 2 wrong usage.
 """
 
 
-@click.command(epilog=_EPILOG)
+@common.command(epilog=_EPILOG)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
-@click.option(
-    "--model",
-    metavar="NAME|PATH",
-    default="lite",
-    show_default=True,
-    help="A shipped model (see info), or an ONNX file with its manifest beside it.",
-)
-@click.option(
+@common.model
+@common.option(
     "--backend",
     type=click.Choice(["onnx", "tensorrt"]),
     default="onnx",
-    show_default=True,
     help="Runtime in the server. tensorrt needs --engine.",
 )
-@click.option(
+@common.option(
     "--precision",
     type=click.Choice(["fp32", "int8"]),
     help="For --backend onnx. int8 is the model's quantized form. Default: fp32.",
 )
-@click.option(
+@common.option(
     "--engine",
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="Engine of build-engine --output, built with the server's TensorRT for its GPU.",
 )
-@click.option(
+@common.option(
     "--max-batch",
     metavar="N",
     type=click.IntRange(min=1),
     help="Maximum number of images in a batch. Default: 8, or the maximum of the engine.",
 )
-@click.option(
+@common.option(
     "--queue-delay",
     metavar="MICROSECONDS",
     type=click.IntRange(min=0),
     default=100,
-    show_default=True,
     help="Maximum time that an image waits for others.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing model of that name in DIR.")
-@click.option("-q", "--quiet", is_flag=True, help="No summary.")
-@click.pass_context
+@common.option("--overwrite", is_flag=True, help="Replace a model of that name in DIR.")
+@common.quiet
 def command(
-    ctx: click.Context,
-    /,
     folder: Path,
     model: str,
     backend: str,
@@ -79,23 +68,19 @@ def command(
 ) -> None:
     """Write a model into DIR, a model repository of NVIDIA Triton Inference Server."""
     if (backend == "tensorrt") != (engine is not None):
-        raise click.UsageError("--backend tensorrt and --engine must be used together", ctx)
+        raise click.UsageError("--backend tensorrt and --engine must be used together")
     if engine is not None and precision is not None:
-        raise click.UsageError("--precision and --engine cannot be used together", ctx)
+        raise click.UsageError("--precision and --engine cannot be used together")
     from sketchify_rt import models
     from sketchify_rt.integrations import triton_server
 
-    try:
-        opened = models.load(model)
-        if engine is not None:
-            served = triton_server.of_engine(engine, opened, max_batch)
-        else:
-            kind: models.Kind = "int8" if precision == "int8" else "float"
-            served = triton_server.of_onnx(opened, kind, max_batch or 8)
-        written = triton_server.write(folder, served, queue_delay, overwrite)
-    except OptionsError as error:
-        raise click.UsageError(str(error), ctx) from error
-    except SketchifyError as error:
-        raise click.ClickException(str(error)) from error
+    opened = models.load(model)
+    if engine is not None:
+        served = triton_server.of_engine(engine, opened, max_batch)
+    else:
+        kind: models.Kind = "int8" if precision == "int8" else "float"
+        served = triton_server.of_onnx(opened, kind, max_batch or 8)
+    written = triton_server.write(folder, served, queue_delay, overwrite)
     if not quiet:
-        click.echo(f"{written}: {served.backend}, batches of up to {served.max_batch}")
+        batches = f"batches of up to {served.max_batch}"
+        click.echo(printable(f"{written}: {served.backend}, {batches}"))

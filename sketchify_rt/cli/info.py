@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
 import click
 
 from sketchify_rt import __version__
+from sketchify_rt.cli import common, printable
 from sketchify_rt.errors import BackendUnavailable, ModelError
 from sketchify_rt.options import Options
 
@@ -31,16 +33,16 @@ _PACKAGES = (
 _DOTS = {True: "VNNI", False: "no VNNI", None: "unknown"}
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@common.command()
+@common.as_json
 def command(as_json: bool) -> None:
     """Show versions, backends and models.
 
-    Also shows the instruction sets of the processor, the default precision of each model on it, and
-    for a missing backend the reason and how to get it.
+    This includes the instruction sets of the processor, the precision that is the default for each
+    model on this CPU, and for each missing backend the reason and how to get it.
     """
     found = _gather()
-    click.echo(json.dumps(found, indent=2) if as_json else _text(found))
+    click.echo(json.dumps(found, indent=2) if as_json else printable("\n".join(_lines(found))))
 
 
 def _gather() -> dict[str, Any]:
@@ -50,7 +52,7 @@ def _gather() -> dict[str, Any]:
         "versions": {
             "sketchify-rt": __version__,
             "python": platform.python_version(),
-            **_versions(),
+            **{package: _version(package) for package in _PACKAGES},
         },
         "isa": _isa(),
         "threads": Options().thread_count,
@@ -59,21 +61,20 @@ def _gather() -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str | None]:
-    """Reads the metadata of packages: importing them takes seconds."""
-    found: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+def _version(package: str) -> str | None:
+    """Reads the version of a package from its metadata, because its import may take seconds."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _isa() -> dict[str, Any]:
-    """in_use: instruction set of the kernels, None without them; available: what could be used.
+    """Returns the instruction sets of the kernels.
 
-    vnni: whether there are dot products of 8-bit integers, for the U-Net in INT8.
+    Returns:
+        in_use: the set in use, None without kernels; available: the sets that could be used; vnni:
+        whether there are dot products of 8-bit integers, for the U-Net in INT8, None if unknown.
     """
     try:
         from sketchify_rt.kernels import native
@@ -84,10 +85,11 @@ def _isa() -> dict[str, Any]:
 
 
 def _model(name: str) -> dict[str, Any]:
-    """The manifest.
+    """Returns what is known of a model.
 
-    hint: whether the model takes one. cpu_precision: what "auto" is on this CPU, None where that
-    cannot be used.
+    Returns:
+        The manifest; hint: whether the model takes one; cpu_precision: what "auto" is on this CPU,
+        None if the model cannot be used here.
     """
     from sketchify_rt import backend, models
 
@@ -97,42 +99,45 @@ def _model(name: str) -> dict[str, Any]:
         return {"name": name, "error": str(error)}
     try:
         precision = backend.select(Options(device="cpu")).precision(model)
-    except BackendUnavailable:  # which is told above
+    except BackendUnavailable:  # `backends` tells why
         precision = None
     manifest = model.manifest
     return {**dataclasses.asdict(manifest), "hint": manifest.takes_hint, "cpu_precision": precision}
 
 
-def _text(found: dict[str, Any]) -> str:
+def _lines(found: dict[str, Any]) -> Iterator[str]:
     isa = found["isa"]
-    lines = ["versions"]
-    lines += [f"  {name:<24}{text or 'not installed'}" for name, text in found["versions"].items()]
-    lines += ["processor", f"  {'threads':<24}{found['threads']}"]
-    in_use = isa["in_use"] or f"none: {isa['error']}"
-    lines += [f"  {'instruction set':<24}{in_use}"]
-    lines += [f"  {'available':<24}{', '.join(isa['available']) or 'none'}"]
-    lines += [f"  {'8-bit dot products':<24}{_DOTS[isa['vnni']]}", "backends"]
+    yield "versions"
+    for name, version in found["versions"].items():
+        yield _row(name, version or "not installed")
+    yield "processor"
+    yield _row("threads", found["threads"])
+    yield _row("instruction set", isa["in_use"] or f"none: {isa['error']}")
+    yield _row("available", ", ".join(isa["available"]) or "none")
+    yield _row("8-bit dot products", _DOTS[isa["vnni"]])
+    yield "backends"
     for info in found["backends"]:
-        state = "" if info["available"] else "missing: "
-        lines.append(f"  {info['name']:<24}{state}{info['detail']}")
+        yield _row(info["name"], ("" if info["available"] else "missing: ") + info["detail"])
         if info["remedy"]:
-            lines.append(f"  {'':<24}to get it: {info['remedy']}")
-    lines.append("models")
+            yield _row("", f"to get it: {info['remedy']}")
+    yield "models"
     for model in found["models"]:
-        lines += _model_text(model)
+        yield from _model_text(model)
     if not found["models"]:
-        lines.append("  none")
-    return "\n".join(lines)
+        yield _row("none", "")
 
 
-def _model_text(model: dict[str, Any]) -> list[str]:
+def _model_text(model: dict[str, Any]) -> Iterator[str]:
     if "error" in model:
-        return [f"  {model['name']:<24}unusable: {model['error']}"]
+        yield _row(model["name"], f"unusable: {model['error']}")
+        return
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in model["metrics"].items())
-    return [
-        f"  {model['name']:<24}{model['gflop_per_megapixel']:.1f} GFLOP per megapixel",
-        f"  {'':<24}{metrics or 'not measured'}",
-        f"  {'':<24}precision auto on this CPU: {model['cpu_precision'] or 'unknown'}",
-        f"  {'':<24}takes a hint: {'yes' if model['hint'] else 'no'}",
-        f"  {'':<24}{model['credit']}",
-    ]
+    yield _row(model["name"], f"{model['gflop_per_megapixel']:.1f} GFLOP per megapixel")
+    yield _row("", metrics or "not measured")
+    yield _row("", f"precision auto on this CPU: {model['cpu_precision'] or 'unknown'}")
+    yield _row("", f"takes a hint: {'yes' if model['hint'] else 'no'}")
+    yield _row("", model["credit"])
+
+
+def _row(name: str, value: object) -> str:
+    return f"  {name:<24}{value}".rstrip()

@@ -11,7 +11,7 @@ import click
 
 from sketchify_rt.batch.api import Event, FolderJob, Frames
 from sketchify_rt.batch.runner import Outcome, Report
-from sketchify_rt.cli import INTERRUPTED
+from sketchify_rt.cli import INTERRUPTED, printable
 from sketchify_rt.errors import escaped
 
 if TYPE_CHECKING:
@@ -154,8 +154,3 @@ def rehearse(job: FolderJob) -> int:
 def show(path: Path) -> str:
     """Formats a path for the terminal. Any bytes are allowed; control characters are escaped."""
     return escaped(click.format_filename(path))
-
-
-def printable(text: str) -> str:
-    """Escapes control characters but line breaks."""
-    return "\n".join(map(escaped, text.split("\n")))

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
+import difflib
+import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import click
 
 from sketchify_rt import __version__
-from sketchify_rt.cli import INTERRUPTED
+from sketchify_rt.cli import INTERRUPTED, printable, streams
 
 _VERBS = {
-    "convert": "Convert pictures into sketches.",
+    "convert": "Convert pictures into sketches. The default.",
     "compare": "Show pictures beside their thresholds and sketches.",
     "build-engine": "Build a TensorRT engine of a model.",
     "engines": "List, verify and prune TensorRT engines.",
@@ -30,11 +32,14 @@ class _Verbs(click.Group):
         return list(_VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _VERBS:
-            return None
-        command = import_module(f"sketchify_rt.cli.{cmd_name.replace('-', '_')}").command
-        assert isinstance(command, click.Command)  # noqa: S101
+        command: click.Command | None = None
+        if cmd_name in _VERBS:
+            command = import_module(f"sketchify_rt.cli.{cmd_name.replace('-', '_')}").command
         return command
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "INPUT... [OPTIONS OF CONVERT]")
+        formatter.write_usage(ctx.command_path, "COMMAND [ARGUMENTS]", prefix=" " * 7)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # The method of click imports every command for its first sentence, which is slow.
@@ -42,21 +47,43 @@ class _Verbs(click.Group):
             formatter.write_dl(list(_VERBS.items()))
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        with _interruptible():
+        with _orderly():
             return super().make_context(*args, **extra)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {name for option in self.get_params(ctx) for name in option.opts}
+        if args and args[0] not in own | set(_VERBS):
+            if not ctx.resilient_parsing:
+                _check_input(args[0], ctx)
+            args = ["convert", *args]
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        with _interruptible():
+        with _orderly():
             return super().invoke(ctx)
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ends with exit code 130 after Ctrl-C. click ends with 1, as after a failure."""
+def _check_input(word: str, ctx: click.Context) -> None:
+    """Raises UsageError for a misspelt command. Other words are inputs or options of convert."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z_-]*", word) or os.path.lexists(word):
+        return
+    similar = difflib.get_close_matches(word.lower(), _VERBS, 1)
+    remedy = f"Did you mean {similar[0]}?" if similar else f"The commands are {', '.join(_VERBS)}"
+    raise click.UsageError(f"no such command or file: got {word}. {remedy}", ctx)
+
+
+@contextlib.contextmanager
+def _orderly() -> Iterator[None]:
+    """Escapes control characters in errors, and ends with exit code 130 after Ctrl-C.
+
+    click ends with 1 after Ctrl-C, as after a failure.
+    """
     try:
         yield
     except (KeyboardInterrupt, click.ClickException) as error:
         if not _is_interruption(error):
+            assert isinstance(error, click.ClickException)  # noqa: S101
+            error.message = printable(error.message)  # type: ignore[misc]
             raise
         click.echo("interrupted", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
@@ -78,7 +105,11 @@ def _is_interruption(error: BaseException | None) -> bool:
 )
 @click.version_option(__version__)
 def main() -> None:
-    """Turn illustrations and manga pages into pencil sketches."""
+    """Turn illustrations and manga pages into pencil sketches.
+
+    Without a command, convert is used: `sketchify-rt page.jpg`. If an input has the name of a
+    command, give its path, for example ./info.
+    """
 
 
 def run() -> None:
@@ -87,11 +118,18 @@ def run() -> None:
     Raises:
         SystemExit: Always, with the exit code.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # of any encoding
-            stream.reconfigure(errors="backslashreplace")
+    output = streams.replace()
+    code: Any = 1
     try:
         main(prog_name="sketchify-rt")
+    except SystemExit as end:
+        code = end.code
+    except OSError:
+        if output.error is None:
+            raise
     finally:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback at the end of Python
+    if not streams.finish(output):
+        code = code or 1
+    sys.exit(code)

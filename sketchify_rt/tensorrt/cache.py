@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sketchify_rt import files
 from sketchify_rt.errors import EngineError, OutputError
@@ -61,6 +62,10 @@ class Engine:
     path: Path
     record: Record
     plan: bytes = field(repr=False)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known of the engine, for JSON."""
+        return {"path": str(self.path), "plan_bytes": len(self.plan), **asdict(self.record)}
 
 
 def root() -> Path:

@@ -18,7 +18,6 @@ from threading import Event
 
 import torch
 
-from sketchify_rt import tiling
 from sketchify_rt.errors import BackendUnavailable, EngineError
 from sketchify_rt.models import Kind, Model
 from sketchify_rt.options import Options
@@ -188,15 +187,9 @@ def open_runtime(
         if options.runtime != "tensorrt":
             raise
         log.warning("%s. It is built now, which takes minutes", error)
-        recipe = default_recipe(model, precision)
+        recipe = Recipe.suited(model.manifest, precision=precision)
         engine = make(model, recipe, device, force=found is not None, progress=_logged())
         return TensorRTRuntime(engine.plan, str(engine.path), device, workers, memory)
-
-
-def default_recipe(model: Model, precision: EnginePrecision) -> Recipe:
-    """Return what is built if nothing else is asked for: an engine for one shape of tile."""
-    side = tiling.static_side(model.manifest.halo, model.manifest.stride)
-    return Recipe(precision, tile=(side, side, side))
 
 
 def _command(model: str, precision: str, path: Path | None = None) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sketchify_rt.errors import OptionsError
 from sketchify_rt.models import Manifest
+from sketchify_rt.options import Options
 
 EnginePrecision = Literal["fp16", "fp32", "int8"]
 
@@ -49,6 +50,33 @@ class Recipe:
     def static(self) -> bool:
         """Whether all tiles have one shape."""
         return self.tile[0] == self.tile[2]
+
+    @classmethod
+    def suited(
+        cls,
+        manifest: Manifest,
+        dynamic: bool = False,
+        tile: int | None = None,
+        batch: tuple[int, int, int] | None = None,
+        **rest: Any,
+    ) -> Recipe:
+        """Return a recipe with shapes that suit a model.
+
+        Args:
+            manifest: The model's.
+            dynamic: Whether the engine takes tiles of any size.
+            tile: Side of a tile in pixels, for a dynamic engine the largest; None for the best.
+            batch: See `Recipe`; None for 1, 16, 32, and for 1, 1, 4 of a dynamic engine.
+            **rest: Other attributes of the recipe.
+        """
+        from sketchify_rt import tiling  # NumPy, which --help does without
+
+        if not dynamic:
+            side = tile or tiling.static_side(manifest.halo, manifest.stride)
+            return cls(tile=(side, side, side), batch=batch or cls.batch, **rest)
+        stride, side = manifest.stride, tile or Options.tile
+        best = max(stride, side * 2 // 3 // stride * stride)  # pages are mostly shorter than `side`
+        return cls(tile=(stride, best, side), batch=batch or (1, 1, 4), **rest)
 
     def check(self, manifest: Manifest) -> None:
         """Check that an engine of a model can be built like this.
