@@ -155,6 +155,25 @@ def test_a_journal_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         opened(tmp_path / "file")
 
 
+def test_a_journal_that_cannot_be_written_can_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(opened(tmp_path)) as journal:
+        journal.put(b"a.png", DONE)
+
+    def refuse(*_: object) -> sqlite3.Connection:  # as on a file system that is read-only
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_LOCK
+        raise error
+
+    monkeypatch.setattr(module, "_opened", refuse)
+    with closing(Journal(tmp_path)) as journal:
+        journal.open(create=False)
+        assert journal.get(b"a.png") == DONE
+        with pytest.raises(OutputError, match="attempt to write a readonly database"):
+            journal.put(b"b.png", DONE)
+
+
 def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as journal:
         assert journal._database

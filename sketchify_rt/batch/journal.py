@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sketchify_rt.errors import OutputError
-from sketchify_rt.files import explained, explaining
+from sketchify_rt.files import explained, probe
 
 log = logging.getLogger("sketchify_rt")
 
@@ -111,16 +112,16 @@ class Journal:
         if self._database is not None and (path is None or path.exists()):
             return
         self.close()
-        if path is None or not (create or path.exists()):
+        if path is None or not (create or os.path.exists(path)):  # noqa: PTH110 (which may raise)
             self._database = sqlite3.connect(
                 ":memory:", isolation_level=None, check_same_thread=False
             )
             self._database.executescript(_TABLES)
             return
-        with explaining(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        if create:
+            probe(path.parent)  # says more than SQLite of what is wrong
         try:
-            self._database = _connect(path)
+            self._database = _connect(path, read_only=not create)
         except sqlite3.Error as error:
             raise self._explained(path, error) from error
 
@@ -189,14 +190,22 @@ class Journal:
             self._database = None
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    """Opens and locks the database. Raises sqlite3.Error."""
+def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
+    """Opens and locks the database. Raises sqlite3.Error.
+
+    Args:
+        path: The file.
+        read_only: Read it without a lock if it cannot be written.
+    """
     try:
         return _opened(path, "")
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL):
+        code = error.sqlite_errorcode & 0xFF
+        if read_only and code != sqlite3.SQLITE_BUSY:
+            return _at(path, "?immutable=1")
+        # These come from file systems without locks.
+        if code not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL):
             raise
-    # Such errors come from file systems without locks.
     database = _opened(path, "?vfs=unix-none")
     log.warning(
         "%s: the file system has no locks. Do not start two runs with this output folder",
@@ -205,14 +214,18 @@ def _connect(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _opened(path: Path, query: str) -> sqlite3.Connection:
-    database = sqlite3.connect(
+def _at(path: Path, query: str) -> sqlite3.Connection:
+    return sqlite3.connect(
         path.absolute().as_uri() + query,
         uri=True,
         timeout=0,
         isolation_level=None,  # each statement is a transaction
         check_same_thread=False,
     )
+
+
+def _opened(path: Path, query: str) -> sqlite3.Connection:
+    database = _at(path, query)
     try:
         # EXCLUSIVE before WAL, so that no shared memory is needed. It locks nothing by itself.
         database.executescript(

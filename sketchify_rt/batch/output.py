@@ -86,8 +86,6 @@ class Output:
 
     def open(self) -> None:
         """Opens the journal and the staging folder. Raises OutputError."""
-        with explaining(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
         self.journal.open()
         self.journal.crashed(self.staging.open())
         self.crashes.update(self.journal.crashes())

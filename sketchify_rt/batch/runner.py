@@ -194,57 +194,80 @@ def run(
     """
     workers = max(1, workers)
     converter.prepare(workers)
-    report = Report()
-    feed = iter(items)
-    pending: set[Future[list[Outcome]]] = set()
-    finished: SimpleQueue[Future[list[Outcome]] | None] = SimpleQueue()  # None: an interruption
-    settled = 0
+    report, settled = Report(), 0
 
     def carry(batch: list[Item]) -> list[Outcome]:
         return _Carrier(converter, items, output, encoding, care, batch).carry()
 
-    def settle(future: Future[list[Outcome]]) -> None:
+    def settle(outcomes: list[Outcome]) -> bool:
         nonlocal settled
-        pending.discard(future)
-        for outcome in future.result():
+        for outcome in outcomes:
             settled += 1
             report.note(outcome)
             progress(outcome)
+        return not report.stopped
 
     start = time.perf_counter()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="sketchify")
-    patient = True
-    with deferred(lambda: finished.put(None)):
-        try:
-            while True:
-                # One more than can be worked on, so that no thread waits for this one.
-                while len(pending) <= workers and not report.stopped:
-                    if not (batch := list(islice(feed, converter.batch))):
-                        break
-                    future = pool.submit(carry, batch)
-                    pending.add(future)
-                    future.add_done_callback(finished.put)
-                if not pending:
-                    break
-                # A signal that comes just before Python waits would be seen only after it.
-                with suppress(Empty):
-                    if (first := finished.get(timeout=0.5)) is None:
-                        raise KeyboardInterrupt
-                    settle(first)
-        except KeyboardInterrupt:
-            patient = False  # with what is left to do here, should there be another
-            report.stopped, report.interrupted = "interrupted", True
-            begun = {future for future in pending if not future.cancel()}
-            while begun:
-                done, begun = wait(begun, timeout=0.5)
-                for future in done:
-                    settle(future)
-        finally:
-            pool.shutdown(wait=patient)
+    feed = iter(items)
+    batches = iter(lambda: list(islice(feed, converter.batch)), [])
+    if not _in_threads(carry, batches, settle, workers):
+        report.stopped, report.interrupted = "interrupted", True
     report.not_done = len(items) - settled
     report.seconds = time.perf_counter() - start
     report.failed.sort(key=lambda outcome: outcome.index)
     return report
+
+
+def _in_threads(
+    carry: Callable[[list[Item]], list[Outcome]],
+    batches: Iterator[list[Item]],
+    settle: Callable[[list[Outcome]], bool],
+    workers: int,
+) -> bool:
+    """Carries batches on threads, taking few ahead.
+
+    Args:
+        carry: Called in the threads.
+        batches: Taken in this thread.
+        settle: Called in this thread with what `carry` returned. Returns whether to go on.
+        workers: Number of threads.
+
+    Returns:
+        False after Ctrl-C, when the batches in progress are finished.
+
+    Raises:
+        KeyboardInterrupt: A second Ctrl-C. Threads may still carry.
+    """
+    pending: set[Future[list[Outcome]]] = set()
+    finished: SimpleQueue[Future[list[Outcome]] | None] = SimpleQueue()  # None: an interruption
+    go_on = patient = True
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="sketchify")
+    with deferred(lambda: finished.put(None)):
+        try:
+            while True:
+                # One more than can be worked on, so that no thread waits for this one.
+                while go_on and len(pending) <= workers and (batch := next(batches, [])):
+                    future = pool.submit(carry, batch)
+                    pending.add(future)
+                    future.add_done_callback(finished.put)
+                if not pending:
+                    return True
+                # A signal that comes just before Python waits would be seen only after it.
+                with suppress(Empty):
+                    if (first := finished.get(timeout=0.5)) is None:
+                        raise KeyboardInterrupt
+                    pending.discard(first)
+                    go_on &= settle(first.result())
+        except KeyboardInterrupt:
+            patient = False  # with what is left to do here, should there be another
+            begun = {future for future in pending if not future.cancel()}
+            while begun:
+                done, begun = wait(begun, timeout=0.5)
+                for future in done:
+                    settle(future.result())
+            return False
+        finally:
+            pool.shutdown(wait=patient)
 
 
 class _Carrier:
