@@ -20,7 +20,7 @@ from pictures import picture
 
 from sketchify_rt import Encoding, Options
 from sketchify_rt.batch import decoders
-from sketchify_rt.batch.api import convert_folder
+from sketchify_rt.batch.api import FolderJob, convert_folder
 from sketchify_rt.batch.journal import HIDDEN
 from sketchify_rt.batch.runner import Report
 from sketchify_rt.codec import cpu as codec
@@ -129,6 +129,10 @@ def test_a_link_to_the_inputs_is_the_inputs() -> None:
     few()
     convert()
     Path("link").symlink_to("in")
+    before = Path(f"out/{HIDDEN}/journal.sqlite3").read_bytes()
+    with FolderJob(["link"], Path("out"), Options(mode="dodge")) as job:
+        assert [plan.verb for plan in job.plan()] == ["skip"] * 4
+    assert Path(f"out/{HIDDEN}/journal.sqlite3").read_bytes() == before
     assert counts(convert("link")) == (0, 4, 0)
 
 

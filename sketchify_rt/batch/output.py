@@ -126,7 +126,8 @@ class Output:
         if decision is None:
             record, seen = self.journal.get(item.key), self._seen(item)
             decision = decide(seen, record, self.rules)
-            if isinstance(decision, Skip) and decision.renew and record is not None:
+            renew = isinstance(decision, Skip) and decision.renew and self.staging.is_open
+            if renew and record is not None:
                 moved = record._replace(source=seen.source, modified=seen.modified)
                 self.journal.put(item.key, moved)
         if isinstance(decision, Fail) and isinstance(decision.error, OutputError):
