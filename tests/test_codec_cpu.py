@@ -100,6 +100,45 @@ def test_first_frame_of_an_animation(form: str) -> None:
     options = {"lossless": True} if form == "WEBP" else {}
     data = saved(frames[0], form, save_all=True, append_images=frames[1:], **options)
     assert np.abs(decoded(data).astype(int) - 60).max() <= (2 if form == "AVIF" else 0)
+    assert File("", data).header.animated
+    assert not File("", saved(frames[0], form, **options)).header.animated
+
+
+def test_what_a_tiff_has_behind_its_first_page_may_be_a_thumbnail_or_broken() -> None:
+    pages = [Image.fromarray(RGB), Image.fromarray(RGB[:8, :8])]
+    data = saved(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    with Image.open(io.BytesIO(data)) as image:
+        image.seek(1)
+        second = image.tag_v2.offset
+    tag, subfile = struct.pack("<HHII", 256, 4, 1, 8), struct.pack("<HHII", 254, 4, 1, 1)
+    assert data.count(tag) == 1
+    assert not File("", data.replace(tag, subfile)).header.animated
+    cut = File("", data[: second + 1])
+    assert not cut.header.animated
+    np.testing.assert_array_equal(decoded(cut.data), luma_of(RGB))
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_animation_of_16_bits(frames: int) -> None:
+    samples = samples_of_16_bits(9, 11, 3)
+    plain = png_file(samples, 16, 2)
+    control = struct.pack(">IIIIIHHBB", 0, 11, 9, 0, 0, 1, 1, 0, 0)
+    second = struct.pack(">IIIIIHHBB", 1, 11, 9, 0, 0, 1, 1, 0, 0)
+    data = png_file(
+        samples,
+        16,
+        2,
+        png_chunk(b"acTL", struct.pack(">II", frames, 0)),
+        png_chunk(b"fcTL", control),
+    )
+    if frames == 2:
+        start, stop = plain.index(b"IDAT"), plain.index(b"IEND") - 8
+        frame = png_chunk(b"fdAT", struct.pack(">I", 2) + plain[start + 4 : stop])
+        data = data[:-12] + png_chunk(b"fcTL", second) + frame + data[-12:]
+    np.testing.assert_array_equal(decoded(data), decoded(plain))
+    assert File("", data).header.animated == (frames == 2)
+    with_default = data.replace(png_chunk(b"fcTL", control), b"")  # that is no frame
+    np.testing.assert_array_equal(decoded(with_default), decoded(plain))
 
 
 def test_first_gif_frame_smaller_than_the_canvas() -> None:
@@ -220,6 +259,12 @@ def test_tiff_of_12_bits() -> None:
     data = tiff_file(packed.reshape(5, 12), 1, bits=12)
     data = data.replace(struct.pack("<HHII", 256, 4, 1, 12), struct.pack("<HHII", 256, 4, 1, 8))
     np.testing.assert_array_equal(decoded(data), np.floor(samples.astype(int) * 255 / 4095 + 0.5))
+    np.testing.assert_array_equal(from_pil(Image.open(io.BytesIO(data))), decoded(data))
+
+
+def test_inverted_tiff_of_16_bits_as_pil_image() -> None:
+    data = tiff_file(samples_of_16_bits(5, 6), 0)
+    np.testing.assert_array_equal(from_pil(Image.open(io.BytesIO(data))), decoded(data))
 
 
 def test_gray_tiff_of_32_bits() -> None:
@@ -270,6 +315,7 @@ def test_big_endian_big_tiff(samples: np.ndarray) -> None:
         (tiff_file(np.dstack([NOISE, NOISE[..., 0]]), 5, extra=2), "CMYK, 5 x 8 bits"),
         (tiff_file(samples_of_16_bits(5, 6, 2), 1, extra=2), "gray, 2 x 16 bits"),
         (tiff_file(samples_of_16_bits(5, 6, 3), 8), "CIELAB, 3 x 16 bits"),
+        (saved(Image.new("I", (6, 5)), "TIFF"), "gray, 1 x 32 bits with a sign"),
         (
             saved(np.ones((5, 6), np.float32), "TIFF"),
             "gray, 1 x 32 bits of floating point",
@@ -293,6 +339,49 @@ def test_big_endian_big_tiff(samples: np.ndarray) -> None:
 def test_tiff_that_no_decoder_reads_right_is_refused_with_a_remedy(data: bytes, what: str) -> None:
     remedy = "save it as RGB with 8 bits a sample"
     assert reason(data) == f"cannot be read as TIFF: {what}; {remedy}"
+
+
+def test_tiff_that_is_damaged_or_of_another_compression_is_no_other_kind_of_tiff() -> None:
+    data = tiff_file(RGB, 2)
+
+    def changed(tag: int, value: int, to: int) -> bytes:
+        old = struct.pack("<HHII", tag, 4, 1, value)
+        assert data.count(old) == 1
+        return data.replace(old, old[:8] + struct.pack("<I", to))
+
+    assert reason(changed(259, 1, 34712)) == (
+        "cannot be read as TIFF: compression 34712; save it as PNG"
+    )
+    assert reason(changed(259, 1, 5)).endswith(
+        "its data is corrupt, or compressed in an unknown way; save it anew as PNG"
+    )
+    assert "corrupt data (" in reason(changed(277, 3, 2**31))
+
+
+# What Pillow says, with a remedy
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (
+            FILES["BMP"][:28] + b"\2\0" + FILES["BMP"][30:],
+            "Unsupported BMP pixel depth (2); save it as PNG",
+        ),
+        (
+            FILES["GIF"][:1500],
+            "it is truncated, the file ends after 1500 bytes; get a whole copy of it",
+        ),
+        (
+            FILES["GIF"][:99],
+            "corrupt data (no more images in GIF file); get a whole copy of it, or save it anew as "
+            "PNG",
+        ),
+        (FILES["PNG"][:33] + FILES["PNG"][-12:], "corrupt data, it has no IDAT chunk"),
+    ],
+)
+def test_what_pillow_refuses_has_a_remedy(data: bytes, why: str) -> None:
+    assert reason(data) == f"cannot be read as {File('', data).header.format}: {why}"
 
 
 # PNM
@@ -562,10 +651,8 @@ def test_flipped_bit_in_a_png(at: int, chunk: str) -> None:
         (b"PK\x03\x04rest", "seems to be a ZIP archive"),
         (b"%PDF-1.7", "seems to be PDF"),
         (b"<!---->" * 140, "is not an image"),
-        (b"8BPS\0\x01", "seems to be Photoshop"),
         (b'<?xml version="1.0"?>\n<!-- x -->\n<svg xmlns="x">', "seems to be SVG"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "seems to be HEIC"),
-        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "seems to be HEIC"),
+        (b"Pf 2 2 -1.0\n" + bytes(16), "seems to be PFM"),
         (b"\0\0\0\x18ftypisom\0\0\0\0", "seems to be an MP4"),
     ],
 )

@@ -531,11 +531,11 @@ def test_a_pil_image_brings_its_own(sketchify: Sketchifier) -> None:
 # Orientation, from whichever field it is
 
 
-def turned_by_xmp(form: str, **options: Any) -> bytes:
+def turned_by_xmp(form: str, xmp: bytes = XMP_TURNED, **options: Any) -> bytes:
     if form != "PNG":
-        return saved(RGB, form, xmp=XMP_TURNED, **options)
+        return saved(RGB, form, xmp=xmp, **options)
     data = saved(RGB, form, **options)
-    text = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP_TURNED)
+    text = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
     return data[:33] + text + data[33:]
 
 
@@ -561,6 +561,18 @@ TURNED = {
     **{f"{form} XMP": turned_by_xmp(form, **DPI) for form in ("JPEG", "PNG")},
     "TIFF XMP": tiff_file(RGB, 2, xmp=XMP_TURNED),
     **{f"{form} XMP": turned_by_xmp(form) for form in ("WEBP", "AVIF")},
+    **{
+        f"{form} XMP {spelling.decode()}": turned_by_xmp(
+            form, XMP_TURNED.replace(b'tiff:Orientation="6"/', spelling), **DPI
+        )
+        for form in ("JPEG", "PNG")
+        for spelling in (
+            b"tiff:Orientation='6'/",
+            b'tiff:Orientation = "6"/',
+            b"><tiff:Orientation>6</tiff:Orientation",
+            b"><tiff:Orientation>\n 6\n</tiff:Orientation",
+        )
+    },
     **{kind.decode(): turned_by_text(kind, **DPI) for kind in (b"tEXt", b"zTXt")},
     **{
         f"TIFF {kind}": LONG_TIFF.replace(

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -90,6 +90,7 @@ class Outcome:
         reason: Why it failed, or "".
         full: Whether it failed because the disk is full.
         seconds: Time it took.
+        animated: Whether the file has more frames or pages, which are left out.
     """
 
     index: int
@@ -99,6 +100,7 @@ class Outcome:
     reason: str = ""
     full: bool = False
     seconds: float = 0.0
+    animated: bool = False
 
 
 @dataclass(slots=True)
@@ -107,6 +109,7 @@ class Report:
 
     Attributes:
         converted: Number of converted images.
+        animated: Number of those that have more frames or pages, which are left out.
         skipped: Number of skipped images.
         waiting: Number of inputs of a watch that are left for the next look.
         failed: Failures, in the order of the jobs.
@@ -117,6 +120,7 @@ class Report:
     """
 
     converted: int = 0
+    animated: int = 0
     skipped: int = 0
     waiting: int = 0
     failed: list[Outcome] = field(default_factory=list)
@@ -135,12 +139,14 @@ class Report:
             self.waiting += 1
         else:
             self.converted += 1
+            self.animated += outcome.animated
         if outcome.full:
             self.stopped = FULL_DISK
 
     def add(self, later: Report) -> None:
         """Those of a run after this one."""
         self.converted += later.converted
+        self.animated += later.animated
         self.skipped += later.skipped
         self.waiting = later.waiting
         self.failed += later.failed
@@ -240,7 +246,9 @@ def _carry(engine: Engine, batch: list[Task], encoding: Encoding, care: Care) ->
     begun = time.perf_counter()
     outcomes: list[Outcome] = []
 
-    def end(task: Task, status: Status, error: Exception | None = None) -> None:
+    def end(
+        task: Task, status: Status, error: Exception | None = None, animated: bool = False
+    ) -> None:
         seconds = (time.perf_counter() - begun) / len(batch)
         reason = explain(error, task.source, care.debug) if error else ""
         full = isinstance(error, OutputError) and error.errno in FULL
@@ -250,7 +258,7 @@ def _carry(engine: Engine, batch: list[Task], encoding: Encoding, care: Care) ->
             except Exception as worse:  # an archive may be gone meanwhile, too
                 full |= isinstance(worse, OutputError) and worse.errno in FULL
         outcome = Outcome(task.index, task.source, task.output, status, reason, full, seconds)
-        outcomes.append(outcome)
+        outcomes.append(replace(outcome, animated=animated))
 
     wanted: list[Task] = []
     size, known = 0, True
@@ -270,6 +278,7 @@ def _carry(engine: Engine, batch: list[Task], encoding: Encoding, care: Care) ->
 
     tasks: list[Task] = []
     images: list[Loaded] = []
+    animated: list[bool] = []
 
     def read() -> int:
         need = 0
@@ -282,15 +291,18 @@ def _carry(engine: Engine, batch: list[Task], encoding: Encoding, care: Care) ->
             else:
                 tasks.append(task)
                 images.append(image)
+                header = getattr(image, "header", None)  # of a file
+                animated.append(header is not None and header.animated)
         return need
 
     with care.budget.hold(size, read, known):
-        for task, result in zip(tasks, _convert(engine, images, encoding, care), strict=True):
+        results = _convert(engine, images, encoding, care)
+        for task, result, more in zip(tasks, results, animated, strict=True):
             try:
                 if isinstance(result, Exception):
                     raise result
                 task.write(result, (time.perf_counter() - begun) / len(batch))
-                end(task, "converted")
+                end(task, "converted", animated=more)
             except Exception as error:
                 end(task, "failed", error)
     return outcomes

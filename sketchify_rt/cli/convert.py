@@ -25,6 +25,7 @@ from sketchify_rt.batch.sinks import Existing, Folder
 from sketchify_rt.batch.sources import Sources
 from sketchify_rt.batch.work import Work
 from sketchify_rt.cli import INTERRUPTED, common, telling
+from sketchify_rt.codec import formats
 from sketchify_rt.errors import OptionsError, SketchifyError
 from sketchify_rt.options import ALPHAS, FORMATS, MODES, Encoding, Options
 
@@ -337,6 +338,7 @@ def command(
                 "max_pixels": chosen.max_pixels,
                 "timeout": timeout if isolate else None,
                 "memory": share,
+                "formats": formats.installed(),
             },
         )
         folder = Folder(output, image_format, existing, sources.holds)

@@ -198,12 +198,15 @@ class Teller:
                 f"converted {total.converted}, skipped {total.skipped}, failed {failed} "
                 f"in {total.seconds:.1f} s ({total.images_per_second:.1f} images/s)"
             )
+            if total.animated:
+                click.echo(f"{total.animated} with several frames or pages: the first only")
 
     def _document(self) -> dict[str, Any]:
         """`files` has every image that was started, in the order of the input."""
         total = self.total
         return {
             "converted": total.converted,
+            "animated": total.animated,
             "skipped": total.skipped,
             "failed": len(self._failures),
             "not_done": total.not_done,

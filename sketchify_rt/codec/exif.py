@@ -149,8 +149,7 @@ class Exif:
 
 NONE = Exif("<", {})
 
-# As Pillow looks for it
-_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+_XMP_ORIENTATION = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([0-9])""")
 
 
 def orientation(block: bytes, xmp: bytes) -> int:
@@ -169,10 +168,13 @@ def orientation(block: bytes, xmp: bytes) -> int:
 
 def of_pil(image: Image) -> int:
     """The same of a Pillow image, whose EXIF may have been changed since it was opened."""
+    info = image.info
     try:
-        value = image.getexif().get(_ORIENTATION)  # or that of XMP
+        value = image.getexif().get(_ORIENTATION)  # or that of XMP, as most write it
     except Exception:  # a block that Pillow finds broken
-        return orientation(image.info.get("exif") or b"", image.info.get("xmp") or b"")
+        return orientation(info.get("exif") or b"", info.get("xmp") or b"")
+    if value is None:
+        return orientation(b"", info.get("xmp") or b"")
     if isinstance(value, (bytes, tuple)):  # of type BYTE; of several numbers
         value = value[0] if value else 1
     return _known(value)
@@ -180,6 +182,11 @@ def of_pil(image: Image) -> int:
 
 def _known(value: object) -> int:
     return next((known for known in range(2, 9) if known == value), 1)
+
+
+def is_block(data: bytes) -> bool:
+    """Whether it begins as EXIF without the mark that it has in JPEG."""
+    return data[:4] in _ORDERS
 
 
 def read(block: bytes) -> Exif:

@@ -7,15 +7,16 @@ PNG. So containers with an end mark are read up to it before they are decoded.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from sketchify_rt.codec import jpeg, png_chunks, tiff
-from sketchify_rt.codec.formats import Header, identify, open_pillow, truncated
+from sketchify_rt.codec import boxes, jpeg, jxl, png_chunks, tiff
+from sketchify_rt.codec.formats import Header, identify, open_pillow, reason, truncated
 
 if TYPE_CHECKING:
     from sketchify_rt.options import Hint
@@ -54,7 +55,7 @@ def probe(data: bytes) -> Header:
         reader = _PROBES.get(form or "")
         return reader(data) if reader else Header(form)
     except Exception as error:  # broken data makes readers raise anything
-        return Header(form, problem=str(error) or type(error).__name__)
+        return Header(form, problem=reason(error, data))
 
 
 _WEBP_METADATA = (b"EXIF", b"XMP ", b"ICCP")
@@ -63,11 +64,11 @@ _WEBP_METADATA = (b"EXIF", b"XMP ", b"ICCP")
 def _probe_webp(data: bytes) -> Header:
     if len(data) < max(30, 8 + int.from_bytes(data[4:8], "little")):
         raise truncated(data)
-    kind, alpha = data[12:16], False
+    kind, alpha, animated = data[12:16], False, False
     if kind == b"VP8X":
         width = 1 + int.from_bytes(data[24:27], "little")
         height = 1 + int.from_bytes(data[27:30], "little")
-        alpha = bool(data[20] & 0x10)
+        alpha, animated = bool(data[20] & 0x10), bool(data[20] & 0x02)
     elif kind == b"VP8L":
         bits = int.from_bytes(data[21:25], "little")
         width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
@@ -78,7 +79,16 @@ def _probe_webp(data: bytes) -> Header:
         raise ValueError("corrupt data, no frame where one should begin")
     found = {kind: data[place] for kind, place in webp_chunks(data) if kind in _WEBP_METADATA}
     block, xmp, profile = (found.get(kind, b"") for kind in _WEBP_METADATA)
-    return Header("WebP", width, height, alpha=alpha, exif=block, xmp=xmp, profile=profile)
+    return Header(
+        "WebP",
+        width,
+        height,
+        alpha=alpha,
+        animated=animated,
+        exif=block,
+        xmp=xmp,
+        profile=profile,
+    )
 
 
 def webp_chunks(data: bytes) -> Iterator[tuple[bytes, slice]]:
@@ -97,11 +107,26 @@ def _probe_pnm(data: bytes) -> Header:
     return Header("PNM", width, height, 3 if kind in (3, 6) else 1, text=kind <= 3)
 
 
+def _probe_psd(data: bytes) -> Header:
+    from sketchify_rt.codec import psd
+
+    return psd.probe(data)
+
+
+def _probe_heic(data: bytes) -> Header:
+    for _ in boxes.walk(data):  # which libheif leaves unchecked
+        pass
+    return replace(_probe_pillow("HEIC", data), upright=True)
+
+
 def _probe_pillow(form: str, data: bytes) -> Header:
     with open_pillow(form, io.BytesIO(data)) as image:
-        kept = image.info if form == "AVIF" else {}
+        kept = image.info if form in ("AVIF", "HEIC") else {}
         block, xmp, profile = (kept.get(key) or b"" for key in ("exif", "xmp", "icc_profile"))
-        return Header(form, *image.size, exif=block, xmp=xmp, profile=profile)
+        animated = False
+        with contextlib.suppress(Exception):  # a GIF that is broken behind its first frame
+            animated = getattr(image, "is_animated", False)
+        return Header(form, *image.size, animated=animated, exif=block, xmp=xmp, profile=profile)
 
 
 _PROBES: dict[str, Callable[[bytes], Header]] = {
@@ -110,5 +135,8 @@ _PROBES: dict[str, Callable[[bytes], Header]] = {
     "WebP": _probe_webp,
     "PNM": _probe_pnm,
     "TIFF": tiff.probe,
+    "PSD": _probe_psd,
+    "HEIC": _probe_heic,
+    "JPEG XL": jxl.probe,
     **{form: partial(_probe_pillow, form) for form in ("BMP", "GIF", "AVIF")},
 }

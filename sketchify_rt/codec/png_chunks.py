@@ -13,7 +13,7 @@ from sketchify_rt.errors import BackendUnavailable
 # Chunks of PNG that tell of a picture, and are no part of it. In two kinds of text there may be
 # EXIF, as ImageMagick writes it, and XMP.
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-_METADATA = (b"eXIf", b"iCCP", b"pHYs", *_TEXTS)
+_METADATA = (b"acTL", b"eXIf", b"iCCP", b"pHYs", *_TEXTS)
 _RAW_EXIF, _XMP = b"Raw profile type exif", b"XML:com.adobe.xmp"
 _MOST_TEXT = 2**20  # bytes of it, unpacked
 _TRANSPARENCY = {0: 2, 2: 6}  # bytes of tRNS, by the type of colour
@@ -49,7 +49,16 @@ def probe(data: bytes) -> Header:
     block = found.get(b"eXIf") or _raw_profile(texts.get(_RAW_EXIF, b""))
     xmp, profile = texts.get(_XMP, b""), found.get(b"iCCP", b"")
     return Header(
-        "PNG", width, height, channels, bits, exif=block, xmp=xmp, profile=profile, dpi=dpi
+        "PNG",
+        width,
+        height,
+        channels,
+        bits,
+        animated=int.from_bytes(found.get(b"acTL", b"")[:4], "big") > 1,  # frames
+        exif=block,
+        xmp=xmp,
+        profile=profile,
+        dpi=dpi,
     )
 
 
@@ -121,7 +130,7 @@ def picture_parts(data: bytes) -> list[slice]:
     """
     crc32 = isal_zlib().crc32
     view = memoryview(data)
-    parts = [slice(0, 8)]
+    parts, has_data = [slice(0, 8)], False
     for kind, start, stop in chunks(data):
         if stop > len(data):
             break
@@ -136,6 +145,9 @@ def picture_parts(data: bytes) -> list[slice]:
             parts[-1] = slice(parts[-1].start, stop)
         else:
             parts.append(slice(start, stop))
+        has_data |= kind == b"IDAT"
         if kind == b"IEND":
+            if not has_data:
+                raise ValueError("corrupt data, it has no IDAT chunk")
             return parts
     raise truncated(data)
