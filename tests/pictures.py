@@ -209,10 +209,14 @@ XMP_TURNED = (
 
 def exif_turned(kind: int, order: str) -> bytes:
     """EXIF whose one field is orientation 6, of that type."""
-    code = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}[kind]
-    value = struct.pack(order + code, 6).ljust(4, b"\0")
+    codes = {1: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f"}
+    code = (codes | {12: "d", 13: "I"})[kind]
+    value = struct.pack(order + code, *(6, 1)[: len(code)]).ljust(4, b"\0")
     head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "IH", 8, 1)
-    return b"Exif\0\0" + head + struct.pack(order + "HHI", 274, kind, 1) + value + bytes(4)
+    head += struct.pack(order + "HHI", 274, kind, 1)
+    if len(value) > 4:
+        return b"Exif\0\0" + head + struct.pack(order + "I", 26) + bytes(4) + value
+    return b"Exif\0\0" + head + value + bytes(4)
 
 
 FILES: dict[str, bytes] = {

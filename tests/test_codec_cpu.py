@@ -478,7 +478,8 @@ def test_broken_exif_is_ignored() -> None:
 def test_truncated_anywhere(name: str) -> None:
     data = FILES[name]
     decoded(data)
-    for length in {*range(1, 20), *range(40, len(data) - 4, 17), len(data) - 4}:
+    last = len(data) - (13 if "PNG" in name else 4)  # a PNG is read without its end mark
+    for length in {*range(1, 20), *range(40, last, 17), last}:
         assert reason(data[:length]), length
 
 
@@ -621,6 +622,36 @@ def test_broken_critical_chunks_and_transparency_of_a_png_are_refused() -> None:
         )
     bad = flipped(png_chunk(b"tRNS", b"\0"))
     assert "tRNS" in reason(png_file(samples, 8, 3, png_chunk(b"PLTE", palette), bad))
+
+
+@pytest.mark.parametrize("name", ["PNG", "palette PNG", "16-bit PNG"])
+def test_a_png_without_a_whole_end_mark_is_read_and_a_cut_one_is_not(name: str) -> None:
+    data = FILES[name]
+    for whole in (
+        *(data[:-length] for length in range(1, 13)),
+        flipped(data),
+        data[:-12] + png_chunk(b"tEXt", b"a" * 99)[:50],
+    ):
+        np.testing.assert_array_equal(decoded(whole), decoded(data))
+    start = data.index(b"IDAT") + 4
+    length = int.from_bytes(data[start - 8 : start - 4], "big")
+    for count in (0, 1, length // 2, length - 30):
+        first = data[: start - 8] + png_chunk(b"IDAT", data[start : start + count])
+        # By OpenCV 16 bits are read, and it does not say why not.
+        assert ("corrupt" if "16" in name else "truncated") in reason(first), count
+        assert reason(first + data[-12:]) == reason(first).replace(
+            f"after {len(first)}", f"after {len(first) + 12}"
+        )
+    assert "truncated" in reason(data[: start - 8] + png_chunk(b"tEXt", b"a" * 99)[:50])
+
+
+@pytest.mark.parametrize("length", [16, 256, 300])
+def test_alphas_of_a_palette_may_be_too_many(length: int) -> None:
+    index = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
+    palette, alphas = png_chunk(b"PLTE", bytes(range(48))), bytes(range(0, 160, 10)).ljust(length)
+    plain = png_file(index, 8, 3, palette, png_chunk(b"tRNS", alphas[:16]))
+    many = png_file(index, 8, 3, palette, png_chunk(b"tRNS", alphas))
+    np.testing.assert_array_equal(decoded(many), decoded(plain))
 
 
 def test_a_png_of_very_many_chunks_is_read_in_a_second() -> None:

@@ -555,7 +555,7 @@ TURNED = {
     **{
         f"{form} {kind} {order}": saved(RGB, form, exif=exif_turned(kind, order), **options)
         for form, options in (("JPEG", DPI), ("PNG", DPI), ("WEBP", {"lossless": True}))
-        for kind in (1, 3, 4, 6, 8, 9)
+        for kind in (1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
         for order in "<>"
     },
     **{f"{form} XMP": turned_by_xmp(form, **DPI) for form in ("JPEG", "PNG")},

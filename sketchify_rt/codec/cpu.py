@@ -209,6 +209,8 @@ def _open_pillow(data: bytes, found: Header) -> ImageFile:
     if found.format == "PNG":
         source = parts.opened(data, png_chunks.picture_parts(data))
     image = formats.open_pillow(str(found.format), source)
+    if isinstance(alphas := image.info.get("transparency"), bytes):
+        image.info["transparency"] = alphas[:256]  # of a palette; Pillow refuses more
     if image.mode == "L" and found.bits < 8 and "transparency" in image.info:
         # Pillow scales samples of 2 and 4 bits, but not the value that is transparent
         image.info["transparency"] *= 255 // (2**found.bits - 1)
@@ -253,7 +255,8 @@ def _read_deep(data: bytes, found: Header) -> NDArray[Any]:
             if found.format != "PNG":
                 raise
     # Chunks that are no part of the picture may be broken. Rare, hence no copy before.
-    return _read_opencv(b"".join(data[part] for part in png_chunks.picture_parts(data)))
+    picture = [data[part] for part in png_chunks.picture_parts(data)]
+    return _read_opencv(b"".join((*picture, png.chunk(b"IEND", b""))))
 
 
 def _read_opencv(data: bytes, flags: int = cv2.IMREAD_UNCHANGED) -> NDArray[Any]:

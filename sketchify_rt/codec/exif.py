@@ -23,7 +23,20 @@ _ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _SIZES = {**dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1)), 129: 1}
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
 # By type. A number that ought to be a SHORT is taken in any of these, as other readers do.
-_INTEGERS = {1: "B", _SHORT: "H", _LONG: "I", 6: "b", 8: "h", 9: "i"}
+_NUMBERS = {
+    1: "B",
+    _SHORT: "H",
+    _LONG: "I",
+    6: "b",
+    7: "B",
+    8: "h",
+    9: "i",
+    11: "f",
+    12: "d",
+    13: "I",
+    _RATIONAL: "II",
+    10: "ii",
+}
 
 # The directories, and in which other one the offset of each is.
 FIRST, EXIF, GPS, INTEROPERABILITY = 0, 34665, 34853, 40965
@@ -94,11 +107,12 @@ class Exif:
     def _number(self, tag: int) -> float:
         """The value of a field in the first directory; 0 where there is none."""
         kind, data = self.fields.get((FIRST, tag), _NO_FIELD)
-        if kind == _RATIONAL:
-            above, below = struct.unpack_from(self.order + "II", data)
-            return float(above / below) if below else 0.0
-        code = _INTEGERS.get(kind)
-        return float(struct.unpack_from(self.order + code, data)[0]) if code else 0.0
+        if kind not in _NUMBERS:
+            return 0.0
+        value, *below = struct.unpack_from(self.order + _NUMBERS[kind], data)
+        if below:
+            return value / below[0] if below[0] else 0.0
+        return float(value)
 
     def write(self, width: int, height: int, dpi: tuple[float, float] | None) -> bytes:
         """The block of the sketch.

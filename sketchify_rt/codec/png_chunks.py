@@ -122,32 +122,32 @@ def picture_parts(data: bytes) -> list[slice]:
 
     Returns:
         Where in the file its parts are: the signature and the chunks that no decoder can do
-        without, and transparency. Pillow refuses a picture over any other chunk that is broken or
-        large.
+        without, and transparency, up to the end mark, which may be missing or broken. Pillow
+        refuses a picture over any other chunk that is broken or large.
 
     Raises:
         ValueError: it is damaged.
     """
     crc32 = isal_zlib().crc32
     view = memoryview(data)
-    parts, has_data = [slice(0, 8)], False
+    parts, has_data, ended = [slice(0, 8)], False, False
     for kind, start, stop in chunks(data):
-        if stop > len(data):
+        if ended := kind == b"IEND":
             break
         if kind[0] & 0x20 and kind != b"tRNS":  # lower case: ancillary
             continue
+        if stop > len(data):
+            raise truncated(data)
         if crc32(view[start + 4 : stop - 4]) != int.from_bytes(view[stop - 4 : stop], "big"):
             name = kind.decode("latin-1")
             raise ValueError(f"corrupt data, the checksum of its {name} chunk is wrong")
         if kind == b"tRNS" and stop - start - 12 < _TRANSPARENCY.get(data[25], 1):
             continue
+        has_data |= kind == b"IDAT"
         if start == parts[-1].stop:
             parts[-1] = slice(parts[-1].start, stop)
         else:
             parts.append(slice(start, stop))
-        has_data |= kind == b"IDAT"
-        if kind == b"IEND":
-            if not has_data:
-                raise ValueError("corrupt data, it has no IDAT chunk")
-            return parts
-    raise truncated(data)
+    if not has_data:
+        raise ValueError("corrupt data, it has no IDAT chunk") if ended else truncated(data)
+    return parts
