@@ -96,7 +96,8 @@ def test_jpeg_xl_of_16_bits() -> None:
 @with_jxl
 def test_jpeg_xl_of_floats_is_refused() -> None:
     floats = jxl(Image.fromarray(np.ones((3, 4), np.float32)))
-    assert "mode F has no defined white; convert it to L or RGB" in reason(floats)
+    why = "floating point; save it with 8 bits a sample"
+    assert reason(floats) == f"cannot be read as JPEG XL: {why}"
 
 
 # Orientation, which HEIC has in its boxes irot and imir, and JPEG XL in its codestream
@@ -159,7 +160,7 @@ def test_the_codestream_turns_jpeg_xl_and_exif_does_not() -> None:
     packed = jxl_of_jpeg(jpeg)
     kept = [
         packed[place.start - 8 : place.stop]
-        for kind, place in boxes.walk(packed)
+        for kind, place in boxes.walk(packed, ())
         if kind not in (b"jbrd", b"brob")
     ]
     pixels = b"".join(kept)  # no way back to the JPEG
@@ -216,6 +217,15 @@ def test_limit_of_pixels_is_known_before_decoding(form: str) -> None:
 def test_a_cut_file_says_so(form: str) -> None:
     data = FILES[form] if form == "HEIC" else jxl(RGB, use_container=True)
     assert "it is truncated, the file ends after 400 bytes" in reason(data[:400])
+
+
+@pytest.mark.parametrize("form", BOTH)
+@pytest.mark.parametrize(
+    "behind", [b"SEFT", b"MotionPhoto_Data and more", bytes(30), bytes(range(256)), b"\0\0\2\0sefd"]
+)
+def test_bytes_behind_the_boxes_are_passed_over(form: str, behind: bytes) -> None:
+    data = FILES[form] if form == "HEIC" else jxl(RGB, use_container=True)
+    np.testing.assert_array_equal(decoded(data + behind), decoded(data))
 
 
 def test_a_broken_box_is_told() -> None:

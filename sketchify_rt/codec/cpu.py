@@ -179,6 +179,8 @@ def _read_jxl(data: bytes, found: Header) -> Gray:
     content = jxl.decode(data)
     if isinstance(content, bytes):
         return _read_jpeg(content, jpeg.probe(content))
+    if content.mode == "F":
+        raise ValueError("floating point; save it with 8 bits a sample")
     return from_pil(content, found.orientation)
 
 

@@ -114,7 +114,7 @@ def _probe_psd(data: bytes) -> Header:
 
 
 def _probe_heic(data: bytes) -> Header:
-    for _ in boxes.walk(data):  # which libheif leaves unchecked
+    for _ in boxes.walk(data, (b"meta", b"mdat", b"moov")):  # which libheif leaves unchecked
         pass
     return replace(_probe_pillow("HEIC", data), upright=True)
 

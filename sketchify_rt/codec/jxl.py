@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _BARE = b"\xff\x0a"  # begins a file without boxes, and the codestream within these
+_PICTURE = (b"jxlc", b"jxlp", b"jbrd")  # boxes
 _HEAD = 64  # bytes of the codestream that are enough
 _RATIOS = ((1, 1), (6, 5), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # width to height
 
@@ -37,7 +38,7 @@ def probe(data: bytes) -> Header:
     stream, block, xmp = data, b"", b""
     if not data.startswith(_BARE):
         stream = b""
-        for kind, place in boxes.walk(data):
+        for kind, place in boxes.walk(data, _PICTURE):
             if kind in (b"jxlc", b"jxlp") and len(stream) < _HEAD:
                 start = place.start + (4 if kind == b"jxlp" else 0)  # behind the part's number
                 stream += data[start : min(place.stop, start + _HEAD)]
