@@ -550,6 +550,16 @@ def turned_by_text(kind: bytes, **options: Any) -> bytes:
 
 
 DPI = {"dpi": (300, 200)}
+_FIELD = struct.pack("<HHIHH", 274, 3, 1, 6, 0)
+ODD_EXIF = {
+    "twins": b"Exif\0\0II*\0"
+    + struct.pack("<IH", 8, 2)
+    + _FIELD
+    + _FIELD.replace(b"\6", b"\1")
+    + bytes(4),
+    "mark II": b"Exif\0\0II\0*" + exif_turned(3, "<")[10:],
+    "mark MM": b"Exif\0\0MM*\0" + exif_turned(3, ">")[10:],
+}
 LONG_TIFF = tiff_file(RGB, 2, orientation=6)
 TURNED = {
     **{
@@ -559,6 +569,7 @@ TURNED = {
         for order in "<>"
     },
     **{f"{form} XMP": turned_by_xmp(form, **DPI) for form in ("JPEG", "PNG")},
+    **{f"JPEG {name}": saved(RGB, "JPEG", exif=block, **DPI) for name, block in ODD_EXIF.items()},
     "TIFF XMP": tiff_file(RGB, 2, xmp=XMP_TURNED),
     **{f"{form} XMP": turned_by_xmp(form) for form in ("WEBP", "AVIF")},
     **{
@@ -628,6 +639,13 @@ def test_xmp_of_another_type_in_a_tiff_is_left_out() -> None:
     odd = data.replace(struct.pack("<HHI", 700, 1, size), struct.pack("<HHI", 700, 4, size // 4))
     assert odd != data
     assert cpu.decode(File("", odd), 10**6).shape == (30, 40)
+
+
+def test_metadata_that_no_flag_of_a_webp_tells_of_does_not_turn_it() -> None:
+    data = bytearray(saved(RGB, "WEBP", exif=exif_turned(3, "<"), xmp=XMP_TURNED))
+    data[20] &= ~0x0C
+    assert cpu.decode(File("", bytes(data)), 10**6).shape == (30, 40)
+    assert cpu.from_pil(Image.open(io.BytesIO(data))).shape == (30, 40)
 
 
 def test_exif_that_was_changed_in_pil_counts() -> None:

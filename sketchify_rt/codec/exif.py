@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
+# The last two are wrong, and read as by Pillow.
+_ORDERS = {b"II*\0": "<", b"MM\0*": ">", b"II\0*": "<", b"MM*\0": ">"}
 
 # Bytes a value of each type, BYTE to IFD, and UTF-8 of version 3.0.
 _SIZES = {**dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1)), 129: 1}
@@ -237,6 +238,7 @@ def read(block: bytes) -> Exif:
                 if place + length > len(tiff):
                     continue
                 value = tiff[place : place + length]
-            fields[which, tag] = Field(kind, value[:length])
-            left -= length
+            if (which, tag) not in fields:  # of twins the first counts, as it does in Pillow
+                fields[which, tag] = Field(kind, value[:length])
+                left -= length
     return Exif(order, fields) if fields else NONE

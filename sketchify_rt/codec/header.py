@@ -58,33 +58,39 @@ def probe(data: bytes) -> Header:
         return Header(form, problem=reason(error, data))
 
 
-_WEBP_METADATA = (b"EXIF", b"XMP ", b"ICCP")
+# With the flag that tells of each; libwebp leaves out what its flag does not tell of.
+_WEBP_METADATA = {b"EXIF": 0x08, b"XMP ": 0x04, b"ICCP": 0x20}
+_WEBP_ANIMATION, _WEBP_ALPHA = 0x02, 0x10
 
 
 def _probe_webp(data: bytes) -> Header:
     if len(data) < max(30, 8 + int.from_bytes(data[4:8], "little")):
         raise truncated(data)
-    kind, alpha, animated = data[12:16], False, False
+    kind, flags = data[12:16], 0
     if kind == b"VP8X":
         width = 1 + int.from_bytes(data[24:27], "little")
         height = 1 + int.from_bytes(data[27:30], "little")
-        alpha, animated = bool(data[20] & 0x10), bool(data[20] & 0x02)
+        flags = data[20]
     elif kind == b"VP8L":
         bits = int.from_bytes(data[21:25], "little")
         width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-        alpha = bool(bits >> 28 & 1)
+        flags = _WEBP_ALPHA * (bits >> 28 & 1)
     elif kind == b"VP8 ":
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
     else:
         raise ValueError("corrupt data, no frame where one should begin")
-    found = {kind: data[place] for kind, place in webp_chunks(data) if kind in _WEBP_METADATA}
+    found = {
+        kind: data[place]
+        for kind, place in webp_chunks(data)
+        if flags & _WEBP_METADATA.get(kind, 0)
+    }
     block, xmp, profile = (found.get(kind, b"") for kind in _WEBP_METADATA)
     return Header(
         "WebP",
         width,
         height,
-        alpha=alpha,
-        animated=animated,
+        alpha=bool(flags & _WEBP_ALPHA),
+        animated=bool(flags & _WEBP_ANIMATION),
         exif=block,
         xmp=xmp,
         profile=profile,
