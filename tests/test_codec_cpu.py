@@ -19,6 +19,7 @@ from pictures import (
     RNG,
     bomb,
     luma_of,
+    on_white,
     png_chunk,
     png_file,
     ppm_of_16_bits,
@@ -249,6 +250,39 @@ def test_tiff_in_planes_or_inverted() -> None:
     rgb = NOISE[..., :3]
     np.testing.assert_array_equal(decoded(tiff_file(rgb, 2, planar=2)), luma_of(rgb))
     np.testing.assert_array_equal(decoded(tiff_file(NOISE[..., 0], 0)), 255 - NOISE[..., 0])
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_tiff_of_16_bits_in_compressed_planes(channels: int) -> None:
+    samples = samples_of_16_bits(5, 6, channels)
+    raw = tiff_file(samples, 2, planar=2, **({"extra": 2} if channels == 4 else {}))
+    size = samples.nbytes // channels
+    start = len(raw) - channels * size
+    starts = range(start, len(raw), size)
+    planes = [zlib.compress(raw[at : at + size]) for at in starts]
+    sizes = [len(plane) for plane in planes]
+    new = [start + sum(sizes[:index]) for index in range(channels)]
+    data = raw[:start] + b"".join(planes)
+    many = f"<{channels}I"
+    for old, value in (
+        (struct.pack("<HHII", 259, 4, 1, 1), struct.pack("<HHII", 259, 4, 1, 8)),
+        (struct.pack(many, *starts), struct.pack(many, *new)),
+        (struct.pack(many, *[size] * channels), struct.pack(many, *sizes)),
+    ):
+        assert data.count(old) == 1
+        data = data.replace(old, value)
+    # Pillow drops the low bytes.
+    expected = samples[..., :3] >> 8
+    if channels == 4:
+        expected = on_white(expected, samples[..., 3] >> 8)
+    np.testing.assert_array_equal(decoded(data), luma_of(expected))
+    np.testing.assert_array_equal(from_pil(Image.open(io.BytesIO(data))), decoded(data))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "1"])
+def test_bmp_without_its_file_header(mode: str) -> None:
+    data = saved(Image.fromarray(RGB).convert(mode), "BMP")
+    np.testing.assert_array_equal(decoded(data[14:]), decoded(data))
 
 
 def test_tiff_of_12_bits() -> None:

@@ -29,6 +29,7 @@ from sketchify_rt.options import Encoding
 # TIFF tags and values
 _BITS_PER_SAMPLE = 258
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+_PLANAR_CONFIGURATION, _SEPARATE = 284, 2
 _EXTRA_SAMPLES, _STRAIGHT_ALPHA = 338, 2
 
 SIDE_LIMITS = {"jpg": 65500, "webp": 16383}
@@ -220,8 +221,12 @@ def _open_pillow(data: bytes, found: Header) -> ImageFile:
 
 
 def _is_deep_colour(image: ImageFile, found: Header) -> bool:
-    """Whether it has colour or alpha of 16 bits, of which Pillow would drop the low byte."""
-    return found.bits == 16 and image.mode in ("LA", "RGB", "RGBA")
+    """Whether it has colour or alpha of 16 bits, of which Pillow would drop the low byte.
+
+    A TIFF with a plane for each colour is left to Pillow: OpenCV takes planes for pixels.
+    """
+    in_planes = _tags(image).get(_PLANAR_CONFIGURATION) == _SEPARATE
+    return found.bits == 16 and image.mode in ("LA", "RGB", "RGBA") and not in_planes
 
 
 def _stored(found: Header) -> int | None:

@@ -22,7 +22,8 @@ _SIGNATURES = (
     (rb"\xff\xd8\xff", "JPEG"),
     (rb"\x89PNG\r\n\x1a\n", "PNG"),
     (rb"RIFF....WEBP", "WebP"),
-    (rb"BM", "BMP"),
+    # also without its file header, as in a clipboard
+    (rb"BM|\x28\x00\x00\x00.{8}\x01\x00[\x01\x04\x08\x10\x18\x20]\x00", "BMP"),
     (rb"GIF8[79]a", "GIF"),
     (rb"II[*+]\x00|MM\x00[*+]", "TIFF"),
     (rb"....ftyp(avif|avis|(mif1|msf1|miaf)....([\x20-\x7e]{4})*?avif)", "AVIF"),
@@ -169,8 +170,12 @@ def open_pillow(form: str, source: BinaryIO) -> ImageFile:
     if form == "HEIC":
         image: ImageFile = import_extra("pillow_heif.as_plugin", "heic").HeifImageFile(source)
     else:
-        plugin = importlib.import_module(f"PIL.{form.title()}ImagePlugin")
-        image = getattr(plugin, f"{form.title()}ImageFile")(source)
+        name = form.title()
+        plugin = importlib.import_module(f"PIL.{name}ImagePlugin")
+        if form == "BMP":
+            name = "Bmp" if source.read(2) == b"BM" else "Dib"
+            source.seek(0)
+        image = getattr(plugin, f"{name}ImageFile")(source)
     if not isinstance(image.info.get("xmp", b""), bytes):  # of a TIFF; Pillow would stumble
         del image.info["xmp"]
     return image

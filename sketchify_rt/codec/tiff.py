@@ -30,7 +30,7 @@ _SAMPLES_PER_PIXEL = 277
 _EXTRA_SAMPLES, _STRAIGHT_ALPHA = 338, 2
 _SAMPLE_FORMAT, _UNSIGNED = 339, 1
 _NUMBERS = {2: " with a sign", 3: " of floating point"}
-_COMPRESSION = 259
+_COMPRESSION, _RAW = 259, 1
 _SUBFILE, _NO_PAGE = 254, 0b101  # a reduced copy, a mask
 
 
@@ -50,7 +50,7 @@ def probe(data: bytes) -> Header:
     tags.load(stream)
     size = int(tags.get(_WIDTH, 0)), int(tags.get(_LENGTH, 0))
     bits = tags.get(_BITS_PER_SAMPLE, (1,))
-    if (compression := tags.get(_COMPRESSION, 1)) not in COMPRESSION_INFO:
+    if (compression := tags.get(_COMPRESSION, _RAW)) not in COMPRESSION_INFO:
         raise ValueError(f"compression {compression}; save it as PNG")
     # Pillow gives 12 bits as if they were 16.
     deep = len(bits) > 1 and bits[0] > 8
@@ -90,8 +90,9 @@ def _fault_in_pillow(data: bytes, deep: bool, tags: Mapping[int, Any]) -> str | 
     Returns:
         "" for pixels that it does not know; what is wrong with a damaged file; None for nothing.
     """
-    if deep and tags.get(_PLANAR_CONFIGURATION) == _SEPARATE:
-        return ""
+    raw = tags.get(_COMPRESSION, _RAW) == _RAW
+    if deep and raw and tags.get(_PLANAR_CONFIGURATION) == _SEPARATE:
+        return ""  # which Pillow reads wrong
     try:
         with open_pillow("TIFF", io.BytesIO(data)) as image:
             return "" if image.mode in ("I", "F") else None
