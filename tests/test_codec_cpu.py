@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import struct
 import sys
 import time
@@ -103,6 +104,26 @@ def test_first_frame_of_an_animation(form: str) -> None:
     assert np.abs(decoded(data).astype(int) - 60).max() <= (2 if form == "AVIF" else 0)
     assert File("", data).header.animated
     assert not File("", saved(frames[0], form, **options)).header.animated
+
+
+def test_frames_of_a_large_gif_are_counted_without_memory() -> None:
+    frames = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
+    data = bytearray(saved(frames[0], "GIF", save_all=True, append_images=frames[1:], disposal=2))
+    data[6:10] = struct.pack("<HH", 65_535, 65_535)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = File("", bytes(data)).header
+    assert found.animated
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # KiB
+
+
+@pytest.mark.parametrize(
+    "behind", [b"", b",", b"junk", b"junk,", b"\x21", b"\x21\xfe\x05a", b"\x21\xf9\x04"]
+)
+def test_a_gif_that_is_broken_behind_its_first_frame(behind: bytes) -> None:
+    data = FILES["GIF"]
+    file = File("", data[:-1] + behind)
+    assert file.header.animated == (behind in (b",", b"junk,"))
+    np.testing.assert_array_equal(decoded(file.data), decoded(data))
 
 
 def test_what_a_tiff_has_behind_its_first_page_may_be_a_thumbnail_or_broken() -> None:

@@ -7,7 +7,6 @@ PNG. So containers with an end mark are read up to it before they are decoded.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import struct
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from sketchify_rt.codec import boxes, jpeg, jxl, png_chunks, tiff
+from sketchify_rt.codec import boxes, gif, jpeg, jxl, png_chunks, tiff
 from sketchify_rt.codec.formats import Header, identify, open_pillow, reason, truncated
 
 if TYPE_CHECKING:
@@ -129,9 +128,7 @@ def _probe_pillow(form: str, data: bytes) -> Header:
     with open_pillow(form, io.BytesIO(data)) as image:
         kept = image.info if form in ("AVIF", "HEIC") else {}
         block, xmp, profile = (kept.get(key) or b"" for key in ("exif", "xmp", "icc_profile"))
-        animated = False
-        with contextlib.suppress(Exception):  # a GIF that is broken behind its first frame
-            animated = getattr(image, "is_animated", False)
+        animated = gif.is_animated(data) if form == "GIF" else getattr(image, "is_animated", False)
         return Header(form, *image.size, animated=animated, exif=block, xmp=xmp, profile=profile)
 
 

@@ -17,6 +17,7 @@ with atheris.instrument_imports(include=["PIL"]):
         cpu,
         exif,
         formats,
+        gif,
         header,
         jpeg,
         jxl,
@@ -29,7 +30,21 @@ with atheris.instrument_imports(include=["PIL"]):
     from tests.fuzz.targets import CORPUS, TARGETS
 
 # One by one, since imports of an editable install go past the hook of atheris.
-for module in (boxes, cpu, exif, formats, header, jpeg, jxl, png_chunks, pnm, psd, tiff, native):
+for module in (
+    boxes,
+    cpu,
+    exif,
+    formats,
+    gif,
+    header,
+    jpeg,
+    jxl,
+    png_chunks,
+    pnm,
+    psd,
+    tiff,
+    native,
+):
     for function in vars(module).values():
         if isinstance(function, FunctionType) and function.__module__ == module.__name__:
             atheris.instrument_func(function)
