@@ -135,6 +135,8 @@ def test_what_a_tiff_has_behind_its_first_page_may_be_a_thumbnail_or_broken() ->
     tag, subfile = struct.pack("<HHII", 256, 4, 1, 8), struct.pack("<HHII", 254, 4, 1, 1)
     assert data.count(tag) == 1
     assert not File("", data.replace(tag, subfile)).header.animated
+    text = struct.pack("<HHII", 254, 2, 1, ord("x"))  # no number
+    assert not File("", data.replace(tag, text)).header.problem
     cut = File("", data[: second + 1])
     assert not cut.header.animated
     np.testing.assert_array_equal(decoded(cut.data), luma_of(RGB))

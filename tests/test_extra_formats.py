@@ -155,6 +155,16 @@ def test_a_jpeg_in_jpeg_xl_is_the_jpeg() -> None:
 
 
 @with_jxl
+def test_a_jpeg_of_another_size_in_jpeg_xl_is_refused() -> None:
+    import pillow_jxl
+
+    # At the lowest quality libjxl halves the picture, and says so of the JPEG, but not of itself.
+    halved = pillow_jxl.Encoder("RGB", quality=0, num_threads=0)
+    data = bytes(halved(FILES["JPEG"], 40, 30, jpeg_encode=True))
+    assert "a JPEG of another size in it" in reason(data)
+
+
+@with_jxl
 def test_the_codestream_turns_jpeg_xl_and_exif_does_not() -> None:
     jpeg = with_orientation("JPEG", RGB, 6)
     packed = jxl_of_jpeg(jpeg)

@@ -179,7 +179,10 @@ def _read_psd(data: bytes, found: Header) -> Gray:
 def _read_jxl(data: bytes, found: Header) -> Gray:
     content = jxl.decode(data)
     if isinstance(content, bytes):
-        return _read_jpeg(content, jpeg.probe(content))
+        of_jpeg = jpeg.probe(content)
+        if of_jpeg.pixels != found.pixels:  # which was held against the limit
+            raise ValueError("corrupt data, a JPEG of another size in it")
+        return _read_jpeg(content, of_jpeg)
     if content.mode == "F":
         raise ValueError("floating point; save it with 8 bits a sample")
     return from_pil(content, found.orientation)

@@ -108,9 +108,9 @@ def _has_next_page(tags: ImageFileDirectory_v2, stream: BinaryIO) -> bool:
     try:
         stream.seek(first)
         tags.load(stream)
+        return not int(tags.get(_SUBFILE, 0)) & _NO_PAGE
     except Exception:  # what is behind the first page may be broken
         return False
-    return not tags.get(_SUBFILE, 0) & _NO_PAGE
 
 
 def _is_known_to_opencv(bits: Sequence[int], tags: Mapping[int, Any]) -> bool:
