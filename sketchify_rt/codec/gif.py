@@ -1,34 +1,47 @@
-"""The blocks of a GIF."""
+"""The header of a GIF, and whether it is an animation.
+
+Pillow, asked for these, makes pictures as large as the file says it is.
+"""
 
 from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from sketchify_rt.codec.formats import Header
 
 _EXTENSION, _FRAME, _END = 0x21, 0x2C, 0x3B
 
 
-def is_animated(data: bytes) -> bool:
-    """Whether a second frame begins. Pillow, asked for that, makes pictures as large as the first.
+def probe(data: bytes) -> Header:
+    """Reads the header of a GIF; `header.probe` calls it.
 
-    Args:
-        data: A file that begins as GIF; what follows may be anything.
+    Raises:
+        struct.error: It is too short.
     """
-    at, frames = 13 + _palette(data, 10), 0
-    while at < len(data):
+    width, height = struct.unpack_from("<HH", data, 6)
+    frames = _frames(data)
+    left, top, across, down = next(frames, (0, 0, 0, 0))
+    # A frame that reaches beyond the screen enlarges it, as in Pillow.
+    size = max(width, left + across), max(height, top + down)
+    return Header("GIF", *size, animated=next(frames, None) is not None)
+
+
+def _frames(data: bytes) -> Iterator[tuple[int, ...]]:
+    """Left, top, width and height of each; whatever follows the signature."""
+    at = 13 + _palette(data, 10)
+    while at < len(data) and data[at] != _END:
         if data[at] == _EXTENSION:
             at += 2
         elif data[at] == _FRAME:
-            frames += 1
-            if frames == 2:
-                return True
+            yield struct.unpack("<4H", data[at + 1 : at + 9].ljust(8, b"\0"))
             at += 11 + _palette(data, at + 9)
-        elif data[at] == _END:
-            return False
         else:  # no block, which decoders pass over
             at += 1
             continue
         while at < len(data) and data[at]:  # parts, each behind its length
             at += 1 + data[at]
         at += 1
-    return False
 
 
 def _palette(data: bytes, at: int) -> int:

@@ -128,7 +128,7 @@ def _probe_pillow(form: str, data: bytes) -> Header:
     with open_pillow(form, io.BytesIO(data)) as image:
         kept = image.info if form in ("AVIF", "HEIC") else {}
         block, xmp, profile = (kept.get(key) or b"" for key in ("exif", "xmp", "icc_profile"))
-        animated = gif.is_animated(data) if form == "GIF" else getattr(image, "is_animated", False)
+        animated = getattr(image, "is_animated", False)
         return Header(form, *image.size, animated=animated, exif=block, xmp=xmp, profile=profile)
 
 
@@ -137,9 +137,10 @@ _PROBES: dict[str, Callable[[bytes], Header]] = {
     "PNG": png_chunks.probe,
     "WebP": _probe_webp,
     "PNM": _probe_pnm,
+    "GIF": gif.probe,
     "TIFF": tiff.probe,
     "PSD": _probe_psd,
     "HEIC": _probe_heic,
     "JPEG XL": jxl.probe,
-    **{form: partial(_probe_pillow, form) for form in ("BMP", "GIF", "AVIF")},
+    **{form: partial(_probe_pillow, form) for form in ("BMP", "AVIF")},
 }
