@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import struct
 import zlib
@@ -132,6 +133,55 @@ def tiff_file(
     )
 
 
+def psd_file(
+    planes: list[np.ndarray],
+    mode: int,
+    *,
+    bits: int = 8,
+    layers: int | None = None,
+    resources: dict[int, bytes] | None = None,
+    palette: bytes = b"",
+    pack: bool = False,
+    version: int = 1,
+) -> bytes:
+    """planes: (H, W) as they are stored; layers: their number, negative with transparency."""
+    height, width = planes[0].shape
+
+    def section(body: bytes, size: int = 4) -> bytes:
+        return len(body).to_bytes(size, "big") + body
+
+    rows = [
+        row.tobytes()
+        for plane in planes
+        for row in (np.packbits(plane, axis=1) if bits == 1 else plane.astype(f">u{bits // 8}"))
+    ]
+    pixels = b"\0\0" + b"".join(rows)
+    if pack:  # pairs of bytes as they are, but for the first, which is a run of one
+        packed = [
+            bytes((0, row[0]))
+            + b"".join(
+                bytes((len(row[at : at + 2]) - 1,)) + row[at : at + 2]
+                for at in range(1, len(row), 2)
+            )
+            for row in rows
+        ]
+        sizes = (len(row).to_bytes(2 * version, "big") for row in packed)
+        pixels = b"\0\1" + b"".join(sizes) + b"".join(packed)
+    told = b"".join(
+        b"8BIM" + struct.pack(">H2x", number) + section(body) + bytes(len(body) % 2)
+        for number, body in (resources or {}).items()
+    )
+    long = 4 * version
+    about = b"" if layers is None else section(layers.to_bytes(2, "big", signed=True), long)
+    return (
+        struct.pack(">4sH6xHIIHH", b"8BPS", version, len(planes), height, width, bits, mode)
+        + section(palette)
+        + section(told)
+        + section(about, long)
+        + pixels
+    )
+
+
 def samples_of_16_bits(*shape: int) -> np.ndarray:
     samples = RNG.integers(0, 65536, shape, np.uint16)
     samples.flat[:6] = 0, 128, 129, 65406, 65407, 65535  # both sides of the first and last half
@@ -159,10 +209,14 @@ XMP_TURNED = (
 
 def exif_turned(kind: int, order: str) -> bytes:
     """EXIF whose one field is orientation 6, of that type."""
-    code = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}[kind]
-    value = struct.pack(order + code, 6).ljust(4, b"\0")
+    codes = {1: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f"}
+    code = (codes | {12: "d", 13: "I"})[kind]
+    value = struct.pack(order + code, *(6, 1)[: len(code)]).ljust(4, b"\0")
     head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "IH", 8, 1)
-    return b"Exif\0\0" + head + struct.pack(order + "HHI", 274, kind, 1) + value + bytes(4)
+    head += struct.pack(order + "HHI", 274, kind, 1)
+    if len(value) > 4:
+        return b"Exif\0\0" + head + struct.pack(order + "I", 26) + bytes(4) + value
+    return b"Exif\0\0" + head + value + bytes(4)
 
 
 FILES: dict[str, bytes] = {
@@ -177,7 +231,42 @@ FILES: dict[str, bytes] = {
     "lossless WebP": saved(NOISE, "WEBP", lossless=True),
     "palette PNG": saved(Image.fromarray(RGB).quantize(16), "PNG"),
     "plain PPM": b"P3 30 1 255" + b" 123" * 90,
+    "PSD": psd_file([*np.moveaxis(RGB, 2, 0)], 3, pack=True),
+    "16-bit PSD": psd_file([NOISE[..., 0].astype(np.uint16) * 251], 1, bits=16),
 }
+
+
+def heic(image: Image.Image | np.ndarray, **options: Any) -> bytes:
+    from pillow_heif import from_pillow
+
+    file, source = (
+        io.BytesIO(),
+        from_pillow(Image.fromarray(image) if isinstance(image, np.ndarray) else image),
+    )
+    source.save(file, **options)
+    return file.getvalue()
+
+
+def jxl(image: Image.Image | np.ndarray, **options: Any) -> bytes:
+    """Without loss, if nothing else is said."""
+    import pillow_jxl  # noqa: F401 (it tells Pillow of the format)
+
+    return saved(image, "JXL", **{"lossless": True} | options)
+
+
+def jxl_of_jpeg(data: bytes) -> bytes:
+    """A JPEG, packed so that its bytes come back."""
+    import pillow_jxl
+
+    width, height = Image.open(io.BytesIO(data)).size
+    encoder = pillow_jxl.Encoder("RGB", quality=90, num_threads=0)
+    return bytes(encoder(data, width, height, jpeg_encode=True))
+
+
+if importlib.util.find_spec("pillow_heif"):
+    FILES["HEIC"] = heic(RGB)
+if importlib.util.find_spec("pillow_jxl"):
+    FILES["JPEG XL"] = jxl(RGB)
 
 
 def bomb(form: str) -> bytes:

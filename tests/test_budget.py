@@ -43,6 +43,9 @@ KINDS = {
     "16-bit TIFF": "TIFF of 16 bits",
     "AVIF": "AVIF",
     "PPM": "PNM",
+    "PSD": "PSD",
+    "16-bit PSD": "PSD of 16 bits",
+    **{name: name for name in ("HEIC", "JPEG XL") if name in FILES},
 }
 
 

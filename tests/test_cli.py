@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
@@ -23,6 +24,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from conftest import until
+from PIL import Image
 
 from sketchify_rt import files, inputs
 from sketchify_rt.batch import api, reports
@@ -162,6 +164,7 @@ def test_json_is_one_document(here: Path) -> None:
     assert document.pop("images_per_second") >= 0
     assert document == {
         "converted": 2,
+        "animated": 0,
         "skipped": 0,
         "failed": 2,
         "not_done": 0,
@@ -834,3 +837,19 @@ def test_videos_without_their_library_are_named_and_the_images_converted(
     assert document["converted"] == 1
     assert [failure["source"] for failure in document["failures"]] == ["b.mp4"]
     assert "sketchify-rt[video]" in document["failures"][0]["reason"]
+
+
+def test_animations_are_counted(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue")]
+    pages = tmp_path / "in"
+    pages.mkdir()
+    for name in ("a.gif", "b.gif"):
+        frames[0].save(pages / name, save_all=True, append_images=frames[1:])
+    frames[0].save(pages / "c.png")
+    with zipfile.ZipFile(tmp_path / "book.cbz", "w") as book:
+        book.write(pages / "a.gif", "a.gif")
+    arguments = ["convert", str(pages), str(tmp_path / "book.cbz"), "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, [*arguments, "--mode", "dodge"])
+    assert result.stdout.splitlines()[1] == "3 with several frames or pages: the first only"
+    again = CliRunner().invoke(main, [*arguments, "--mode", "dodge"])
+    assert len(again.stdout.splitlines()) == 1

@@ -531,11 +531,11 @@ def test_a_pil_image_brings_its_own(sketchify: Sketchifier) -> None:
 # Orientation, from whichever field it is
 
 
-def turned_by_xmp(form: str, **options: Any) -> bytes:
+def turned_by_xmp(form: str, xmp: bytes = XMP_TURNED, **options: Any) -> bytes:
     if form != "PNG":
-        return saved(RGB, form, xmp=XMP_TURNED, **options)
+        return saved(RGB, form, xmp=xmp, **options)
     data = saved(RGB, form, **options)
-    text = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP_TURNED)
+    text = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
     return data[:33] + text + data[33:]
 
 
@@ -550,17 +550,40 @@ def turned_by_text(kind: bytes, **options: Any) -> bytes:
 
 
 DPI = {"dpi": (300, 200)}
+_FIELD = struct.pack("<HHIHH", 274, 3, 1, 6, 0)
+ODD_EXIF = {
+    "twins": b"Exif\0\0II*\0"
+    + struct.pack("<IH", 8, 2)
+    + _FIELD
+    + _FIELD.replace(b"\6", b"\1")
+    + bytes(4),
+    "mark II": b"Exif\0\0II\0*" + exif_turned(3, "<")[10:],
+    "mark MM": b"Exif\0\0MM*\0" + exif_turned(3, ">")[10:],
+}
 LONG_TIFF = tiff_file(RGB, 2, orientation=6)
 TURNED = {
     **{
         f"{form} {kind} {order}": saved(RGB, form, exif=exif_turned(kind, order), **options)
         for form, options in (("JPEG", DPI), ("PNG", DPI), ("WEBP", {"lossless": True}))
-        for kind in (1, 3, 4, 6, 8, 9)
+        for kind in (1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
         for order in "<>"
     },
     **{f"{form} XMP": turned_by_xmp(form, **DPI) for form in ("JPEG", "PNG")},
+    **{f"JPEG {name}": saved(RGB, "JPEG", exif=block, **DPI) for name, block in ODD_EXIF.items()},
     "TIFF XMP": tiff_file(RGB, 2, xmp=XMP_TURNED),
     **{f"{form} XMP": turned_by_xmp(form) for form in ("WEBP", "AVIF")},
+    **{
+        f"{form} XMP {spelling.decode()}": turned_by_xmp(
+            form, XMP_TURNED.replace(b'tiff:Orientation="6"/', spelling), **DPI
+        )
+        for form in ("JPEG", "PNG")
+        for spelling in (
+            b"tiff:Orientation='6'/",
+            b'tiff:Orientation = "6"/',
+            b"><tiff:Orientation>6</tiff:Orientation",
+            b"><tiff:Orientation>\n 6\n</tiff:Orientation",
+        )
+    },
     **{kind.decode(): turned_by_text(kind, **DPI) for kind in (b"tEXt", b"zTXt")},
     **{
         f"TIFF {kind}": LONG_TIFF.replace(
@@ -616,6 +639,13 @@ def test_xmp_of_another_type_in_a_tiff_is_left_out() -> None:
     odd = data.replace(struct.pack("<HHI", 700, 1, size), struct.pack("<HHI", 700, 4, size // 4))
     assert odd != data
     assert cpu.decode(File("", odd), 10**6).shape == (30, 40)
+
+
+def test_metadata_that_no_flag_of_a_webp_tells_of_does_not_turn_it() -> None:
+    data = bytearray(saved(RGB, "WEBP", exif=exif_turned(3, "<"), xmp=XMP_TURNED))
+    data[20] &= ~0x0C
+    assert cpu.decode(File("", bytes(data)), 10**6).shape == (30, 40)
+    assert cpu.from_pil(Image.open(io.BytesIO(data))).shape == (30, 40)
 
 
 def test_exif_that_was_changed_in_pil_counts() -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -112,6 +113,11 @@ def convert(source: str = "in", output: str = "out", strength: float = 1.0) -> R
     return convert_folder(source, output, options, Encoding())
 
 
+def rows() -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(f"out/{HIDDEN}/journal.sqlite3")) as database:
+        return database.execute("SELECT * FROM results").fetchall()
+
+
 def counts(report: Report) -> tuple[int, int, int]:
     return report.converted, report.skipped, len(report.failed)
 
@@ -129,10 +135,10 @@ def test_a_link_to_the_inputs_is_the_inputs() -> None:
     few()
     convert()
     Path("link").symlink_to("in")
-    before = Path(f"out/{HIDDEN}/journal.sqlite3").read_bytes()
+    before = rows()
     with FolderJob(["link"], Path("out"), Options(mode="dodge")) as job:
         assert [plan.verb for plan in job.plan()] == ["skip"] * 4
-    assert Path(f"out/{HIDDEN}/journal.sqlite3").read_bytes() == before
+    assert rows() == before  # a rehearsal changes nothing
     assert counts(convert("link")) == (0, 4, 0)
 
 

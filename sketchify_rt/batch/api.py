@@ -20,6 +20,7 @@ from sketchify_rt.batch.resume import Existing, Fail, Rules, Settings, Skip
 from sketchify_rt.batch.runner import Care, Outcome, Report, explain, run
 from sketchify_rt.batch.sources import Job, Sources
 from sketchify_rt.batch.staging import Staging
+from sketchify_rt.codec import formats
 from sketchify_rt.errors import (
     InputError,
     OptionsError,
@@ -199,6 +200,7 @@ class FolderJob:
             "max_pixels": self.options.max_pixels,
             "timeout": self.timeout if self.isolate else None,
             "memory": self._bytes,
+            "formats": formats.installed(),
         }
         self._output = Output(
             self.output,

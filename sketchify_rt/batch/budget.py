@@ -149,6 +149,7 @@ def _kind(header: Header) -> str:
         "JPEG": " without end" if not header.ended else " of CMYK" if header.channels == 4 else "",
         "PNG": " of 16 bits" if deep else "",
         "TIFF": " of 16 bits" if deep or header.unknown else "",
+        "PSD": " of 16 bits" if header.bits == 16 else "",
         "PNM": " as text" if header.text else "",
     }
     form = header.format or ""
@@ -184,6 +185,10 @@ PER_PIXEL = {
     "TIFF": 7,  # 5.1, 5.2; planes 5.4, of 100 megapixels 5.9; gray of 16 bits 2.7
     "TIFF of 16 bits": 16,  # colour 12.0; with alpha 16.0; BigTIFF of OpenCV 10.1, 12.1
     "AVIF": 12,  # 8.6; with alpha 11.4
+    "HEIC": 14,  # 8.7; with alpha 9.5, of 10 bits 13.0
+    "JPEG XL": 10,  # 7.3; with alpha 8.3
+    "PSD": 9,  # 3.2 to 7.0; with alpha 8.2
+    "PSD of 16 bits": 17,  # 3.2 to 8.0; with alpha 16.3
     "PNM": 4,  # 3.9
     "PNM as text": 41,  # 40.7, of 5 megapixels
     "luma": 4,  # pixels, or a picture decoded elsewhere: 2.9, and 1 of its own

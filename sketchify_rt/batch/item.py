@@ -80,6 +80,7 @@ class Item:
         replace: Whether the result may replace a file.
         staged: Its file in the staging folder, while it is in work.
         suspect: Whether it was in work when two runs crashed.
+        animated: Whether it has more frames or pages, which are left out.
         flaw: Why not all pages of an archive are converted, and whether they would fail again.
     """
 
@@ -100,6 +101,7 @@ class Item:
     replace: bool = False
     staged: Staged | None = None
     suspect: bool = False
+    animated: bool = False
     flaw: tuple[str, bool] | None = None
 
     @property
@@ -142,8 +144,10 @@ class Item:
         from sketchify_rt import inputs  # with NumPy, which --help does without
 
         image = self.load() if self.load is not None else inputs.load(self.path)
-        if self.content is None and isinstance(image, inputs.File):
-            self.content = isal_zlib.crc32(image.data)
+        if isinstance(image, inputs.File):
+            self.animated = image.header.animated
+            if self.content is None:
+                self.content = isal_zlib.crc32(image.data)
         return hints.give(image, self.hint) if self.hint else image
 
 

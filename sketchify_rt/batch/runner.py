@@ -94,6 +94,7 @@ class Outcome:
         full: Whether it failed because the disk is full.
         seconds: Time it took.
         total: Number of items known so far. It grows when a file of pages is opened.
+        animated: Whether the file has more frames or pages, which are left out.
     """
 
     index: int
@@ -104,6 +105,7 @@ class Outcome:
     full: bool = False
     seconds: float = 0.0
     total: int = 0
+    animated: bool = False
 
 
 @dataclass(slots=True)
@@ -112,6 +114,7 @@ class Report:
 
     Attributes:
         converted: Number of converted images.
+        animated: Number of those that have more frames or pages, which are left out.
         skipped: Number of skipped images.
         waiting: Number of inputs of a watch that are left for the next look.
         failed: Failures, in the order of the inputs.
@@ -123,6 +126,7 @@ class Report:
     """
 
     converted: int = 0
+    animated: int = 0
     skipped: int = 0
     waiting: int = 0
     failed: list[Outcome] = field(default_factory=list)
@@ -142,12 +146,14 @@ class Report:
             self.waiting += 1
         else:
             self.converted += 1
+            self.animated += outcome.animated
         if outcome.full:
             self.stopped = FULL_DISK
 
     def add(self, later: Report) -> None:
         """Adds the results of a run after this one."""
         self.converted += later.converted
+        self.animated += later.animated
         self.skipped += later.skipped
         self.waiting = later.waiting
         self.failed += later.failed
@@ -382,7 +388,17 @@ class _Carrier:
             output.end(item)
         path, total = output.root / item.output, len(self._items)
         self._outcomes.append(
-            Outcome(item.index, item.source, path, status, reason, full, seconds, total)
+            Outcome(
+                item.index,
+                item.source,
+                path,
+                status,
+                reason,
+                full,
+                seconds,
+                total,
+                status == "converted" and item.animated,
+            )
         )
 
     def _fail(self, item: Item, reason: str, lasting: bool) -> None:

@@ -32,7 +32,8 @@ from typing import Literal, NamedTuple
 from sketchify_rt.errors import OptionsError
 
 ENDINGS = frozenset(
-    "avif bmp dib gif jfif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp".split()  # noqa: SIM905
+    "avif bmp dib gif heic heif hif jfif jpe jpeg jpg jxl pbm pgm png pnm ppm psb psd tif tiff "  # noqa: SIM905
+    "webp".split()
 )
 Kind = Literal["image", "archive", "pdf", "video"]
 

@@ -20,6 +20,8 @@ _PACKAGES = (
     "numpy",
     "opencv-python-headless",
     "pillow",
+    "pillow-heif",
+    "pillow-jxl-plugin",
     "openvino",
     "torch",
     "triton",

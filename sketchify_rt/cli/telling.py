@@ -111,6 +111,8 @@ class Teller:
                 f"converted {total.converted}, skipped {total.skipped}, failed {len(total.failed)} "
                 f"in {total.seconds:.1f} s ({total.images_per_second:.1f} images/s)"
             )
+            if total.animated:
+                click.echo(f"{total.animated} with several frames or pages: the first only")
             click.echo(f"results in {show(self._output)}")
 
     def _document(self) -> dict[str, Any]:
@@ -118,6 +120,7 @@ class Teller:
         total = self._total
         return {
             "converted": total.converted,
+            "animated": total.animated,
             "skipped": total.skipped,
             "failed": len(total.failed),
             "not_done": total.not_done,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, BinaryIO
 
@@ -19,7 +19,7 @@ from PIL import Image, ImageCms
 from PIL.ImageFile import ImageFile
 
 from sketchify_rt import forks
-from sketchify_rt.codec import exif, formats, jpeg, parts, png, png_chunks, pnm
+from sketchify_rt.codec import exif, formats, jpeg, jxl, parts, png, png_chunks, pnm, psd
 from sketchify_rt.codec.formats import Header
 from sketchify_rt.codec.header import File
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError
@@ -27,7 +27,9 @@ from sketchify_rt.image import Gray, bands, orient, to_luma
 from sketchify_rt.options import Encoding
 
 # TIFF tags and values
+_BITS_PER_SAMPLE = 258
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+_PLANAR_CONFIGURATION, _SEPARATE = 284, 2
 _EXTRA_SAMPLES, _STRAIGHT_ALPHA = 338, 2
 
 SIDE_LIMITS = {"jpg": 65500, "webp": 16383}
@@ -57,8 +59,8 @@ def decode(file: File, max_pixels: int) -> Gray:
     checksum, can stay unnoticed.
 
     Args:
-        file: JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or PNM, told by content. Of several frames or
-            pages the first is read.
+        file: One of `formats.READABLE`, told by content. Of several frames or pages the first is
+            read; of a PSD its flattened picture.
         max_pixels: An image of more pixels is refused before it is decoded.
 
     Returns:
@@ -95,7 +97,7 @@ def decode(file: File, max_pixels: int) -> Gray:
     except MemoryError as error:
         raise DecodeError(source, "does not fit into the memory there is") from error
     except Exception as error:  # broken data makes decoders raise anything
-        why = str(error) or type(error).__name__
+        why = formats.reason(error, data)
         raise DecodeError(source, f"cannot be read as {name}: {why}") from error
 
 
@@ -111,6 +113,11 @@ def decode_alpha(file: File) -> Gray | None:
     data, found = file.data, file.header
     if found.format == "WebP" and found.alpha:
         return orient(_from_opencv(_read_opencv(data), _alpha, 255), found.orientation)
+    if found.format == "PSD" and found.alpha:
+        return _from_samples(*psd.read_alpha(data, found), to_luma)
+    if found.format == "JPEG XL":
+        content = jxl.decode(data)
+        return None if isinstance(content, bytes) else alpha_of_pil(content, found.orientation)
     if _READERS.get(found.format or "") is not _read_pillow:
         return None
     if found.unknown:
@@ -165,26 +172,40 @@ def _read_pnm(data: bytes, found: Header) -> Gray:
     return _from_samples(*pnm.read(data), to_luma)
 
 
+def _read_psd(data: bytes, found: Header) -> Gray:
+    return _from_samples(*psd.read(data, found), to_luma)
+
+
+def _read_jxl(data: bytes, found: Header) -> Gray:
+    content = jxl.decode(data)
+    if isinstance(content, bytes):
+        of_jpeg = jpeg.probe(content)
+        if of_jpeg.pixels != found.pixels:  # which was held against the limit
+            raise ValueError("corrupt data, a JPEG of another size in it")
+        return _read_jpeg(content, of_jpeg)
+    if content.mode == "F":
+        raise ValueError("floating point; save it with 8 bits a sample")
+    return from_pil(content, found.orientation)
+
+
 def _read_pillow(data: bytes, found: Header) -> Gray:
     if found.unknown:
         return _read_deep_colour(data, found, to_luma)
     with _open_pillow(data, found) as image:
-        tags = getattr(image, "tag_v2", {})  # of TIFF
         # OpenCV would take premultiplied alpha for straight, and padding for alpha.
-        alpha = tags.get(_EXTRA_SAMPLES, (_STRAIGHT_ALPHA,))
+        alpha = _tags(image).get(_EXTRA_SAMPLES, (_STRAIGHT_ALPHA,))
         if _is_deep_colour(image, found) and alpha == (_STRAIGHT_ALPHA,):
             return _read_deep_colour(data, found, to_luma)
-        luma = from_pil(image, _stored(found))
-        if image.mode == "I;16" and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-            np.bitwise_not(luma, out=luma)  # which Pillow does for fewer bits alone
-        return luma
+        return from_pil(image, _stored(found))
 
 
 _READERS: dict[str, Callable[[bytes, Header], Gray]] = {
     "JPEG": _read_jpeg,
     "WebP": _read_webp,
     "PNM": _read_pnm,
-    **dict.fromkeys(("PNG", "BMP", "GIF", "TIFF", "AVIF"), _read_pillow),
+    "PSD": _read_psd,
+    "JPEG XL": _read_jxl,
+    **dict.fromkeys(("PNG", "BMP", "GIF", "TIFF", "AVIF", "HEIC"), _read_pillow),
 }
 
 
@@ -194,6 +215,8 @@ def _open_pillow(data: bytes, found: Header) -> ImageFile:
     if found.format == "PNG":
         source = parts.opened(data, png_chunks.picture_parts(data))
     image = formats.open_pillow(str(found.format), source)
+    if isinstance(alphas := image.info.get("transparency"), bytes):
+        image.info["transparency"] = alphas[:256]  # of a palette; Pillow refuses more
     if image.mode == "L" and found.bits < 8 and "transparency" in image.info:
         # Pillow scales samples of 2 and 4 bits, but not the value that is transparent
         image.info["transparency"] *= 255 // (2**found.bits - 1)
@@ -201,8 +224,12 @@ def _open_pillow(data: bytes, found: Header) -> ImageFile:
 
 
 def _is_deep_colour(image: ImageFile, found: Header) -> bool:
-    """Whether it has colour or alpha of 16 bits, of which Pillow would drop the low byte."""
-    return found.bits == 16 and image.mode in ("LA", "RGB", "RGBA")
+    """Whether it has colour or alpha of 16 bits, of which Pillow would drop the low byte.
+
+    A TIFF with a plane for each colour is left to Pillow: OpenCV takes planes for pixels.
+    """
+    in_planes = _tags(image).get(_PLANAR_CONFIGURATION) == _SEPARATE
+    return found.bits == 16 and image.mode in ("LA", "RGB", "RGBA") and not in_planes
 
 
 def _stored(found: Header) -> int | None:
@@ -231,13 +258,15 @@ def _read_deep_colour(data: bytes, found: Header, take: _Take) -> Gray:
 
 
 def _read_deep(data: bytes, found: Header) -> NDArray[Any]:
-    try:
-        return _read_opencv(data)
-    except ValueError:
-        if found.format != "PNG":
-            raise
+    if found.format != "PNG" or b"acTL" not in data:  # an animation becomes black in OpenCV
+        try:
+            return _read_opencv(data)
+        except ValueError:
+            if found.format != "PNG":
+                raise
     # Chunks that are no part of the picture may be broken. Rare, hence no copy before.
-    return _read_opencv(b"".join(data[part] for part in png_chunks.picture_parts(data)))
+    picture = [data[part] for part in png_chunks.picture_parts(data)]
+    return _read_opencv(b"".join((*picture, png.chunk(b"IEND", b""))))
 
 
 def _read_opencv(data: bytes, flags: int = cv2.IMREAD_UNCHANGED) -> NDArray[Any]:
@@ -269,7 +298,15 @@ def from_pil(image: Image.Image, orientation: int | None = None) -> Gray:
     image.load()
     if image.mode in ("I", "F"):
         raise InputError(f"image mode {image.mode} has no defined white; convert it to L or RGB")
-    return _from_pil(image, to_luma, orientation)
+    luma = _from_pil(image, to_luma, orientation)
+    if image.mode == "I;16" and _tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        np.bitwise_not(luma, out=luma)  # which Pillow does for fewer bits alone
+    return luma
+
+
+def _tags(image: Image.Image) -> Mapping[int, Any]:
+    """Of a TIFF; empty elsewhere."""
+    return getattr(image, "tag_v2", {})
 
 
 def alpha_of_pil(image: Image.Image, orientation: int | None = None) -> Gray | None:
@@ -284,16 +321,18 @@ def alpha_of_pil(image: Image.Image, orientation: int | None = None) -> Gray | N
 def _from_pil(image: Image.Image, take: _Take, orientation: int | None) -> Gray:
     image.load()
     plane = np.empty((image.height, image.width), np.uint8)
+    # Pillow gives a TIFF of 12 bits as if it had 16.
+    white = 4095 if _tags(image).get(_BITS_PER_SAMPLE) == (12,) else 65535
     for rows in bands(plane.shape):
-        plane[rows] = take(_pixels(image.crop((0, rows.start, image.width, rows.stop))))
+        plane[rows] = take(_pixels(image.crop((0, rows.start, image.width, rows.stop)), white))
     return orient(plane, exif.of_pil(image) if orientation is None else orientation)
 
 
-def _pixels(image: Image.Image) -> NDArray[Any]:
-    """uint8, (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA."""
+def _pixels(image: Image.Image, white: int) -> NDArray[Any]:
+    """uint8, (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA. white: of 16 bits."""
     if image.mode.startswith("I;16"):
         samples = np.asarray(image)
-        gray: Gray = _to_8_bits(65535)[samples]
+        gray: Gray = _to_8_bits(white)[np.minimum(samples, white)]
         if (key := image.info.get("transparency")) is None:
             return gray
         return cv2.merge((gray, gray, gray, np.where(samples == key, 0, 255).astype(np.uint8)))

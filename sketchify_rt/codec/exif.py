@@ -17,13 +17,27 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
+# The last two are wrong, and read as by Pillow.
+_ORDERS = {b"II*\0": "<", b"MM\0*": ">", b"II\0*": "<", b"MM*\0": ">"}
 
 # Bytes a value of each type, BYTE to IFD, and UTF-8 of version 3.0.
 _SIZES = {**dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1)), 129: 1}
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
 # By type. A number that ought to be a SHORT is taken in any of these, as other readers do.
-_INTEGERS = {1: "B", _SHORT: "H", _LONG: "I", 6: "b", 8: "h", 9: "i"}
+_NUMBERS = {
+    1: "B",
+    _SHORT: "H",
+    _LONG: "I",
+    6: "b",
+    7: "B",
+    8: "h",
+    9: "i",
+    11: "f",
+    12: "d",
+    13: "I",
+    _RATIONAL: "II",
+    10: "ii",
+}
 
 # The directories, and in which other one the offset of each is.
 FIRST, EXIF, GPS, INTEROPERABILITY = 0, 34665, 34853, 40965
@@ -94,11 +108,12 @@ class Exif:
     def _number(self, tag: int) -> float:
         """The value of a field in the first directory; 0 where there is none."""
         kind, data = self.fields.get((FIRST, tag), _NO_FIELD)
-        if kind == _RATIONAL:
-            above, below = struct.unpack_from(self.order + "II", data)
-            return float(above / below) if below else 0.0
-        code = _INTEGERS.get(kind)
-        return float(struct.unpack_from(self.order + code, data)[0]) if code else 0.0
+        if kind not in _NUMBERS:
+            return 0.0
+        value, *below = struct.unpack_from(self.order + _NUMBERS[kind], data)
+        if below:
+            return value / below[0] if below[0] else 0.0
+        return float(value)
 
     def write(self, width: int, height: int, dpi: tuple[float, float] | None) -> bytes:
         """The block of the sketch.
@@ -149,8 +164,7 @@ class Exif:
 
 NONE = Exif("<", {})
 
-# As Pillow looks for it
-_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+_XMP_ORIENTATION = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([0-9])""")
 
 
 def orientation(block: bytes, xmp: bytes) -> int:
@@ -169,10 +183,13 @@ def orientation(block: bytes, xmp: bytes) -> int:
 
 def of_pil(image: Image) -> int:
     """The same of a Pillow image, whose EXIF may have been changed since it was opened."""
+    info = image.info
     try:
-        value = image.getexif().get(_ORIENTATION)  # or that of XMP
+        value = image.getexif().get(_ORIENTATION)  # or that of XMP, as most write it
     except Exception:  # a block that Pillow finds broken
-        return orientation(image.info.get("exif") or b"", image.info.get("xmp") or b"")
+        return orientation(info.get("exif") or b"", info.get("xmp") or b"")
+    if value is None:
+        return orientation(b"", info.get("xmp") or b"")
     if isinstance(value, (bytes, tuple)):  # of type BYTE; of several numbers
         value = value[0] if value else 1
     return _known(value)
@@ -180,6 +197,11 @@ def of_pil(image: Image) -> int:
 
 def _known(value: object) -> int:
     return next((known for known in range(2, 9) if known == value), 1)
+
+
+def is_block(data: bytes) -> bool:
+    """Whether it begins as EXIF without the mark that it has in JPEG."""
+    return data[:4] in _ORDERS
 
 
 def read(block: bytes) -> Exif:
@@ -216,6 +238,7 @@ def read(block: bytes) -> Exif:
                 if place + length > len(tiff):
                     continue
                 value = tiff[place : place + length]
-            fields[which, tag] = Field(kind, value[:length])
-            left -= length
+            if (which, tag) not in fields:  # of twins the first counts, as it does in Pillow
+                fields[which, tag] = Field(kind, value[:length])
+                left -= length
     return Exif(order, fields) if fields else NONE

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import PIL.Image
 
 from sketchify_rt import image
-from sketchify_rt.codec import cpu, metadata
+from sketchify_rt.codec import cpu, jxl, metadata
 from sketchify_rt.codec.header import File
 from sketchify_rt.codec.metadata import Metadata
 from sketchify_rt.errors import DecodeError, EncodeError, InputError
@@ -71,7 +71,11 @@ def read(file: File, encoding: Encoding) -> Extras:
     Raises:
         DecodeError: alpha cannot be read.
     """
-    found = metadata.read(file.header) if encoding.metadata else metadata.NONE
+    header, found = file.header, metadata.NONE
+    if encoding.metadata:
+        if header.format == "JPEG XL":
+            header = jxl.described(file.data, header)
+        found = metadata.read(header)
     if encoding.alpha != "keep":
         return Extras(found)
     try:

@@ -57,7 +57,7 @@ NONE = Metadata()
 
 
 def read(found: Header) -> Metadata:
-    """Metadata of a JPEG, PNG, WebP, TIFF or AVIF by its header; none of other formats."""
+    """Metadata of a file by its header; of BMP, GIF and PNM there is none."""
     profile = _inflated(found.profile) if found.format == "PNG" else found.profile
     return assemble(found.exif, profile, found.dpi, found.orientation)
 

@@ -13,7 +13,7 @@ from sketchify_rt.errors import BackendUnavailable
 # Chunks of PNG that tell of a picture, and are no part of it. In two kinds of text there may be
 # EXIF, as ImageMagick writes it, and XMP.
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-_METADATA = (b"eXIf", b"iCCP", b"pHYs", *_TEXTS)
+_METADATA = (b"acTL", b"eXIf", b"iCCP", b"pHYs", *_TEXTS)
 _RAW_EXIF, _XMP = b"Raw profile type exif", b"XML:com.adobe.xmp"
 _MOST_TEXT = 2**20  # bytes of it, unpacked
 _TRANSPARENCY = {0: 2, 2: 6}  # bytes of tRNS, by the type of colour
@@ -49,7 +49,16 @@ def probe(data: bytes) -> Header:
     block = found.get(b"eXIf") or _raw_profile(texts.get(_RAW_EXIF, b""))
     xmp, profile = texts.get(_XMP, b""), found.get(b"iCCP", b"")
     return Header(
-        "PNG", width, height, channels, bits, exif=block, xmp=xmp, profile=profile, dpi=dpi
+        "PNG",
+        width,
+        height,
+        channels,
+        bits,
+        animated=int.from_bytes(found.get(b"acTL", b"")[:4], "big") > 1,  # frames
+        exif=block,
+        xmp=xmp,
+        profile=profile,
+        dpi=dpi,
     )
 
 
@@ -113,29 +122,32 @@ def picture_parts(data: bytes) -> list[slice]:
 
     Returns:
         Where in the file its parts are: the signature and the chunks that no decoder can do
-        without, and transparency. Pillow refuses a picture over any other chunk that is broken or
-        large.
+        without, and transparency, up to the end mark, which may be missing or broken. Pillow
+        refuses a picture over any other chunk that is broken or large.
 
     Raises:
         ValueError: it is damaged.
     """
     crc32 = isal_zlib().crc32
     view = memoryview(data)
-    parts = [slice(0, 8)]
+    parts, has_data, ended = [slice(0, 8)], False, False
     for kind, start, stop in chunks(data):
-        if stop > len(data):
+        if ended := kind == b"IEND":
             break
         if kind[0] & 0x20 and kind != b"tRNS":  # lower case: ancillary
             continue
+        if stop > len(data):
+            raise truncated(data)
         if crc32(view[start + 4 : stop - 4]) != int.from_bytes(view[stop - 4 : stop], "big"):
             name = kind.decode("latin-1")
             raise ValueError(f"corrupt data, the checksum of its {name} chunk is wrong")
         if kind == b"tRNS" and stop - start - 12 < _TRANSPARENCY.get(data[25], 1):
             continue
+        has_data |= kind == b"IDAT"
         if start == parts[-1].stop:
             parts[-1] = slice(parts[-1].start, stop)
         else:
             parts.append(slice(start, stop))
-        if kind == b"IEND":
-            return parts
-    raise truncated(data)
+    if not has_data:
+        raise ValueError("corrupt data, it has no IDAT chunk") if ended else truncated(data)
+    return parts

@@ -12,12 +12,39 @@ from types import FunctionType
 import atheris
 
 with atheris.instrument_imports(include=["PIL"]):
-    from sketchify_rt.codec import cpu, exif, formats, header, jpeg, png_chunks, pnm, tiff
+    from sketchify_rt.codec import (
+        boxes,
+        cpu,
+        exif,
+        formats,
+        gif,
+        header,
+        jpeg,
+        jxl,
+        png_chunks,
+        pnm,
+        psd,
+        tiff,
+    )
     from sketchify_rt.kernels import native
     from tests.fuzz.targets import CORPUS, TARGETS
 
 # One by one, since imports of an editable install go past the hook of atheris.
-for module in (cpu, exif, formats, header, jpeg, png_chunks, pnm, tiff, native):
+for module in (
+    boxes,
+    cpu,
+    exif,
+    formats,
+    gif,
+    header,
+    jpeg,
+    jxl,
+    png_chunks,
+    pnm,
+    psd,
+    tiff,
+    native,
+):
     for function in vars(module).values():
         if isinstance(function, FunctionType) and function.__module__ == module.__name__:
             atheris.instrument_func(function)

@@ -55,6 +55,18 @@ def whole() -> Iterator[tuple[str, bytes]]:
     yield "bits.bmp", saved(gray.convert("1"), "BMP")
     yield "alpha.bmp", saved(alpha, "BMP")
     yield "colour.avif", saved(image, "AVIF", quality=40)
+    yield "colour.heic", pictures.heic(image, quality=40)
+    yield "alpha.heic", pictures.heic(alpha, quality=40)
+    yield "colour.jxl", pictures.jxl(image)
+    yield "boxes.jxl", pictures.jxl(alpha, use_container=True)
+    yield "jpeg.jxl", pictures.jxl_of_jpeg(saved(image, "JPEG", quality=60))
+    planes = [*np.moveaxis(NOISE, 2, 0)]
+    yield "alpha.psd", pictures.psd_file(planes, 3, layers=-1)
+    yield "packed.psd", pictures.psd_file(planes[:3], 3, pack=True)
+    yield "cmyk.psd", pictures.psd_file(planes, 4, resources={1005: bytes(16), 1039: b"icc"})
+    yield "palette.psd", pictures.psd_file(planes[:1], 2, palette=bytes(range(256)) * 3)
+    yield "deep.psb", pictures.psd_file([DEEP[..., 0]], 1, bits=16, version=2, pack=True)
+    yield "bits.psd", pictures.psd_file([NOISE[..., 0] >> 7], 0, bits=1)
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd"):
         yield f"{compression}.tif", saved(image, "TIFF", compression=compression)
     yield "group4.tif", saved(gray.convert("1"), "TIFF", compression="group4")
