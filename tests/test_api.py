@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import cv2
 import pytest
 from pictures import picture, saved
 
@@ -79,3 +80,13 @@ def test_what_cannot_be_is_raised(pages: Path, tmp_path: Path) -> None:
         job.run()
         with pytest.raises(OutputError, match="another run converts into this folder"):
             convert_folder(pages, tmp_path / "out", OPTIONS)
+
+
+def test_threads_of_opencv_stay_those_of_the_caller(pages: Path, tmp_path: Path) -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        convert_folder(pages, tmp_path / "out", OPTIONS)
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)

@@ -322,6 +322,7 @@ class FolderJob:
         if self._rows:
             self._rows.open()
             self._stack.callback(self._rows.close)
+        self._keep_threads_of_opencv()
         opened = self.cluster() if self.cluster else open_sketchifier(self.options)
         self._converter: Sketchifier | Cluster = opened
         self._stack.callback(opened.close)
@@ -332,6 +333,12 @@ class FolderJob:
             self._isolated = self._decoders()
         elif self._output.suspects and hasattr(os, "memfd_create"):
             self._suspects = self._decoders(1)
+
+    def _keep_threads_of_opencv(self) -> None:
+        """Restores at the end what `open_sketchifier` sets for the whole process."""
+        import cv2
+
+        self._stack.callback(cv2.setNumThreads, cv2.getNumThreads())
 
     def _look_again(self) -> None:
         output, rules = self._output, self._output.rules
