@@ -23,8 +23,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -35,16 +34,10 @@ import numpy as np
 from bench import harness
 from bench.bench_kernels import page
 from sketchify_rt import Encoding, Sketchifier
-from sketchify_rt.batch.budget import Budget, total_memory
-from sketchify_rt.batch.decoders import Decoders
-from sketchify_rt.batch.journal import NAME, Journal
-from sketchify_rt.batch.output import Output, settings
-from sketchify_rt.batch.runner import Care, Outcome, run
-from sketchify_rt.batch.sinks import Folder
-from sketchify_rt.batch.sources import Sources
-from sketchify_rt.batch.work import Work
-from sketchify_rt.cli.telling import Teller
+from sketchify_rt.batch.api import Event, convert_folder
+from sketchify_rt.batch.runner import Outcome
 from sketchify_rt.image import Gray
+from sketchify_rt.inputs import Loaded
 
 
 def main(argv: list[str]) -> None:
@@ -74,14 +67,11 @@ def measure_pages(folder: Path, count: int, seconds: float) -> list[harness.Row]
     with zipfile.ZipFile(book, "w") as archive:
         for path in sorted(pages.iterdir()):
             archive.write(path, path.name)
-    with (
-        Sketchifier(device="cpu") as engine,
-        Decoders(engine.options.thread_count, 60, engine.options.max_pixels) as decoders,
-    ):
+    with Sketchifier(device="cpu") as engine:
         ways = {
             "plain": partial(plain, engine, pages, folder / "out"),
             "runner": partial(convert, engine, pages, folder / "out"),
-            "runner, isolated": partial(convert, engine, pages, folder / "out", decoders),
+            "runner, isolated": partial(convert, engine, pages, folder / "out", isolate=True),
             "runner, one CBZ": partial(convert, engine, book, folder / "out"),
         }
         times = take_turns(ways, seconds, lambda: shutil.rmtree(folder / "out"))
@@ -141,38 +131,49 @@ def plain(engine: Sketchifier, pages: Path, out: Path) -> None:
         (out / f"{path.stem}.png").write_bytes(data)
 
 
+class Open:
+    """A `Sketchifier` that stays open after a job."""
+
+    local = True
+
+    def __init__(self, engine: Sketchifier) -> None:
+        self.batch, self.workers = engine.batch, engine.backend.workers
+        self.prepare, self._engine = engine.prepare, engine
+
+    def encode_batch(
+        self, images: Sequence[Loaded], encoding: Encoding, /
+    ) -> Sequence[bytes | Exception]:
+        """See `Sketchifier.encode_batch`."""
+        return self._engine.encode_batch(images, encoding)
+
+    def close(self) -> None:
+        """Leaves it open."""
+
+
 def convert(
     engine: Sketchifier,
     source: Path,
     out: Path,
-    decoders: Decoders | None = None,
+    isolate: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
     """As the command `convert` does with a report; raises where an image failed."""
-    encoding = Encoding()
-    sources = Sources([str(source)], out)
-    journal = Journal(out / NAME, out, settings(engine.options, encoding, Work.dpi))
-    folder = Folder(out, encoding.format, protected=sources.holds)
-    care = Care(Budget(total_memory() // 2), decoders.decode if decoders else None)
-    folder.open()
-    journal.open()
     done = 0
-    with (
-        closing(journal),
-        Teller(out / "report.csv", as_json=False, quiet=True) as teller,
-        closing(Work(sources, Output(folder, journal))) as work,
-        teller.progress(work) as note,
-    ):
 
-        def noted(outcome: Outcome) -> None:
-            nonlocal done
-            done += 1
-            progress(done)
-            note(outcome)
+    def note(event: Event) -> None:
+        nonlocal done
+        done += isinstance(event, Outcome)
+        progress(done)
 
-        workers = engine.backend.workers
-        report = run(engine, work, encoding, workers=workers, progress=noted, care=care)
-        teller.tell(report, sources)
+    report = convert_folder(
+        source,
+        out,
+        engine.options,
+        isolate=isolate,
+        report=out / "report.csv",
+        cluster=lambda: Open(engine),
+        on_event=note,
+    )
     if report.failed:
         raise RuntimeError(f"{report.failed[0].source}: {report.failed[0].reason}")
 

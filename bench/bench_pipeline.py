@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -23,14 +24,16 @@ import numpy as np
 
 from bench import harness
 from sketchify_rt import Encoding, Sketchifier, models, strokes, tiling
+from sketchify_rt.batch.item import Item
 from sketchify_rt.batch.journal import Journal
 from sketchify_rt.batch.output import Output
+from sketchify_rt.batch.resume import Rules, Settings
 from sketchify_rt.batch.runner import run
-from sketchify_rt.batch.sinks import Folder, write
 from sketchify_rt.batch.sources import Job, Sources
-from sketchify_rt.batch.tasks import FileTask
+from sketchify_rt.batch.staging import Staging
 from sketchify_rt.codec import cpu as codec
 from sketchify_rt.codec.header import File
+from sketchify_rt.files import write
 from sketchify_rt.image import Gray
 from sketchify_rt.kernels import native
 from sketchify_rt.options import MAX_PIXELS, PRECISIONS, Mode, Options, Precision
@@ -72,18 +75,23 @@ def measure(
     files = [job.source for job in jobs]
     # Twice over all pages: at the end a core or two have nothing left to do, and of few pages that
     # is a large share.
-    root = folder / mode
-    to = Output(Folder(root, "png", "overwrite"), Journal(None, root, {}))
-    names = [(job.source, f"{again}/{job.stem}") for again in range(2) for job in jobs]
-    twice = [FileTask(i, source, stem, to) for i, (source, stem) in enumerate(names)]
+    names = [(job.source, f"{again}/{job.stem}.png") for again in range(2) for job in jobs]
     cores = Options().thread_count
     cv2.setNumThreads(cores)
-    with Sketchifier(mode=mode, precision=precision, device="cpu") as engine:
+    with (
+        Sketchifier(mode=mode, precision=precision, device="cpu") as engine,
+        closing(open_output(folder / mode, engine.options)) as to,
+    ):
+
+        def ours() -> None:
+            twice = [Item(number, *name) for number, name in enumerate(names)]
+            run(engine, twice, to, Encoding(), workers=cores)
+
         works = stages(engine, files, folder / "page.png")
         times = harness.medians_ms(
             {
                 **works,
-                "ours": partial(run, engine, twice, Encoding(), workers=cores),
+                "ours": ours,
                 "opencv": partial(opencv_loop, files, folder),
             },
             seconds=seconds,
@@ -105,6 +113,16 @@ def measure(
         "waste": core_ms / sum(alone.values()),
     }
     return alone, row
+
+
+def open_output(root: Path, options: Options) -> Output:
+    """An output folder whose results are made anew each time, without a journal on the disk."""
+    journal, settings = Journal(None), Settings(options, Encoding(), 200)
+    to = Output(
+        root, "png", journal, Staging(root, journal.exclusive), settings, Rules("overwrite")
+    )
+    to.open()
+    return to
 
 
 def stages(engine: Sketchifier, files: list[Path], output: Path) -> dict[str, Callable[[], object]]:

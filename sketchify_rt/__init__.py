@@ -12,6 +12,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sketchify_rt.batch.api import JobSettings, convert_folder
+    from sketchify_rt.batch.runner import Outcome, Report
     from sketchify_rt.errors import (
         BackendUnavailable,
         DecodeError,
@@ -39,15 +41,19 @@ __all__ = [
     "Encoding",
     "EngineError",
     "InputError",
+    "JobSettings",
     "ModelError",
     "Options",
     "OptionsError",
+    "Outcome",
     "OutputError",
+    "Report",
     "SketchTransform",
     "Sketchifier",
     "SketchifyError",
     "__version__",
     "available_models",
+    "convert_folder",
     "sketchify",
 ]
 
@@ -55,6 +61,10 @@ _HOME = {
     "Sketchifier": "sketchifier",
     "sketchify": "sketchifier",
     "available_models": "models",
+    "convert_folder": "batch.api",
+    "JobSettings": "batch.api",
+    "Outcome": "batch.runner",
+    "Report": "batch.runner",
     "SketchTransform": "integrations.transform",
     "Options": "options",
     "Encoding": "options",

@@ -14,8 +14,9 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import pytest
 
@@ -594,15 +595,14 @@ def test_a_page_is_written_in_its_turn_and_let_go(tmp_path: Path) -> None:
 
 
 def test_until_it_is_complete_there_is_no_file(comic: Path, tmp_path: Path) -> None:
-    output, told = tmp_path / "new" / "b.cbz", list[int]()
+    output = tmp_path / "new" / "b.cbz"
     with Archive(comic) as archive:
-        book = Book(archive, output, "webp", lambda status: told.append(status.st_size))
+        book = Book(archive, output, "webp")
         for page in archive.pages[:-1]:
             book.put(page, b"x")
-        assert list(output.parent.iterdir()) == []
-        assert told == []
+        (part,) = output.parent.iterdir()
+        assert part.name.startswith(".")
         book.put(archive.pages[-1], b"x")
-        assert told == [output.stat().st_size]
         book.abort()  # too late
         with pytest.raises(OutputError, match="is complete already"):
             book.put(archive.pages[0], b"x")
@@ -621,13 +621,42 @@ def test_a_book_given_up_leaves_nothing(comic: Path, tmp_path: Path) -> None:
     assert list(output.parent.iterdir()) == []
 
 
-def test_what_the_seal_raises_undoes_the_book(comic: Path, tmp_path: Path) -> None:
-    def refuse(status: os.stat_result) -> None:
+def test_a_file_of_the_caller_is_written_and_ended(comic: Path, tmp_path: Path) -> None:
+    output, ended = tmp_path / "b.cbz", list[object]()
+
+    @contextmanager
+    def into(name: str) -> Iterator[BinaryIO]:
+        try:
+            with (tmp_path / name).open("w+b") as file:
+                yield file
+            ended.append(None)
+        except BaseException as error:
+            ended.append(type(error))
+            raise
+
+    with Archive(comic) as archive:
+        results = [Book(archive, output, "png"), Book(archive, output, "png", into("a"))]
+        for book in results:
+            for page in archive.pages:
+                book.put(page, b"x")
+        given_up = Book(archive, output, "png", into("c"))
+        given_up.put(archive.pages[0], b"x")
+        assert ended == [None]
+        given_up.abort()
+    assert (tmp_path / "a").read_bytes() == output.read_bytes()
+    assert len(ended) == 2
+    assert ended[1] is not None
+
+
+def test_what_the_end_of_its_file_raises_undoes_the_book(comic: Path, tmp_path: Path) -> None:
+    @contextmanager
+    def refusing() -> Iterator[BinaryIO]:
+        with (tmp_path / "a").open("w+b") as file:
+            yield file
         raise KeyboardInterrupt
 
-    output = tmp_path / "new" / "b.cbz"
     with Archive(comic) as archive:
-        book = Book(archive, output, "png", refuse)
+        book = Book(archive, tmp_path / "b.cbz", "png", refusing())
         *rest, last = archive.pages
         for page in rest:
             book.put(page, b"x")
@@ -635,7 +664,7 @@ def test_what_the_seal_raises_undoes_the_book(comic: Path, tmp_path: Path) -> No
             book.put(last, b"x")
         with pytest.raises(OutputError, match="was not completed"):
             book.put(last, b"x")
-    assert list(output.parent.iterdir()) == []
+    assert not (tmp_path / "b.cbz").exists()
 
 
 @pytest.mark.parametrize("room", [100, 20_000, 60_000, 61_400])

@@ -31,7 +31,7 @@ from sketchify_rt import (
     inputs,
     models,
 )
-from sketchify_rt.batch.output import settings
+from sketchify_rt.batch.resume import Settings
 from sketchify_rt.cli import common, info
 from sketchify_rt.cli.verbs import main
 from sketchify_rt.cluster.actor import SketchActor
@@ -246,7 +246,7 @@ def test_info_tells_which_models_take_a_hint(model: str, plain: str) -> None:
 
 
 def digest(options: Options) -> str:
-    return json.dumps(settings(options, Encoding(), 150), sort_keys=True)
+    return Settings(options, Encoding(), 150).digest()
 
 
 def test_the_journal_knows_the_hint(model: str, plain: str) -> None:

@@ -9,6 +9,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pictures import picture
 from sketchify_rt import Encoding, Sketchifier, inputs
 from sketchify_rt.batch.budget import needed
 from sketchify_rt.batch.hints import HintFolder
-from sketchify_rt.batch.journal import NAME
+from sketchify_rt.batch.journal import Journal
 from sketchify_rt.cli.verbs import main
 from sketchify_rt.errors import DecodeError, InputError, OptionsError
 from sketchify_rt.image import Gray
@@ -130,8 +131,12 @@ def test_the_journal_knows_each_hint(folder: Path) -> None:
     assert counts("--hint", "hints") == (1, 3)
     assert counts() == (2, 2)  # without hints: a and c
     assert counts("--hint", "hints") == (2, 2)
-    lines = [json.loads(line) for line in Path("out", NAME).read_text().splitlines()]
-    assert sum("hint" in line for line in lines) == 2 + 1 + 1 + 2
+    with closing(Journal(Path("out"))) as journal:
+        journal.open()
+        rows = [journal.get(f"{name}.png".encode()) for name in ("a", "ch1/b", "ch1/c", "d.v2")]
+    light, none, dark, also_none = (row and row.settings for row in rows)
+    assert none == also_none
+    assert len({light, dark, none}) == 3
 
 
 def test_a_bad_hint_is_the_failure_of_its_input(folder: Path) -> None:
@@ -191,7 +196,7 @@ def test_files_decoded_elsewhere_keep_their_hint(folder: Path, sketchify: Sketch
         (["in", "-o", "out", "--hint", "nowhere"], "a picture that can be read: nowhere: cannot"),
         (["in", "-o", "out", "--hint", "hints", "--mode", "dodge"], "hint needs mode sketch"),
         (["in", "hints", "-o", "out", "--hint", "hints"], "hints is in an input folder"),
-        (["-", "-o", "-", "--hint", "hints"], "--hint FOLDER cannot be used with -"),
+        (["-", "-o", "-", "--hint", "hints"], "--hint FOLDER cannot be used for one picture"),
     ],
 )
 def test_a_folder_is_refused_in_words(folder: Path, words: list[str], told: str) -> None:

@@ -9,17 +9,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from jobs import output
 from test_pdf import RED, document, one_page, stream
 
 from sketchify_rt.batch.budget import needed
 from sketchify_rt.batch.decoders import Decoders
 from sketchify_rt.batch.isolated_pdf import IsolatedPdf
-from sketchify_rt.batch.journal import Journal
-from sketchify_rt.batch.output import Output
+from sketchify_rt.batch.items import Items
 from sketchify_rt.batch.pdf import Pdf
-from sketchify_rt.batch.sinks import Folder
 from sketchify_rt.batch.sources import Sources
-from sketchify_rt.batch.work import Work
 from sketchify_rt.cli.verbs import main
 from sketchify_rt.errors import DecodeError, InputError, SketchifyError
 from sketchify_rt.options import Encoding
@@ -165,7 +163,9 @@ def test_nothing_of_a_pdf_is_read_in_this_process(
 def test_a_page_tells_what_it_needs_before_it_is_drawn(pool: Decoders, tmp_path: Path) -> None:
     path = tmp_path / "a.pdf"
     path.write_bytes(pages(RED))
-    to = Output(Folder(tmp_path / "out", "png"), Journal(None, tmp_path / "out", {}))
-    (task,) = Work(Sources([str(path)], tmp_path / "out"), to, dpi=90, decoders=pool)
+    to = output(tmp_path / "out", journal=False)
+    to.open()
+    (item,) = Items(Sources([str(path)], tmp_path / "out"), to, dpi=90, decoders=pool)
     for encoding in Encoding("png"), Encoding("webp"):
-        assert task.need(encoding) == needed(task.read(), encoding)
+        assert item.need(encoding) == needed(item.read(), encoding)
+    to.close()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,13 @@ import numpy as np
 import pytest
 import ray
 from click.testing import CliRunner, Result
+from jobs import output
 from pictures import FILES, picture, saved
 
 from sketchify_rt import cluster
-from sketchify_rt.batch.journal import NAME, Journal
+from sketchify_rt.batch.item import Item
 from sketchify_rt.batch.output import Output
 from sketchify_rt.batch.runner import Outcome, run
-from sketchify_rt.batch.sinks import Folder
-from sketchify_rt.batch.tasks import FileTask
 from sketchify_rt.cli.verbs import main
 from sketchify_rt.cluster import ActorPool, SketchActor
 from sketchify_rt.cluster.pool import _portable
@@ -77,29 +76,28 @@ def pool(two: None) -> Iterator[ActorPool]:
         yield pool
 
 
-def tasks(files: dict[str, Any], out: Path) -> list[FileTask]:
-    """Files in the folder "in" beside `out`, or what they are read as."""
-    journal = Journal(out / NAME, out, {})
-    journal.open()
-    to = Output(Folder(out, "png"), journal)
-    source = out.parent / "in"
-    source.mkdir(exist_ok=True)
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Output]:
+    to = output(tmp_path / "out")
+    to.open()
+    with closing(to):
+        yield to
+
+
+def items(files: dict[str, Any], folder: Path) -> list[Item]:
+    """Files in a new folder, or what they are read as."""
+    folder.mkdir()
     made = []
     for place, (name, data) in enumerate(files.items()):
-        path = source / f"{name}.png"
+        path = folder / f"{name}.png"
         path.write_bytes(data if isinstance(data, bytes) else b"")
         load = None if isinstance(data, bytes) else lambda data=data: data
-        made.append(FileTask(place, path, name, to, load=load))
+        made.append(Item(place, path, f"{name}.png", load=load))
     return made
 
 
 def tree(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("[!.]*")}
-
-
-def lines(folder: Path) -> list[dict[str, Any]]:
-    told = map(json.loads, (folder / NAME).read_text().splitlines())
-    return [line for line in told if "source" in line]
 
 
 def call(*arguments: object) -> Result:
@@ -181,7 +179,9 @@ def test_results_and_errors_keep_their_places(pool: ActorPool, plain: Sketchifie
     assert (pool.batch, pool.workers, pool.local) == (1, 4, False)
 
 
-def test_a_killed_worker_costs_nothing(pool: ActorPool, plain: Sketchifier, tmp_path: Path) -> None:
+def test_a_killed_worker_costs_nothing(
+    pool: ActorPool, plain: Sketchifier, folder: Output, tmp_path: Path
+) -> None:
     files = {f"{i:02}": saved(picture(seed=i), "PNG") for i in range(60)}
     killed: list[int] = []
 
@@ -191,22 +191,23 @@ def test_a_killed_worker_costs_nothing(pool: ActorPool, plain: Sketchifier, tmp_
             killed.append(ray.get(actor.__ray_call__.remote(lambda self: os.getpid())))
             os.kill(killed[-1], signal.SIGKILL)
 
-    todo = tasks(files, tmp_path / "out")
-    report = run(pool, todo, Encoding(), workers=pool.workers, progress=kill)
+    todo = items(files, tmp_path / "in")
+    report = run(pool, todo, folder, Encoding(), workers=pool.workers, progress=kill)
     assert (report.converted, report.failed) == (60, [])
     assert len({*killed}) == 2
-    assert tree(tmp_path / "out") == {
-        f"{name}.png": plain.encode(data) for name, data in files.items()
-    }
-    told = [line["source"] for line in lines(tmp_path / "out") if line["status"] == "converted"]
-    assert sorted(told) == [str(task.path) for task in todo]
+    assert tree(folder.root) == {f"{name}.png": plain.encode(data) for name, data in files.items()}
+    for item in todo:
+        record = folder.journal.get(item.key)
+        assert record is not None
+        assert (record.status, record.source) == ("converted", b"../in/%b" % item.key)
 
 
 def test_a_file_that_ends_its_actors_is_named(
-    pool: ActorPool, plain: Sketchifier, tmp_path: Path
+    pool: ActorPool, plain: Sketchifier, folder: Output, tmp_path: Path
 ) -> None:
     files: dict[str, Any] = dict.fromkeys("abcdef", GOOD) | {"c": Poison("c", b"")}
-    report = run(pool, tasks(files, tmp_path / "out"), Encoding(), workers=pool.workers)
+    todo = items(files, tmp_path / "in")
+    report = run(pool, todo, folder, Encoding(), workers=pool.workers)
     assert report.converted == 5
     assert [(bad.source.name, bad.reason) for bad in report.failed] == [
         (
@@ -215,8 +216,10 @@ def test_a_file_that_ends_its_actors_is_named(
             "makes a decoder crash, remove it",
         )
     ]
-    assert [line["lasting"] for line in lines(tmp_path / "out") if "reason" in line] == [False]
-    assert tree(tmp_path / "out") == {f"{name}.png": plain.encode(GOOD) for name in "abdef"}
+    record = folder.journal.get(b"c.png")
+    assert record is not None
+    assert (record.status, record.lasting) == ("failed", False)
+    assert tree(folder.root) == {f"{name}.png": plain.encode(GOOD) for name in "abdef"}
 
 
 def test_a_batch_with_such_a_file_is_taken_apart(pool: ActorPool, plain: Sketchifier) -> None:
@@ -262,13 +265,13 @@ def test_the_command_line_goes_on_where_it_was(
     for seed in range(6):
         (source / f"{seed}.png").write_bytes(saved(picture(seed=seed), "PNG"))
     (source / "bad.png").write_bytes(BAD)
-    first = call(source, "-o", out, "--engine", "ray", "--actors", 1)
+    first = call(source, "-o", out, "--ray", "--ray-actors", 1)
     assert first.exit_code == 1
     assert first.stdout.startswith("converted 6, skipped 0, failed 1 in ")
     assert tree(out) == {f"{seed}.png": plain.encode(source / f"{seed}.png") for seed in range(6)}
-    again = call(source, "-o", out, "--engine", "ray", "--actors", 1)
+    again = call(source, "-o", out, "--ray", "--ray-actors", 1)
     assert again.stdout.startswith("converted 0, skipped 6, failed 1 in ")
-    without = call(source, "-o", out)  # neither engine knows the other's journal from its own
+    without = call(source, "-o", out)  # the journal is the same
     assert without.stdout.startswith("converted 0, skipped 6, failed 1 in ")
 
 
@@ -277,7 +280,7 @@ def test_a_cluster_of_its_own_is_quiet_and_leaves_nothing(tmp_path: Path) -> Non
     command = [sys.executable, "-m", "sketchify_rt", "convert", "a.png", "-o", "out"]
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     done = subprocess.run(
-        [*command, "--engine", "ray", "--actors", "1", "--mode", "dodge"],
+        [*command, "--ray", "--ray-actors", "1", "--mode", "dodge"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -300,7 +303,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cluster_out_of_reach_is_named(away: None, tmp_path: Path, address: str) -> None:
     (tmp_path / "a.png").write_bytes(GOOD)
     out = tmp_path / "out"
-    result = call(tmp_path / "a.png", "-o", out, "--engine", "ray", "--address", address)
+    result = call(tmp_path / "a.png", "-o", out, "--ray", "--ray-address", address)
     assert result.exit_code == 2
     assert f"no Ray cluster at {address}: " in result.stderr
     assert "Start one with `ray start --head`" in result.stderr
@@ -310,7 +313,7 @@ def test_a_cluster_out_of_reach_is_named(away: None, tmp_path: Path, address: st
 def test_ray_not_installed(away: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     (tmp_path / "a.png").write_bytes(GOOD)
-    result = call(tmp_path / "a.png", "-o", tmp_path / "out", "--engine", "ray")
+    result = call(tmp_path / "a.png", "-o", tmp_path / "out", "--ray")
     assert result.exit_code == 2
     assert "To fix: pip install 'sketchify-rt[ray]'" in result.stderr
 
@@ -318,13 +321,17 @@ def test_ray_not_installed(away: None, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--actors", 2), "need --engine ray"),
-        (("--address", "auto"), "need --engine ray"),
-        (("--engine", "ray", "--isolate"), "cannot be used with --isolate"),
+        (("--ray-actors", 2), "need --ray"),
+        (("--ray-address", "auto"), "need --ray"),
+        (("--ray", "--isolate"), "cannot be used with --isolate, or for one picture"),
+        (("--ray", "-o", "a.jpg"), "cannot be used with --isolate, or for one picture"),
         (("s3://bucket/pages",), "convert_dataset"),
     ],
 )
 def test_what_does_not_go_together(tmp_path: Path, arguments: tuple[Any, ...], told: str) -> None:
-    result = call(tmp_path, "-o", tmp_path / "out", *arguments)
+    page = tmp_path / "a.png"
+    page.write_bytes(GOOD)
+    result = call(page, "-o", tmp_path / "out", *arguments)
     assert result.exit_code == 2
     assert told in result.stderr
+    assert list(tmp_path.iterdir()) == [page]

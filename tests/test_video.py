@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
@@ -667,19 +667,22 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
         assert everything(tmp_path) == ["a.mp4"]
 
 
-def test_the_seal_is_told_of_the_whole_file(tmp_path: Path) -> None:
+def test_a_file_of_the_caller_is_written_and_ended(tmp_path: Path) -> None:
     source, output = clip(tmp_path / "a.mp4"), tmp_path / "b.mp4"
-    sealed: list[os.stat_result] = []
-    convert_video(Mirror(), source, output, seal=sealed.append)
-    assert [os.path.samestat(status, output.stat()) for status in sealed] == [True]
-    assert sealed[0].st_size == output.stat().st_size
+    convert_video(Mirror(), source, output)
 
-    def refuse(status: os.stat_result) -> None:
-        raise OutputError("no")
+    @contextlib.contextmanager
+    def elsewhere(error: OutputError | None = None) -> Iterator[BinaryIO]:
+        with (tmp_path / "c").open("w+b") as file:
+            yield file
+        if error:
+            raise error
 
-    with pytest.raises(OutputError):
-        convert_video(Mirror(), source, tmp_path / "c.mp4", seal=refuse)
-    assert everything(tmp_path) == ["a.mp4", "b.mp4"]
+    convert_video(Mirror(), source, tmp_path / "d.mp4", file=elsewhere())
+    assert (tmp_path / "c").read_bytes() == output.read_bytes()
+    with pytest.raises(OutputError, match="no"):
+        convert_video(Mirror(), source, tmp_path / "d.mp4", file=elsewhere(OutputError("no")))
+    assert everything(tmp_path) == ["a.mp4", "b.mp4", "c"]
 
 
 def test_the_decoder_does_not_run_ahead(tmp_path: Path) -> None:

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from jobs import output
 
-from sketchify_rt.batch.journal import NAME, Journal
-from sketchify_rt.batch.output import Output
+from sketchify_rt.batch.journal import HIDDEN
 from sketchify_rt.batch.runner import Outcome, Report
-from sketchify_rt.batch.sinks import Folder
 from sketchify_rt.batch.sources import Job, Sources
 from sketchify_rt.batch.videos import run_videos
 from sketchify_rt.image import Gray
@@ -50,22 +50,20 @@ class Engine:
 
 
 def convert(engine: Engine, root: Path, *names: str, retry: bool = False) -> Report:
-    sources = Sources(names, root)
-    journal = Journal(root / NAME, root, {})
-    journal.open()
-    to = Output(Folder(root, "png"), journal, retry)
+    sources, to = Sources(names, root), output(root, retry=retry)
     report, told = Report(), list[Outcome]()
     seen: list[tuple[Job, int, int | None]] = []
-    run_videos(
-        engine,
-        list(enumerate(sources)),
-        to,
-        None,
-        report,
-        progress=told.append,
-        frames=lambda *step: seen.append(step),
-    )
-    journal.close()
+    to.open()
+    with closing(to):
+        run_videos(
+            engine,
+            list(enumerate(sources)),
+            to,
+            None,
+            report,
+            progress=told.append,
+            frames=lambda *step: seen.append(step),
+        )
     assert len(told) == report.converted + report.skipped + len(report.failed)
     assert [done for job, done, _ in seen if job.source.name == "a.mp4"] in ([], [1, 2, 3, 4, 5])
     return report
@@ -81,13 +79,16 @@ def test_videos_are_converted_once_and_bad_ones_named(
     report = convert(Engine(), out, "in/*.mp4")
     assert (report.converted, report.not_done, report.stopped) == (1, 0, "")
     assert [str(outcome.source) for outcome in report.failed] == ["in/b.mp4"]
-    assert sorted(path.name for path in out.iterdir()) == [NAME, "a.mp4"]
+    assert sorted(path.name for path in out.iterdir()) == [HIDDEN, "a.mp4"]
     with av.open(str(out / "a.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 5
     again = Engine()
     report = convert(again, out, "in/*.mp4")
     assert (report.skipped, again.frames) == (1, 0)
     assert "--retry-failed" in report.failed[0].reason
+    report = convert(again, out, "in/*.mp4", retry=True)
+    assert (report.skipped, again.frames) == (1, 0)
+    assert "--retry-failed" not in report.failed[0].reason
 
 
 def test_an_interruption_leaves_nothing_of_a_video(
@@ -99,6 +100,7 @@ def test_an_interruption_leaves_nothing_of_a_video(
     out = Path("out")
     report = convert(Engine(interrupt=7), out, "in/*.mp4")
     assert (report.converted, report.not_done, report.interrupted) == (1, 2, True)
-    assert sorted(path.name for path in out.iterdir()) == [NAME, "a.mp4"]
+    assert [path.name for path in (out / HIDDEN).iterdir()] == ["journal.sqlite3"]
+    assert sorted(path.name for path in out.iterdir()) == [HIDDEN, "a.mp4"]
     report = convert(Engine(), out, "in/*.mp4")
     assert (report.converted, report.skipped) == (2, 1)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack, cast
 
 from sketchify_rt import models
 from sketchify_rt.batch import budget
@@ -17,7 +17,7 @@ from sketchify_rt.batch.journal import Journal
 from sketchify_rt.batch.output import Output, Settling
 from sketchify_rt.batch.reports import ReportFile
 from sketchify_rt.batch.resume import Existing, Fail, Rules, Settings, Skip
-from sketchify_rt.batch.runner import Care, Outcome, Report, explain, run
+from sketchify_rt.batch.runner import Care, Converter, Outcome, Report, explain, run
 from sketchify_rt.batch.sources import Job, Sources
 from sketchify_rt.batch.staging import Staging
 from sketchify_rt.codec import formats
@@ -32,7 +32,6 @@ from sketchify_rt.options import Encoding, Options, check_hint_use
 
 if TYPE_CHECKING:
     from sketchify_rt.batch.decoders import Decoders
-    from sketchify_rt.cluster import ActorPool
     from sketchify_rt.sketchifier import Sketchifier
 
 SETTLED = 2.0
@@ -74,6 +73,21 @@ class Plan:
 Event = Outcome | Frames
 
 
+class Cluster(Converter, Protocol):
+    """Actors that convert images, such as `sketchify_rt.cluster.ActorPool`.
+
+    Attributes:
+        workers: Number of threads that keep all actors busy.
+        local: Whether the actors use the memory of this machine alone.
+    """
+
+    workers: int
+    local: bool
+
+    def close(self) -> None:
+        """Ends the actors."""
+
+
 class JobSettings(TypedDict, total=False):
     """Settings of a job.
 
@@ -111,7 +125,7 @@ class JobSettings(TypedDict, total=False):
     watch: bool
     report: Path | None
     debug: bool
-    cluster: Callable[[], ActorPool] | None
+    cluster: Callable[[], Cluster] | None
     on_event: Callable[[Event], None]
 
 
@@ -183,7 +197,7 @@ class FolderJob:
     watch: bool = False
     report: Path | None = None
     debug: bool = False
-    cluster: Callable[[], ActorPool] | None = None
+    cluster: Callable[[], Cluster] | None = None
     on_event: Callable[[Event], None] = lambda event: None
 
     def __post_init__(self) -> None:
@@ -216,6 +230,11 @@ class FolderJob:
     def _check(self) -> None:
         """Raises OptionsError, InputError and ModelError."""
         sources, hints = self._sources, self.hints
+        if cloud := next((name for name in map(os.fsdecode, self.inputs) if "://" in name), None):
+            raise OptionsError(
+                f"{cloud}: URLs are not supported. For folders of a cloud use "
+                "sketchify_rt.cluster.convert_dataset, see docs/batch.md"
+            )
         if not sources.exist:
             names = [f"{escaped(str(path))}: {reason}" for path, reason in sources.problems]
             raise InputError("\n".join(names))
@@ -305,8 +324,9 @@ class FolderJob:
         if self._rows:
             self._rows.open()
             self._stack.callback(self._rows.close)
+        self._keep_threads_of_opencv()
         opened = self.cluster() if self.cluster else open_sketchifier(self.options)
-        self._converter: Sketchifier | ActorPool = opened
+        self._converter: Sketchifier | Cluster = opened
         self._stack.callback(opened.close)
         self._stack.callback(self._output.close)
         self._output.open()
@@ -315,6 +335,12 @@ class FolderJob:
             self._isolated = self._decoders()
         elif self._output.suspects and hasattr(os, "memfd_create"):
             self._suspects = self._decoders(1)
+
+    def _keep_threads_of_opencv(self) -> None:
+        """Restores at the end what `open_sketchifier` sets for the whole process."""
+        import cv2
+
+        self._stack.callback(cv2.setNumThreads, cv2.getNumThreads())
 
     def _look_again(self) -> None:
         output, rules = self._output, self._output.rules
@@ -417,7 +443,7 @@ class FolderJob:
         return self._rows.error if self._rows else None
 
 
-def _workers(converter: Sketchifier | ActorPool) -> int:
+def _workers(converter: Sketchifier | Cluster) -> int:
     workers: int = getattr(converter, "backend", converter).workers  # type: ignore[union-attr]
     return max(1, workers)
 

@@ -321,7 +321,7 @@ def _chosen(file: Path | None, given: dict[str, Any]) -> tuple[Options, Encoding
         existing=common.existing(given["overwrite"], given["skip_existing"]),
         resume=not given["no_journal"],
         hints=hints,
-        cluster=_cluster(options, given),
+        cluster=_cluster(options, given, file is not None),
         retry_failed=given["retry_failed"],
         memory=given["memory"],
         isolate=given["isolate"],
@@ -334,15 +334,17 @@ def _chosen(file: Path | None, given: dict[str, Any]) -> tuple[Options, Encoding
     return options, encoding, settings
 
 
-def _cluster(options: Options, given: dict[str, Any]) -> functools.partial[ActorPool] | None:
+def _cluster(
+    options: Options, given: dict[str, Any], alone: bool
+) -> functools.partial[ActorPool] | None:
     """Returns what opens the Ray cluster, or None. Raises UsageError."""
     address, actors = given["ray_address"], given["ray_actors"]
     if not given["ray"]:
         if address or actors:
             raise click.UsageError("--ray-address and --ray-actors need --ray")
         return None
-    if given["isolate"]:
-        raise click.UsageError("--ray cannot be used with --isolate")
+    if given["isolate"] or alone:
+        raise click.UsageError("--ray cannot be used with --isolate, or for one picture")
     return functools.partial(_open_ray, options, address, actors)
 
 
