@@ -852,4 +852,4 @@ def test_animations_are_counted(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, [*arguments, "--mode", "dodge"])
     assert result.stdout.splitlines()[1] == "3 with several frames or pages: the first only"
     again = CliRunner().invoke(main, [*arguments, "--mode", "dodge"])
-    assert len(again.stdout.splitlines()) == 1
+    assert len(again.stdout.splitlines()) == 2
