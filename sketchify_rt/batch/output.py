@@ -14,7 +14,7 @@ from sketchify_rt import models
 from sketchify_rt.batch.journal import Flaw, Journal, Origin
 from sketchify_rt.batch.sinks import Folder
 from sketchify_rt.errors import InputError, OutputError, SketchifyError
-from sketchify_rt.options import Encoding, Options, Painted
+from sketchify_rt.options import Encoding, Look, Options, Painted
 
 # What makes no difference to a result, but for the last bits of a sum.
 _HOW = ("device", "threads", "tile", "max_pixels", "batch", "device_memory", "compile", "runtime")
@@ -149,6 +149,10 @@ def settings(options: Options, encoding: Encoding, dpi: int) -> dict[str, Any]:
     """All that results depend on beside their inputs, for the journal. Raises ModelError."""
     told = {k: v for k, v in vars(options).items() if k not in _HOW}
     told["detail"] = options.max_detail
+    for name in "look", "blacks", "paper", "levels":
+        del told[name]
+    if options.whole_look != Look():  # else as in journals from before there were looks
+        told["look"] = dataclasses.asdict(options.whole_look)
     if isinstance(options.hint, Painted):
         told["hint"] = options.hint.digest
     if options.mode == "sketch":

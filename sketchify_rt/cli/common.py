@@ -13,6 +13,9 @@ import click
 from sketchify_rt.errors import OptionsError
 from sketchify_rt.options import (
     AUTO_DETAIL,
+    BLACKS,
+    LEVELS,
+    LOOKS,
     PENCILS,
     PRECISIONS,
     RUNTIMES,
@@ -53,24 +56,60 @@ def _number(_: click.Context, __: click.Parameter, value: str | None) -> str | f
     return value
 
 
-def _detail(_: click.Context, __: click.Parameter, value: str) -> str | int:
+def _detail(_: click.Context, __: click.Parameter, value: str | None) -> str | int | None:
     """Converts integers. The options check the rest."""
-    try:
-        return int(value)
-    except ValueError:
-        return value
+    with contextlib.suppress(TypeError, ValueError):
+        return int(value)  # type: ignore[arg-type]
+    return value
 
 
 detail = click.option(
     "--detail",
     metavar="native|auto|N",
-    default=Options.detail,
-    show_default=True,
     callback=_detail,
     help="Longer side in pixels that pictures are drawn at. Larger ones are reduced, drawn and "
     f"enlarged again, so that large photos have visible lines. auto: {AUTO_DETAIL}; native: the "
-    "size of the result.",
+    "size of the result. Default: native, and auto with a --look other than exact.",
 )
+
+
+_LOOK_OPTIONS = (
+    click.option(
+        "--look",
+        type=click.Choice(tuple(LOOKS)),
+        default=Options.look,
+        show_default=True,
+        help="What becomes of a sketch. natural: crisp lines, black areas stay black, clean paper, "
+        "for pages and photos; dark: the same with a darker pencil; chalk: white lines on a dark "
+        "ground. Not for --mode binary, and neither are the next three.",
+    ),
+    click.option(
+        "--blacks",
+        type=click.Choice(BLACKS),
+        help="Black areas: keep them black, or hollow, with an outline. Default: keep with natural "
+        "and dark, else hollow.",
+    ),
+    click.option(
+        "--paper",
+        metavar="0..1",
+        type=click.FloatRange(0, 1),
+        help="Drop the faintest ink; 1 fades all that is paler than half of black. Default: "
+        f"{LOOKS['natural'].paper:g}, and 0 with exact.",
+    ),
+    click.option(
+        "--levels",
+        type=click.Choice(LEVELS),
+        help="auto: the darkest strokes of each image become almost black. Default: auto, and off "
+        "with exact.",
+    ),
+)
+
+
+def look(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds --look, --blacks, --paper and --levels."""
+    for option in reversed(_LOOK_OPTIONS):
+        command = option(command)
+    return command
 
 
 def check_painted(hint: Hint | Path, inputs: Sequence[str]) -> None:

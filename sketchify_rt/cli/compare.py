@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from sketchify_rt.options import Options
 
 if TYPE_CHECKING:
     from sketchify_rt.compare.figure import Box, Figure
+    from sketchify_rt.image import Gray
     from sketchify_rt.sketchifier import Sketchifier
 
 _MAX_PICTURES = 32  # in one sheet: an HTML page of 32 pictures has about 50 MB
@@ -49,6 +51,7 @@ and no sheet; 130 interrupted, and no sheet.
 @common.binary
 @common.hint
 @common.detail
+@common.look
 @click.option(
     "--threshold",
     metavar="LEVEL",
@@ -152,12 +155,22 @@ def _drawer(sketchify: Sketchifier, box: Box, threshold: int) -> Callable[[str],
     from sketchify_rt.codec import cpu as codec
     from sketchify_rt.compare import figure
 
+    # The filters as they are, which is what the U-Net learns.
+    filters: Callable[..., Gray] = functools.partial(  # type: ignore[assignment]
+        sketchify,
+        look="exact",
+        blacks=None,
+        paper=None,
+        levels=None,
+        detail=sketchify.options.max_detail or "native",
+    )
+
     def draw(name: str) -> Figure:
         file = inputs.load(name)
         assert isinstance(file, inputs.File)  # noqa: S101 (of a path it is)
         gray = codec.decode(file, sketchify.options.max_pixels)
         del file
-        return figure.draw(telling.show(Path(name)), gray, sketchify, box, threshold)
+        return figure.draw(telling.show(Path(name)), gray, sketchify, box, threshold, filters)
 
     return draw
 
@@ -166,7 +179,7 @@ def _made_by(sketchify: Sketchifier) -> str:
     options = sketchify.options
     model = Path(options.model).name
     told = f"Sketches by {model} in {sketchify.precision}, line strength {options.strength:g}"
-    for name in "hint", "detail":
+    for name in "hint", "detail", "look", "blacks", "paper", "levels":
         if (value := getattr(options, name)) != getattr(Options, name):
             told += f", {name} {value}"
     return told

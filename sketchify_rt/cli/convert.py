@@ -141,6 +141,7 @@ usage, nothing is converted; 130 interrupted, images in progress are finished.
     "to this side, 256 in the 2017 recipe. Default: the whole image.",
 )
 @common.detail
+@common.look
 @common.device
 @common.precision
 @common.runtime
