@@ -17,11 +17,13 @@ from torch import Tensor
 
 from sketchify_rt import bilevel, looks
 from sketchify_rt.errors import InputError
-from sketchify_rt.image import CELL, Gray
+from sketchify_rt.image import CELL, Gray, bands
 from sketchify_rt.options import Look
 
 # Bytes. The kernels are two to three times as fast if images and their rows begin at multiples.
 ROW = 16
+
+_INDEXED = 2**24  # pixels that a table is applied to at a time: their indices have four bytes each
 
 # The Gaussian of `hint`: `kernels.reference.gauss_cells` with sigma 4.
 _TAPS = (1, 1, 3, 4, 7, 10, 15, 19, 24, 28, 31, 32, 31, 28, 24, 19, 15, 10, 7, 4, 3, 1, 1)
@@ -250,16 +252,20 @@ def look(sketch: Tensor, gray: Tensor, look: Look) -> Tensor:
     Returns:
         `sketch`.
     """
-    gained = 1.0
+    gained, shade = 1.0, None
     if look.levels == "auto":
         gained = looks.gain(histogram(sketch[:: looks.STEP]))
     if look.blacks == "keep":
         black = looks.first_black(histogram(gray[:: looks.STEP]))
         levels = np.arange(256, dtype=np.uint8)[None]
         shade = constant(looks.shade(levels, black, gained)[0], torch.uint8, sketch.device)
-        torch.minimum(sketch, shade[gray.int()], out=sketch)
     table = constant(looks.ink_table(look, gained), torch.uint8, sketch.device)
-    return sketch.copy_(table[sketch.int()])
+    for band in bands(tuple(sketch.shape), _INDEXED):
+        drawn = sketch[band]
+        if shade is not None:
+            torch.minimum(drawn, shade[gray[band].int()], out=drawn)
+        drawn.copy_(table[drawn.int()])
+    return sketch
 
 
 def bilevel_level(gray: Tensor) -> int | None:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import GPU
 from pictures import picture
+from test_backend_cuda import opened
 
 from sketchify_rt import Encoding, Options, OptionsError, Sketchifier, looks, sketchify, tensors
 from sketchify_rt.batch.output import settings
@@ -59,6 +61,25 @@ def test_looks_equal_their_reference(look: Look, shape: tuple[int, int]) -> None
     found = looks.apply(sketch.copy(), gray, look)
     assert np.abs(found.astype(int) - expected).max() <= 1  # floats of 32 bits
     np.testing.assert_array_equal(on_torch.numpy(), found)
+
+
+def test_bands_on_a_device_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    sketch, gray = RNG.integers(0, 256, (2, 33, 47), np.uint8)
+    expected = looks.apply(sketch.copy(), gray, LOOKS["natural"])
+    monkeypatch.setattr(tensors, "_INDEXED", 100)
+    found = tensors.look(torch.tensor(sketch), torch.tensor(gray), LOOKS["natural"])
+    np.testing.assert_array_equal(found.numpy(), expected)
+
+
+def test_the_backend_of_a_gpu_has_looks() -> None:
+    """With the kernels of the reference, where there is no GPU."""
+    on_gpu = opened(torch.device("cuda" if GPU else "cpu"), mode="dodge")
+    page = picture(90, 121, 5)
+    (gray,) = on_gpu.place([page])
+    sketches = on_gpu.dodge([gray], 1.0, 1)
+    looked = on_gpu.look(sketches[0], gray, LOOKS["natural"])
+    expected = sketchify(page, mode="dodge", device="cpu", look="natural")
+    np.testing.assert_array_equal(on_gpu.give([looked], False)[0], expected)
 
 
 def test_each_knob_has_its_values() -> None:
