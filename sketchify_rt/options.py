@@ -27,6 +27,9 @@ Format = Literal["png", "jpg", "webp"]
 Alpha = Literal["white", "keep", "lines"]
 Binary = Literal["auto", "page", "threshold"]
 Detail = Literal["native", "auto"] | int
+Blacks = Literal["keep", "hollow"]
+Levels = Literal["auto", "off"]
+LookName = Literal["exact", "natural", "dark", "chalk"]
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 ARITHMETICS: tuple[Arithmetic, ...] = get_args(Arithmetic)
@@ -34,6 +37,8 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 FORMATS: tuple[Format, ...] = get_args(Format)
 ALPHAS: tuple[Alpha, ...] = get_args(Alpha)
+BLACKS: tuple[Blacks, ...] = get_args(Blacks)
+LEVELS: tuple[Levels, ...] = get_args(Levels)
 
 # Pillow's own bomb limit is 89 Mpx; pages scanned at 1200 dpi pass that, so ours is a little wider.
 MAX_PIXELS = 256 * 2**20
@@ -83,6 +88,34 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What becomes of a sketch, see `looks`. The defaults change nothing.
+
+    Attributes:
+        blacks, paper, levels: See `Options`.
+        gamma: Exponent of the ink, above 0: below 1 the pencil is darker.
+        ground: Level of the paper.
+        ink: Level of the darkest ink.
+    """
+
+    blacks: Blacks = "hollow"
+    paper: float = 0.0
+    levels: Levels = "off"
+    gamma: float = 1.0
+    ground: int = 255
+    ink: int = 0
+
+
+# Chosen by eye from forty pictures of seven kinds.
+LOOKS: dict[LookName, Look] = {
+    "exact": Look(),
+    "natural": Look("keep", 0.15, "auto"),
+    "dark": Look("keep", 0.15, "auto", gamma=0.6),
+    "chalk": Look("hollow", 0.15, "auto", gamma=0.8, ground=40, ink=245),
+}
+
+
+@dataclass(frozen=True)
 class Options:
     """Options of a `Sketchifier`.
 
@@ -124,7 +157,17 @@ class Options:
             fixed radii, so a large photo drawn at its own size is almost white. Larger images are
             reduced, drawn, and the sketch is enlarged to the size that it has without this option;
             smaller ones are not changed. "auto" is AUTO_DETAIL. "native" draws every image at the
-            size of its sketch.
+            size of its sketch. None: "native" for the look "exact", "auto" for all others.
+        look: What becomes of a sketch. "exact": nothing. "natural": crisp lines, black areas that
+            stay black, clean paper, for pages and photos alike. "dark": the same with a darker
+            pencil. "chalk": white lines on a dark ground. All but "exact" need mode "sketch" or
+            "dodge", and so do the three options beneath.
+        blacks: "keep": areas that are black in the picture are black in the sketch. "hollow": the
+            filters decide, which leave an outline, or blotches of noise. None: as the look has it.
+        paper: How much of the faintest ink is dropped, from 0, nothing, to 1: ink below half of
+            black fades. None: as the look has it.
+        levels: "auto": ink is multiplied by up to 2.5, so that the darkest strokes of each image
+            are almost black. "off": it stays. None: as the look has it.
         tile: Longest side of the tiles in pixels that the U-Net takes, at least 256. It sets the
             peak memory of each image in work. Measured for the default with "lite": 360 MiB in
             float32, 190 in bfloat16, 110 in INT8, which is at most 170 bytes per pixel of a tile.
@@ -151,7 +194,11 @@ class Options:
     hint: Hint = "auto"
     max_side: int | None = None
     square: int | None = None
-    detail: Detail = "native"
+    detail: Detail | None = None
+    look: LookName = "exact"
+    blacks: Blacks | None = None
+    paper: float | None = None
+    levels: Levels | None = None
     tile: int = 1536
     max_pixels: int = MAX_PIXELS
     batch: int = 16
@@ -177,7 +224,7 @@ class Options:
         for name, (least, most) in _RANGES.items():
             if (value := getattr(self, name)) is not None or name not in _OPTIONAL:
                 _check_integer(name, value, least, most)
-        if self.detail not in ("native", "auto") and not (
+        if self.detail not in (None, "native", "auto") and not (
             _is_integer(self.detail) and self.detail >= 64
         ):
             raise OptionsError(
@@ -186,10 +233,23 @@ class Options:
         _check_bool("compile", self.compile)
         if self.binary != "auto" and self.mode != "sketch":
             raise OptionsError(f"binary needs mode sketch, got mode {self.mode}. Leave binary out")
+        self._check_look()
         check_hint_use(check_hint(self.hint), self, takes_hint=self.mode == "sketch")
         if self.square is not None and self.max_side is not None:
             raise OptionsError("square and max_side both set the size. Give one of them")
         self._check_runtime()
+
+    def _check_look(self) -> None:
+        for name, known in ("blacks", BLACKS), ("levels", LEVELS):
+            if (value := getattr(self, name)) is not None:
+                _check_choice(name, value, known)
+        if self.paper is not None and not (_is_number(self.paper) and 0 <= self.paper <= 1):
+            raise OptionsError(f"paper must be between 0 and 1, got {self.paper!r}")
+        changed = [name for name in _OF_LOOK if getattr(self, name) != getattr(Options, name)]
+        if changed and self.mode == "binary":
+            raise OptionsError(
+                f"{changed[0]} needs mode sketch or dodge, got mode binary. Leave {changed[0]} out"
+            )
 
     def _check_runtime(self) -> None:
         if self.compile and self.precision not in ("auto", "half"):
@@ -221,9 +281,17 @@ class Options:
     @property
     def max_detail(self) -> int | None:
         """The longest side in pixels that images are drawn at; None for any."""
-        if self.detail == "native":
+        detail = self.detail or ("native" if self.look == "exact" else "auto")
+        if detail == "native":
             return None
-        return AUTO_DETAIL if self.detail == "auto" else self.detail
+        return AUTO_DETAIL if detail == "auto" else detail
+
+    @property
+    def whole_look(self) -> Look:
+        """The look, with what is given beneath it."""
+        told = {name: getattr(self, name) for name in _OF_LOOK[1:]}
+        given = {name: value for name, value in told.items() if value is not None}
+        return replace(LOOKS[self.look], **given)
 
     @property
     def thread_count(self) -> int:
@@ -245,7 +313,9 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": PRECISIONS,
     "runtime": RUNTIMES,
     "binary": get_args(Binary),
+    "look": tuple(LOOKS),
 }
+_OF_LOOK = ("look", "blacks", "paper", "levels")
 _ANY = 2**62
 _RANGES = {
     "threads": (1, MAX_THREADS),
@@ -268,7 +338,11 @@ class Overrides(TypedDict, total=False):
     hint: HintInput
     max_side: int | None
     square: int | None
-    detail: Detail
+    detail: Detail | None
+    look: LookName
+    blacks: Blacks | None
+    paper: float | None
+    levels: Levels | None
 
 
 class Keywords(Overrides, total=False):
@@ -307,7 +381,8 @@ def overridden(options: Options, overrides: Mapping[str, Any]) -> Options:
     Args:
         options: Of the `Sketchifier`.
         overrides: Fields of `Overrides`. What would contradict them is left out: `square` gives way
-            to a `max_side`, and `max_side` to a `square`; `hint` and `binary` to a mode without.
+            to a `max_side`, and `max_side` to a `square`; `hint`, `binary` and the look to a mode
+            without, where pictures are still drawn at the look's `detail`.
 
     Raises:
         OptionsError: An override does not exist, or may not have that value.
@@ -325,6 +400,9 @@ def overridden(options: Options, overrides: Mapping[str, Any]) -> Options:
         implied["max_side"] = None
     if overrides.get("mode", "sketch") != "sketch":
         implied["hint"] = implied["binary"] = "auto"
+    if overrides.get("mode") == "binary":
+        implied |= {"look": "exact", "blacks": None, "paper": None, "levels": None}
+        implied["detail"] = options.detail or options.max_detail or "native"  # of its sketch
     return replace(options, **{**implied, **overrides})
 
 

@@ -1,6 +1,6 @@
 """The way of a batch of images through one device.
 
-    load -> decode -> fit -+-> binarize --------+-> paint -> enlarge -> give or encode
+    load -> decode -> fit -+-> binarize --------+-> paint -> look -> enlarge -> give or encode
                            +-> hint ------------+
 
 Each step takes all images of the batch. An image that fails leaves an error in its place.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sketchify_rt import inputs, strokes
@@ -25,7 +25,7 @@ from sketchify_rt.errors import (
 )
 from sketchify_rt.image import fit
 from sketchify_rt.limits import Limits
-from sketchify_rt.options import Encoding, Options, check_hint_use
+from sketchify_rt.options import Encoding, Look, Options, check_hint_use
 from sketchify_rt.painter import Image, Images, Painter
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class Pipeline:
         threads: Of the processor, for one call.
         limits: What fits into the device's memory, shared by all calls.
         calls: Entered by each call, for `Sketchifier.close`.
+        look: Of the options; None where it changes nothing.
+        max_detail: Of the options.
     """
 
     backend: Backend
@@ -55,6 +57,14 @@ class Pipeline:
     threads: int
     limits: Limits
     calls: AbstractContextManager[object]
+    look: Look | None = field(init=False)
+    max_detail: int | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Finds out once what all images need."""
+        look = self.options.whole_look
+        object.__setattr__(self, "look", None if look == Look() else look)
+        object.__setattr__(self, "max_detail", self.options.max_detail)
 
     def run(
         self, sources: Sequence[ImageInput], encoding: Encoding | None = None, beside: bool = False
@@ -139,7 +149,10 @@ class Pipeline:
             if takes_hint:
                 planes = strokes.find_hints(backend, grays, binaries, pages, wishes, threads)
             sketches = painter.paint(binaries, planes, options.strength, self.limits.tile, threads)
-        return sketches if options.detail == "native" else self._enlarge(sketches, whole)
+        if self.look is not None:
+            pairs = zip(sketches, grays, strict=True)
+            sketches = [backend.look(sketch, gray, self.look) for sketch, gray in pairs]
+        return sketches if self.max_detail is None else self._enlarge(sketches, whole)
 
     def _load(self, source: ImageInput, encoding: Encoding | None) -> Loaded:
         """Reads one image; an error in its place where that fails."""
@@ -182,12 +195,12 @@ class Pipeline:
     def _fit(self, grays: Images) -> Images:
         """Cuts and resizes as the options say, to the size that images are drawn at."""
         options = self.options
-        if options.max_side is None and options.square is None and options.detail == "native":
+        if options.max_side is None and options.square is None and self.max_detail is None:
             return grays
         fitted: list[Image] = []
         for gray in grays:
             rows, columns, *size = fit(tuple(gray.shape), options.max_side, options.square)
-            _, _, height, width = fit((size[0], size[1]), options.max_detail, None)
+            _, _, height, width = fit((size[0], size[1]), self.max_detail, None)
             fitted.append(self.backend.resize(gray[rows, columns], height, width))
         return fitted
 

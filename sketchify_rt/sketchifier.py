@@ -164,8 +164,8 @@ class Sketchifier:
 
         Args:
             source: See the class.
-            **overrides: `mode`, `strength`, `binary`, `hint`, `max_side`, `square` or `detail` for
-                this call, see `Options`.
+            **overrides: `mode`, `strength`, `binary`, `hint`, `max_side`, `square`, `detail`,
+                `look`, `blacks`, `paper` or `levels` for this call, see `Options`.
 
         Returns:
             uint8 (H, W); of a PIL image one of mode L; of a tensor on the GPU a torch tensor there.

@@ -15,12 +15,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sketchify_rt import bilevel
+from sketchify_rt import bilevel, looks
 from sketchify_rt.errors import InputError
-from sketchify_rt.image import CELL, Gray
+from sketchify_rt.image import CELL, Gray, bands
+from sketchify_rt.options import Look
 
 # Bytes. The kernels are two to three times as fast if images and their rows begin at multiples.
 ROW = 16
+
+_INDEXED = 2**24  # pixels that a table is applied to at a time: their indices have four bytes each
 
 # The Gaussian of `hint`: `kernels.reference.gauss_cells` with sigma 4.
 _TAPS = (1, 1, 3, 4, 7, 10, 15, 19, 24, 28, 31, 32, 31, 28, 24, 19, 15, 10, 7, 4, 3, 1, 1)
@@ -58,7 +61,9 @@ def upload(grays: Sequence[Gray], device: torch.device) -> list[Tensor]:
     return _views(shapes, staging.to(device, non_blocking=True))
 
 
-def constant(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+def constant(
+    values: Sequence[Any] | NDArray[Any], dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """Copy a few numbers to the device, without waiting for it.
 
     Args:
@@ -232,6 +237,35 @@ def hint(binary: Tensor, tones: Tensor) -> Tensor:
     # Below 2^53 a quotient of integers is not rounded up to the next integer.
     levels = 1 + ((2 * numerator + denominator) / (2 * denominator)).floor_()
     return torch.where(strokes > 0, levels, 0).to(torch.uint8)
+
+
+def look(sketch: Tensor, gray: Tensor, look: Look) -> Tensor:
+    """Give a sketch a look, in place; equals `looks.apply`.
+
+    The host waits for the device, for the histograms.
+
+    Args:
+        sketch: uint8 (H, W). Overwritten.
+        gray: uint8 (H, W), the luma that it was drawn from, on the same device.
+        look: The look.
+
+    Returns:
+        `sketch`.
+    """
+    gained, shade = 1.0, None
+    if look.levels == "auto":
+        gained = looks.gain(histogram(sketch[:: looks.STEP]))
+    if look.blacks == "keep":
+        black = looks.first_black(histogram(gray[:: looks.STEP]))
+        levels = np.arange(256, dtype=np.uint8)[None]
+        shade = constant(looks.shade(levels, black, gained)[0], torch.uint8, sketch.device)
+    table = constant(looks.ink_table(look, gained), torch.uint8, sketch.device)
+    for band in bands(tuple(sketch.shape), _INDEXED):
+        drawn = sketch[band]
+        if shade is not None:
+            torch.minimum(drawn, shade[gray[band].int()], out=drawn)
+        drawn.copy_(table[drawn.int()])
+    return sketch
 
 
 def bilevel_level(gray: Tensor) -> int | None:

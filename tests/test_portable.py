@@ -21,7 +21,7 @@ import PIL.Image, click, cv2, filelock, isal, numpy, openvino, platformdirs, tqd
 
 sys.path.insert(0, __TESTS__)
 for name in (
-    "O_ASYNC O_CLOEXEC O_DIRECTORY O_NOFOLLOW O_NONBLOCK O_TMPFILE fork forkpty getegid geteuid "
+    "O_ASYNC O_CLOEXEC O_DIRECTORY O_NOFOLLOW O_NONBLOCK fork forkpty getegid geteuid "
     "getgid getloadavg getpgid getuid killpg memfd_create posix_fadvise posix_fallocate pread "
     "preadv pwrite pwritev register_at_fork sched_getaffinity sched_setaffinity setsid statvfs "
     "sysconf"

@@ -14,7 +14,7 @@ from sketchify_rt import packages
 from sketchify_rt.codec.header import File
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError
 from sketchify_rt.models import Model
-from sketchify_rt.options import Encoding, Options, Precision
+from sketchify_rt.options import Encoding, Look, Options, Precision
 from sketchify_rt.painter import Image, Images, Painter
 
 INSTALL = "pip install 'sketchify-rt[gpu]'"
@@ -86,6 +86,9 @@ class Backend(Protocol):
 
     def hint(self, images: Images, binaries: Images, threads: int) -> Images:
         """Returns how dark strokes are in each cell of each image, see `kernels.reference.hint`."""
+
+    def look(self, sketch: Image, gray: Image, look: Look) -> Image:
+        """Gives a sketch a look, see `looks.apply`, which it equals. Overwrites the sketch."""
 
     def open_painter(self, model: Model, threads: int, workers: int) -> Painter:
         """Opens the U-Net for `workers` calls at the same time that share `threads`."""

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 from numpy.typing import NDArray
 
-from sketchify_rt import _native, bilevel, tiling
+from sketchify_rt import _native, bilevel, looks, tiling
 from sketchify_rt.codec import cpu as codec
 from sketchify_rt.codec.header import File
 from sketchify_rt.errors import BackendUnavailable, DecodeError, EncodeError, InputError, bare
@@ -37,6 +37,7 @@ class CpuBackend:
     resize = staticmethod(resize)
     enlarge = staticmethod(enlarge)
     page = staticmethod(bilevel.page)
+    look = staticmethod(looks.apply)
 
     def __init__(self, options: Options, note: str | None = None) -> None:
         """Raises BackendUnavailable where SKETCHIFY_ISA asks for what this processor has not."""

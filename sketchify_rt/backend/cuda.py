@@ -162,6 +162,7 @@ class CudaBackend:
 
     resize = staticmethod(tensors.resize)
     enlarge = staticmethod(tensors.enlarge)
+    look = staticmethod(tensors.look)
 
     def __init__(
         self, options: Options, device: torch.device, kernels: Any, lacks: Sequence[str] = ()

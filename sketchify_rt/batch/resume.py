@@ -182,6 +182,11 @@ def _told(options: Options) -> dict[str, Any]:
     """The options that matter for a result."""
     told = {name: value for name, value in vars(options).items() if name not in _HOW}
     told["detail"] = options.max_detail
+    for name in ("blacks", "paper", "levels"):
+        del told[name]
+    look = options.whole_look
+    told["look"] = dataclasses.asdict(look) | {"paper": float(look.paper)}
+    told["strength"] = float(options.strength)  # 1 is 1.0
     if isinstance(options.hint, Painted):
         told["hint"] = options.hint.digest
     if options.mode == "sketch":

@@ -13,6 +13,9 @@ import click
 from sketchify_rt.errors import OptionsError, SketchifyError
 from sketchify_rt.options import (
     AUTO_DETAIL,
+    BLACKS,
+    LEVELS,
+    LOOKS,
     PENCILS,
     PRECISIONS,
     RUNTIMES,
@@ -152,12 +155,49 @@ detail = option(
     "--detail",
     group="Size",
     metavar="native|auto|N",
-    default=Options.detail,
     callback=functools.partial(_parsed, int),
     help="Longer side, in pixels, at which pictures are drawn. Larger pictures are reduced, drawn, "
     "and enlarged again, so that lines in large photos are visible. native: the size of the "
-    f"result; auto: {AUTO_DETAIL}.",
+    f"result; auto: {AUTO_DETAIL}. Default: native, and auto with a --look other than exact.",
 )
+_LOOK_OPTIONS = (
+    _looks(
+        "--look",
+        type=click.Choice(tuple(LOOKS)),
+        default=Options.look,
+        help="What becomes of a sketch. natural: crisp lines, black areas stay black, clean paper, "
+        "for pages and photos; dark: the same with a darker pencil; chalk: white lines on a dark "
+        "ground. Not for --mode binary, and neither are --blacks, --paper and --levels.",
+    ),
+    _looks(
+        "--blacks",
+        type=click.Choice(BLACKS),
+        help="Black areas: keep them black, or hollow, with an outline. Default: keep with natural "
+        "and dark, else hollow.",
+    ),
+    _looks(
+        "--paper",
+        metavar="0..1",
+        type=click.FloatRange(0, 1),
+        help="Drop the faintest ink; 1 fades all that is paler than half of black. Default: "
+        f"{LOOKS['natural'].paper:g}, and 0 with exact.",
+    ),
+    _looks(
+        "--levels",
+        type=click.Choice(LEVELS),
+        help="auto: the darkest strokes of each image become almost black. Default: auto, and off "
+        "with exact.",
+    ),
+)
+
+
+def look(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds --look, --blacks, --paper and --levels."""
+    for add in reversed(_LOOK_OPTIONS):
+        command = add(command)
+    return command
+
+
 device = _gpu(
     "--device",
     metavar="auto|cpu|cuda[:N]",

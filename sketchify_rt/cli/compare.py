@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from sketchify_rt.options import Options
 
 if TYPE_CHECKING:
     from sketchify_rt.compare.figure import Box, Figure
+    from sketchify_rt.image import Gray
     from sketchify_rt.sketchifier import Sketchifier
 
 _MAX_PICTURES = 32  # in one sheet: an HTML page of 32 pictures has about 50 MB
@@ -62,6 +63,7 @@ _output = functools.partial(common.option, group="Output")
 @common.binary
 @common.hint
 @common.detail
+@common.look
 @common.device
 @common.precision
 @common.runtime
@@ -146,14 +148,23 @@ def _row(name: str, sketchify: Sketchifier, box: Box, threshold: int) -> Figure:
     assert isinstance(file, inputs.File)  # noqa: S101 (of a path it is)
     gray = codec.decode(file, sketchify.options.max_pixels)
     del file
-    return figure.draw(telling.show(Path(name)), gray, sketchify, box, threshold)
+    # The filters as they are, which is what the U-Net learns.
+    filters: Callable[..., Gray] = functools.partial(  # type: ignore[assignment]
+        sketchify,
+        look="exact",
+        blacks=None,
+        paper=None,
+        levels=None,
+        detail=sketchify.options.max_detail or "native",
+    )
+    return figure.draw(telling.show(Path(name)), gray, sketchify, box, threshold, filters)
 
 
 def _made_by(sketchify: Sketchifier) -> str:
     options = sketchify.options
     model = Path(options.model).name
     told = f"Sketches by {model} in {sketchify.precision}, line strength {options.strength:g}"
-    for name in "hint", "detail":
+    for name in "hint", "detail", "look", "blacks", "paper", "levels":
         if (value := getattr(options, name)) != getattr(Options, name):
             told += f", {name} {value}"
     return told

@@ -27,6 +27,7 @@ from sketchify_rt.options import ALPHAS, FORMATS, MODES, Encoding, Options, enco
 if TYPE_CHECKING:
     from sketchify_rt.cluster import ActorPool
 
+_COMMON = ("look", "strength", "detail", "device")  # shared options that most people need
 _OPTIONS = {field.name for field in dataclasses.fields(Options)}
 
 _EPILOG = """\b
@@ -102,6 +103,7 @@ _messages = functools.partial(common.option, group="Messages")
 @common.strength
 @common.binary
 @common.hint
+@common.look
 @_input(
     "--from-file",
     metavar="LIST",
@@ -294,7 +296,7 @@ def command(
 
 
 for _option in command.params:
-    if isinstance(_option, common.Option) and _option.name in ("strength", "detail", "device"):
+    if isinstance(_option, common.Option) and _option.name in _COMMON:
         _option.group = "Common"
 
 

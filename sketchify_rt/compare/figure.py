@@ -69,7 +69,12 @@ class Figure:
 
 
 def draw(
-    name: str, gray: Gray, sketchify: Callable[..., Gray], box: Box, threshold: int = 127
+    name: str,
+    gray: Gray,
+    sketchify: Callable[..., Gray],
+    box: Box,
+    threshold: int = 127,
+    filters: Callable[..., Gray] | None = None,
 ) -> Figure:
     """Makes the row of a picture.
 
@@ -79,15 +84,17 @@ def draw(
         name: Name of the picture.
         gray: uint8 (H, W).
         sketchify: Makes the sketch, of the same shape; takes `mode` and `strength` as a
-            `Sketchifier` does, for the filters at the same detail. What it raises is raised.
+            `Sketchifier` does. What it raises is raised.
         box: Maximum size of each panel.
         threshold: The fixed threshold, 0..254. Brighter pixels become white.
+        filters: The same for the filters, at the same detail without a look; None for `sketchify`.
 
     Returns:
         The row.
     """
-    sketch, dodge = sketchify(gray), sketchify(gray, mode="dodge", strength=1.0)
-    binary = sketchify(gray, mode="binary")
+    filters = filters or sketchify
+    sketch, dodge = sketchify(gray), filters(gray, mode="dodge", strength=1.0)
+    binary = filters(gray, mode="binary")
     otsu, _ = cv2.threshold(gray, 0, 255, cv2.THRESH_OTSU)
     panels = {
         "original": Panel("as luma", reduced(gray, box)),
