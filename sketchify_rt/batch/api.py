@@ -121,9 +121,9 @@ class JobSettings(TypedDict, total=False):
     timeout: float
     unpack: bool
     dpi: int
-    hints: Path | None
+    hints: str | os.PathLike[str] | None
     watch: bool
-    report: Path | None
+    report: str | os.PathLike[str] | None
     debug: bool
     cluster: Callable[[], Cluster] | None
     on_event: Callable[[Event], None]
@@ -193,9 +193,9 @@ class FolderJob:
     timeout: float = 60.0
     unpack: bool = False
     dpi: int = 200
-    hints: Path | None = None
+    hints: str | os.PathLike[str] | None = None
     watch: bool = False
-    report: Path | None = None
+    report: str | os.PathLike[str] | None = None
     debug: bool = False
     cluster: Callable[[], Cluster] | None = None
     on_event: Callable[[Event], None] = lambda event: None
@@ -207,7 +207,8 @@ class FolderJob:
         self._looks, self._waiting = 0, False
         self._failed: set[tuple[Path, str]] = set()
         self._bytes = self.memory * budget.MIB if self.memory else budget.total_memory() // 2
-        self._rows = ReportFile(self.report) if self.report else None
+        self._hints = Path(self.hints) if self.hints else None
+        self._rows = ReportFile(Path(self.report)) if self.report else None
         self._sources = Sources(map(os.fsdecode, self.inputs), self.output)
         self._check()
         limits = {
@@ -229,7 +230,7 @@ class FolderJob:
 
     def _check(self) -> None:
         """Raises OptionsError, InputError and ModelError."""
-        sources, hints = self._sources, self.hints
+        sources, hints = self._sources, self._hints
         if cloud := next((name for name in map(os.fsdecode, self.inputs) if "://" in name), None):
             raise OptionsError(
                 f"{cloud}: URLs are not supported. For folders of a cloud use "
@@ -238,7 +239,7 @@ class FolderJob:
         if not sources.exist:
             names = [f"{escaped(str(path))}: {reason}" for path, reason in sources.problems]
             raise InputError("\n".join(names))
-        if self.report and sources.holds(self.report):
+        if self.report and sources.holds(Path(self.report)):
             raise OptionsError(
                 f"report {self.report} would overwrite an input. Choose another file"
             )
@@ -362,7 +363,7 @@ class FolderJob:
     def _items(self, decoders: Decoders | None) -> Items:
         pixels = self.options.max_pixels
         return Items(
-            self._sources, self._output, self.unpack, self.dpi, pixels, decoders, self.hints
+            self._sources, self._output, self.unpack, self.dpi, pixels, decoders, self._hints
         )
 
     def _run_videos(self, items: Items, report: Report) -> None:

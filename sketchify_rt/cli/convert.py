@@ -281,7 +281,7 @@ def command(
             return
         if dry_run and (settings["report"] or as_json or watch):
             raise click.UsageError("--dry-run cannot be used with --report, --json or --watch")
-        _spare_list(settings["report"], from_file)
+        _spare_list(given["report"], from_file)
         teller = telling.Teller(output, as_json, quiet)
         settings |= {"watch": watch is not None, "on_event": teller.event}
         with FolderJob(names, output, options, encoding, **settings) as job, teller:
