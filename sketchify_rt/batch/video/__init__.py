@@ -15,7 +15,7 @@ except ImportError as error:
         f"videos need PyAV ({error}). To fix: pip install 'sketchify-rt[video]'"
     ) from error
 
-from sketchify_rt.batch.video.convert import Engine, Stopped, convert_video, frames
-from sketchify_rt.batch.video.writer import ENDINGS, result_name
+from sketchify_rt.batch.kinds import video_name as result_name
+from sketchify_rt.batch.video.convert import Engine, convert_video
 
-__all__ = ["ENDINGS", "Engine", "Stopped", "convert_video", "frames", "result_name"]
+__all__ = ["Engine", "convert_video", "result_name"]

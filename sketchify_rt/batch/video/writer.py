@@ -13,6 +13,7 @@ import av
 from av.codec.context import Flags
 from av.video.reformatter import ColorRange
 
+from sketchify_rt.batch.kinds import VIDEO_ENDINGS, ending_of
 from sketchify_rt.batch.video.reader import Reader, Stamp
 from sketchify_rt.errors import BackendUnavailable, EncodeError, OptionsError
 from sketchify_rt.image import Gray
@@ -20,18 +21,12 @@ from sketchify_rt.image import Gray
 log = logging.getLogger("sketchify_rt")
 
 _MUXERS = {"m4v": "mp4", "mkv": "matroska", "mov": "mov", "mp4": "mp4", "webm": "webm"}
-ENDINGS = frozenset(_MUXERS)
 _COPIED = {"audio", "subtitle", "attachment"}
 # Of the tags of the stream that is converted; others tell of its bit rate and encoder.
 _KEPT_TAGS = {"handler_name", "language", "timecode", "title"}
 
 _BEST_CRF = 18  # of H.264, said to look lossless; VP9 counts to 63 rather than 51
 _BT709 = 1  # number of its matrix, primaries and transfer function alike
-
-
-def result_name(name: str) -> str:
-    """Name of the result for a video of that name: its own where results can be written so."""
-    return name if _ending(name) in ENDINGS else f"{name}.mkv"
 
 
 def crf(quality: int | None) -> int:
@@ -44,8 +39,8 @@ def crf(quality: int | None) -> int:
 
 def check(output: Path, quality: int | None) -> None:
     """Raises OptionsError for an ending or a quality that there is not."""
-    if _ending(output.name) not in ENDINGS:
-        raise OptionsError(f"{output}: videos are written as {', '.join(sorted(ENDINGS))}")
+    if ending_of(output.name) not in VIDEO_ENDINGS:
+        raise OptionsError(f"{output}: videos are written as {', '.join(sorted(VIDEO_ENDINGS))}")
     if quality is not None and not (type(quality) is int and 1 <= quality <= 100):
         raise OptionsError(f"quality must be between 1 and 100, got {quality!r}")
 
@@ -58,14 +53,14 @@ class Writer:
     ) -> None:
         """file: is written to, and stays open; output: its name. Raises EncodeError."""
         self._output, self._reader = output, reader
-        self._vp9 = _ending(output.name) == "webm"
+        self._vp9 = ending_of(output.name) == "webm"
         self._waiting: list[Any] | None = []  # packets from before the first sketch
         with self._explained():
             # Bit-exact: without it, Matroska has random numbers, and no two runs give one file.
             self._container = av.open(
                 file,
                 "w",
-                _MUXERS[_ending(output.name)],
+                _MUXERS[ending_of(output.name)],
                 container_options={"fflags": "+bitexact"},
                 metadata_errors="surrogateescape",
             )
@@ -187,7 +182,3 @@ class Writer:
             if isinstance(error, OSError):
                 raise
             raise EncodeError(f"{self._output}: cannot be written: {error.strerror}") from error
-
-
-def _ending(name: str) -> str:
-    return name.rpartition(".")[2].lower()
