@@ -241,6 +241,8 @@ class Sources:
                 for entry in entries:
                     if not is_junk(entry.name):
                         (folders if self._is_folder(entry) else files).append(entry.name)
+        except (FileNotFoundError, NotADirectoryError):  # of a pattern, or deleted meanwhile
+            pass
         except OSError as error:
             self._tell(folder, f"the folder cannot be read: {error.strerror}")
         return sorted(files), sorted(folders)

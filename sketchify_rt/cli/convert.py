@@ -320,7 +320,7 @@ def command(
                 )
             _pipe(names, output, chosen, encoding)
             return
-        sources = Sources(names, output)
+        sources = Sources(names, output, image_format)
         if not sources.exist:
             raise common.Refusal("\n".join(telling.problems(sources)))
         _spare_inputs(report_to, sources, from_file)
@@ -406,7 +406,7 @@ def command(
                 to.settling.look()
                 if look == 0 and report.waiting:  # nothing is converted yet: the next look is first
                     continue
-                sources = Sources(names, output)
+                sources = Sources(names, output, image_format)
                 kept: Existing = "refuse" if overwrite else existing
                 folder = dataclasses.replace(folder, protected=sources.holds, existing=kept)
                 to = dataclasses.replace(to, folder=folder, retry=False, failed_before="skip")

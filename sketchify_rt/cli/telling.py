@@ -54,6 +54,7 @@ class Teller:
         self._failures: dict[tuple[Path, str], None] = {}  # in the order in which they were shown
         self._again = False  # in a later run of a watch, repeated skips and failures are not shown
         self._unreported = False
+        self._passed_over: list[str] = []
 
     def __enter__(self) -> Teller:
         if self._rows:
@@ -172,6 +173,7 @@ class Teller:
             self._fail(problem.source, problem.reason, new=True)
         for outcome in report.failed:
             self._fail(outcome.source, outcome.reason)
+        self._passed_over = sources.passed_over_lines()
         if report.stopped and not self._json:
             click.echo(
                 f"{report.stopped}: {report.not_done} images left; run the same command again to "
@@ -198,6 +200,8 @@ class Teller:
                 f"converted {total.converted}, skipped {total.skipped}, failed {failed} "
                 f"in {total.seconds:.1f} s ({total.images_per_second:.1f} images/s)"
             )
+            for line in self._passed_over:
+                click.echo(line)
 
     def _document(self) -> dict[str, Any]:
         """`files` has every image that was started, in the order of the input."""
@@ -291,6 +295,8 @@ def rehearse(work: Work, sources: Sources) -> None:
         counts["convert"] += 1
         click.echo(f"convert  {show(job.source)}, unless it is done")
     click.echo("would " + ", ".join(f"{verb} {count}" for verb, count in counts.items()))
+    for line in sources.passed_over_lines():
+        click.echo(line)
 
 
 def problems(sources: Sources) -> list[str]:
