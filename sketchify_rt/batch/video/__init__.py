@@ -1,9 +1,10 @@
-"""A video -> the same video as sketches, with its sound: frames through the engine one by one.
+"""Converts a video into a video of sketches with the same sound, frame by frame.
 
     file ──demux──▶ packets ──decode──▶ luma ──engine──▶ sketches ──encode──▶ packets ──mux──▶ file
-                       └──────── sound, subtitles, attachments: as they are ────────┘
+                       └──────── sound, subtitles, attachments: unchanged ──────────┘
 
-Needs PyAV, which brings FFmpeg's libraries; importing this raises BackendUnavailable without it.
+Needs PyAV, which has FFmpeg's libraries in it. Without it, importing this package raises
+BackendUnavailable.
 """
 
 try:
