@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from sketchify_rt import Options, Sketchifier
-from sketchify_rt.batch.video import convert_video
+from sketchify_rt.batch.video import convert_video, result_name
 from sketchify_rt.batch.video.reader import Reader
 from sketchify_rt.errors import (
     BackendUnavailable,
@@ -439,8 +439,8 @@ def test_sound_that_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "codec"), [("a.avi", "mpeg4"), ("a.mpg", "mpeg2video")])
 def test_what_is_not_written_becomes_matroska(tmp_path: Path, name: str, codec: str) -> None:
     source = clip(tmp_path / name, codec, sound="mp2", base=Fraction(1, 25))
-    assert video.result_name(name) == f"{name}.mkv"
-    output = tmp_path / video.result_name(name)
+    assert result_name(name) == f"{name}.mkv"
+    output = tmp_path / result_name(name)
     assert convert_video(Mirror(), source, output) == 30
     with look(source) as before, look(output) as after:
         data = [[data for _, data in packets] for packets in before.others.values()]
@@ -457,8 +457,8 @@ def test_names_and_qualities() -> None:
     from sketchify_rt.batch.video.writer import crf
 
     for name in ("x.mp4", "x.MKV", "x.y.mov", "x.webm", "x.m4v"):
-        assert video.result_name(name) == name
-    assert video.result_name("x.wmv") == "x.wmv.mkv"
+        assert result_name(name) == name
+    assert result_name("x.wmv") == "x.wmv.mkv"
     assert crf(None) == crf(66) == 18
     assert (crf(1), crf(100)) == (51, 1)
 
@@ -590,7 +590,7 @@ def test_a_video_cut_off_is_an_error_and_leaves_nothing(
     for part in range(2, 86, 7):
         source.write_bytes(whole[: len(whole) * part // 100])
         with pytest.raises(DecodeError) as caught:
-            convert_video(Mirror(), source, tmp_path / "out" / video.result_name(name))
+            convert_video(Mirror(), source, tmp_path / "out" / result_name(name))
         assert str(caught.value).startswith(f"{source}: ")
         assert everything(tmp_path / "out") == []
 
@@ -706,7 +706,7 @@ def test_memory_is_flat_over_300_frames_of_720p(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
 from sketchify_rt import Sketchifier
-from sketchify_rt.batch.video import convert_video
+from sketchify_rt.batch.video import convert_video, result_name
 
 def resident(count, total):
     if count in (60, 300):

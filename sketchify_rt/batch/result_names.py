@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -71,8 +71,18 @@ class Folders:
         self._paths = sorted(f"{path}/" for path in paths)
 
     def __contains__(self, path: str) -> bool:
-        place = bisect_left(self._paths, f"{path}/")
-        return place < len(self._paths) and self._paths[place].startswith(f"{path}/")
+        return self._starts(f"{path}/")
+
+    def has_any_in(self, path: str) -> bool:
+        """Tells whether there is a folder in a folder; "" is the one that paths are relative to."""
+        if not path:
+            return any(path != "/" for path in self._paths)
+        return self._starts(f"{path}/", without_itself=True)
+
+    def _starts(self, path: str, *, without_itself: bool = False) -> bool:
+        find = bisect_right if without_itself else bisect_left
+        place = find(self._paths, path)
+        return place < len(self._paths) and self._paths[place].startswith(path)
 
 
 def fold(name: str) -> str:
@@ -101,6 +111,7 @@ def named(picks: Sequence[Pick], folders: Folders, formats: Sequence[str]) -> It
     nested = {stem for stem in stems if is_image(stem)}
     nested &= {fold(name) for pick in picks for name in pick.names} if nested else set()
     changes: dict[tuple[int, str], int] = {}
+    crowded = folders.has_any_in(fold(picks[0].below))
 
     def candidates() -> Iterator[_Candidate]:
         for place, pick in enumerate(picks):
@@ -113,12 +124,12 @@ def named(picks: Sequence[Pick], folders: Folders, formats: Sequence[str]) -> It
         clashes = _repeated(key for it in candidates() for key in it.keys)
         ranks: dict[str, int] = {}
         for it in candidates() if clashes else ():
-            for key in it.keys & clashes:
+            for key in clashes.intersection(it.keys):
                 ranks[key] = min(it.rank, ranks.get(key, it.rank))
-        for it in candidates():
+        for it in candidates() if clashes or crowded else ():
             if not it.is_last and (
                 any(ranks.get(key) == it.rank for key in it.keys)
-                or any(path in folders for path in it.paths(formats))
+                or (crowded and any(path in folders for path in it.paths(formats)))
             ):
                 yield it
 
@@ -145,13 +156,15 @@ class _Candidate:
     def __init__(self, place: int, pick: Pick, name: str, change: int) -> None:
         self.place, self.pick, self.name, self.change = place, pick, name, change
         kind = kind_of(name)
-        short = stem_of(name) if kind == "image" else archive_name(name, keep=False)
-        full = name if kind == "image" else archive_name(name, keep=True)
-        labels = (short,) if short == full else (short, full)
-        self.is_last = change >= len(labels)
-        self.label = self._marked(full) if self.is_last else labels[change]
+        if kind == "image":
+            short, full = stem_of(name), name
+        else:
+            short, full = archive_name(name, keep=False), archive_name(name, keep=True)
+        self.is_last = change > (short != full)
+        self.label = self._marked(full) if self.is_last else full if change else short
         result = video_name(self.label) if kind == "video" else self.label
-        self.keys = {fold(self.label), fold(result)}
+        own = fold(self.label)
+        self.keys = (own,) if result == self.label else (own, fold(result))
         self.rank = 3 * change + (self.label == name) + (result == name)
 
     def _marked(self, full: str) -> str:
