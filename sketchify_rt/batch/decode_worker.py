@@ -99,19 +99,6 @@ Answer: TypeAlias = "tuple[tuple[int, int] | None, Any] | SketchifyError"
 """Height and width of the luma, which is in the shared memory, and what there is besides."""
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What became of a job.
-
-    Attributes:
-        answer: The result or an error.
-        last: The process ends now, because it has grown.
-    """
-
-    answer: Answer
-    last: bool
-
-
 def put(memory: int, data: bytes | memoryview) -> None:
     """Copies data into the shared memory."""
     rest, at = memoryview(data).cast("B"), 0
@@ -170,7 +157,7 @@ def main() -> None:
         os.lseek(memory, TAKEN, os.SEEK_SET)
         answer = _answer(job, tools)
         last = _pages()[1] - first > _GROWTH
-        link.send(Reply(answer, last))
+        link.send((answer, last))
         if last:
             return
 

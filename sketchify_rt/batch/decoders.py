@@ -21,7 +21,7 @@ from typing import Any
 
 from sketchify_rt import forks
 from sketchify_rt.batch import decode_worker
-from sketchify_rt.batch.decode_worker import TAKEN, FileJob, Job, Reply
+from sketchify_rt.batch.decode_worker import TAKEN, Answer, FileJob, Job
 from sketchify_rt.errors import BackendUnavailable, DecodeError, DecoderKilled, SketchifyError
 from sketchify_rt.image import Gray
 from sketchify_rt.inputs import File, Loaded, Picture
@@ -215,24 +215,25 @@ class _Worker:
     def run(self, job: Job, data: bytes, timeout: float) -> tuple[Gray | None, Any]:
         """Runs a job. Raises _Died, and what the job raises."""
         deadline = time.monotonic() + timeout
+        answer: Answer
         kept, self.reusable = self.reusable, False
         decode_worker.put(self._memory, data)
         os.lseek(self._memory, 0, os.SEEK_SET)
         try:
             with contextlib.suppress(OSError):  # it has ended, which `_receive` tells
                 self._link.send(job)
-            reply: Reply = self._receive(deadline - time.monotonic())
+            answer, last = self._receive(deadline - time.monotonic())
         except _Died as death:
             untaken = os.lseek(self._memory, 0, os.SEEK_CUR) < TAKEN
             death.idle = kept and untaken and death.status is not None
             raise
-        try:
-            if isinstance(reply.answer, SketchifyError):
-                raise reply.answer
-            shape, more = reply.answer
-            return shape and decode_worker.take(self._memory, shape), more
-        finally:
-            self.reusable = not reply.last
+        if isinstance(answer, SketchifyError):
+            self.reusable = not last
+            raise answer
+        shape, more = answer
+        luma = shape and decode_worker.take(self._memory, shape)
+        self.reusable = not last
+        return luma, more
 
     def _receive(self, seconds: float) -> Any:
         try:

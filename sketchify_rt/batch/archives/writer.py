@@ -27,19 +27,8 @@ _SIZES_FOLLOW = 0x8  # flag of a member whose sizes are behind its data
 _ZIP64 = 1  # kind of extra field
 _MAX_EXTRA = 0xFFFF - 28  # bytes, less those of a ZIP64 field
 # What of a member stays the same in its copy.
-_KEPT = (
-    "compress_type",
-    "comment",
-    "create_system",
-    "create_version",
-    "extract_version",
-    "flag_bits",
-    "internal_attr",
-    "external_attr",
-    "CRC",
-    "compress_size",
-    "file_size",
-)
+_KEPT = """compress_type comment create_system create_version extract_version flag_bits
+    internal_attr external_attr CRC compress_size file_size""".split()  # noqa: SIM905
 
 
 class Book:
