@@ -324,6 +324,7 @@ LONG = "x" * 300
         ("*/../../x.jpg", "a pattern cannot have .. behind a wildcard"),
         ("https://example.org/a.jpg", "is a URL, and only files are read. Download it first"),
         ("s3://bucket/*.png", "s3://bucket/*.png is a URL"),
+        ("file:///home/me/a.jpg", "is a URL, and only files are read. Give its path"),
     ],
 )
 @pytest.mark.parametrize("first", [False, True])

@@ -74,7 +74,7 @@ def is_passed_over(name: str) -> bool:
     return not is_looked_for(name) and ending_of(name) in _REMEDIES
 
 
-def remedy(ending: str) -> str:
+def remedy_for(ending: str) -> str:
     """Returns what to do about files for which `is_passed_over` is true."""
     return _REMEDIES[ending].format(ending)
 

@@ -1,14 +1,14 @@
 """Names of results, which never collide.
 
-Names are relative to the output folder. Those of pictures lack the ending of the output format.
+Here the output format is PNG:
 
-* A picture has the name of its input without its ending: a.jpg becomes a.
+* The result of a picture has its name without the ending: a.jpg becomes a.png.
 * An archive, a PDF file or a video keeps its name, as the name of its result or of its folder of
-  results: book.cbz, scan.pdf/page-1. Archives of other kinds become book.cbz, too.
+  results: book.cbz, scan.pdf/page-1.png. Archives of other kinds, as book.cbr, become book.cbz.
 * If two results would be one file, or a file and a folder would have one name, whatever the case of
-  the letters, inputs keep their own ending: a.jpg and a.png become a.jpg and a.png, and book.cbr
-  becomes book.cbr.cbz. One that keeps exactly its own name anyway does not change.
-* If that is not enough, a hash of the path of the input is added: a.jpg~1f3a9c02.
+  the letters, inputs keep their own ending: a.jpg and a.gif become a.jpg.png and a.gif.png, and
+  book.cbr becomes book.cbr.cbz. A book.cbz beside it does not change.
+* If that is not enough, a hash of the path of the input is added: a.jpg~1f3a9c02.png.
 
 So names depend on the set of inputs, and not on their order or on when they are converted.
 """

@@ -31,7 +31,7 @@ from sketchify_rt.batch.kinds import (
     is_junk,
     is_looked_for,
     is_passed_over,
-    remedy,
+    remedy_for,
     stem_of,
 )
 from sketchify_rt.batch.result_names import Folders, Job, Pick, fold, join, named
@@ -130,7 +130,7 @@ class Sources:
         """Describes `passed_over` with what to do: one line, or none."""
         found: dict[str, list[str]] = {}
         for ending, count in sorted(self.passed_over.items(), key=lambda it: (-it[1], it[0])):
-            found.setdefault(remedy(ending), []).append(f"{count} .{ending}")
+            found.setdefault(remedy_for(ending), []).append(f"{count} .{ending}")
         if not found:
             return []
         kinds = ", ".join(f"{' and '.join(counts)} ({what})" for what, counts in found.items())
@@ -165,8 +165,9 @@ class Sources:
             if error.errno in _BROKEN_LINK and os.path.islink(name):  # noqa: PTH114
                 return "file"  # its conversion tells what is wrong
             if _URL.match(name):
-                reason = f"{name} is a URL, and only files are read. Download it first"
-                self._tell(path, f"{reason}, see docs/batch.md")
+                is_file = name.lower().startswith("file:")
+                remedy = "Give its path" if is_file else "Download it first, see docs/batch.md"
+                self._tell(path, f"{name} is a URL, and only files are read. {remedy}")
             elif glob.has_magic(name):
                 return "pattern"
             elif isinstance(error, (FileNotFoundError, NotADirectoryError)):

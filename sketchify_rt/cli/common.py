@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -83,7 +84,8 @@ def check_painted(hint: Hint | Path, inputs: Sequence[str]) -> None:
     Raises:
         click.UsageError: There are several inputs, or one that is not a file.
     """
-    of_one = len(inputs) == 1 and (inputs[0] == "-" or Path(inputs[0]).is_file())
+    # Unlike Path.is_file, this never raises.
+    of_one = len(inputs) == 1 and (inputs[0] == "-" or os.path.isfile(inputs[0]))  # noqa: PTH113
     if isinstance(hint, Painted) and not of_one:
         raise click.UsageError(
             "--hint FILE needs exactly one INPUT, a file. Convert the files one by one, or use "
@@ -137,7 +139,7 @@ def hint(command: Callable[..., None]) -> Callable[..., None]:
         if pencil is not None:
             hint = PENCILS[pencil]
         words = not isinstance(hint, str) or hint in ("auto", "none")
-        if not words and Path(hint).is_dir():
+        if not words and os.path.isdir(hint):  # noqa: PTH112 (which may raise)
             hint = Path(hint)
         elif not words:
             from sketchify_rt import inputs  # with NumPy
