@@ -62,7 +62,6 @@ class Sources:
     """The jobs of all inputs. Can be iterated repeatedly; `len` is the number of jobs.
 
     Attributes:
-        problems: What cannot be converted.
         exist: Whether any of the inputs exists.
     """
 
@@ -87,7 +86,7 @@ class Sources:
         Raises:
             OptionsError: The output folder is to be converted or searched.
         """
-        self.problems: list[Problem] = []
+        self._problems: dict[Problem, None] = {}
         self.exist = False
         try:
             self._output = output.resolve()
@@ -116,6 +115,11 @@ class Sources:
         folders = Folders(self._picks)
         for picks in self._picks.values():
             yield from named(picks, folders, [self._format])
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What cannot be converted."""
+        return list(self._problems)
 
     @property
     def passed_over(self) -> Counter[str]:
@@ -149,8 +153,7 @@ class Sources:
     def _tell(self, source: Path, reason: str | OSError) -> None:
         if isinstance(reason, OSError):
             reason = f"cannot be read: {reason.strerror}"
-        if (problem := Problem(source, reason)) not in self.problems:
-            self.problems.append(problem)
+        self._problems[Problem(source, reason)] = None  # once, if several inputs have it
 
     def _look(self, name: str) -> str:
         """Returns "file", "folder", "pattern", or "" with a problem."""
@@ -194,8 +197,8 @@ class Sources:
             raise OptionsError(
                 f"{root} is both an input and the output folder; choose another output folder"
             )
-        before = len(self.problems)
-        if not self._walk(root, below) and len(self.problems) == before:
+        before = len(self._problems)
+        if not self._walk(root, below) and len(self._problems) == before:
             self._tell(root, "the folder has no images in it")
 
     def _walk(self, root: Path, root_below: str) -> bool:
@@ -278,11 +281,11 @@ class Sources:
         if ".." in rest:
             self._tell(pattern, "a pattern cannot have .. behind a wildcard")
             return
-        before = len(self.problems)
+        before = len(self._problems)
         files, folders = self._search(base, rest)
         if files or folders:
             self.exist = True
-        elif len(self.problems) == before:
+        elif len(self._problems) == before:
             self._tell(pattern, "no image has a name like this")
         for folder in sorted(files, key=str):
             real = _real(folder)
