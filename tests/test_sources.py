@@ -401,6 +401,7 @@ def test_a_dead_mount_stops_no_others(
         assert plan(inputs, "in/a.jpg") == {"in/a.jpg": "a"}
         assert problems(inputs, "in/a.jpg") == {inputs: told}
     assert problems("in/dead/*.jpg", "in/a.jpg") == {"in/dead": f"the folder {told}"}
+    assert problems("in/dead/*.jpg", "in/dead/*.png") == {"in/dead": f"the folder {told}"}
     assert plan("in/dead/*.jpg", "in/a.jpg") == {"in/a.jpg": "a"}
 
 

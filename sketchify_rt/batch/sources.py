@@ -87,6 +87,7 @@ class Sources:
             OptionsError: The output folder is to be converted or searched.
         """
         self._problems: dict[Problem, None] = {}
+        self._told = 0  # how often there was a problem; several inputs may have the same
         self.exist = False
         try:
             self._output = output.resolve()
@@ -153,7 +154,8 @@ class Sources:
     def _tell(self, source: Path, reason: str | OSError) -> None:
         if isinstance(reason, OSError):
             reason = f"cannot be read: {reason.strerror}"
-        self._problems[Problem(source, reason)] = None  # once, if several inputs have it
+        self._problems[Problem(source, reason)] = None
+        self._told += 1
 
     def _look(self, name: str) -> str:
         """Returns "file", "folder", "pattern", or "" with a problem."""
@@ -197,8 +199,8 @@ class Sources:
             raise OptionsError(
                 f"{root} is both an input and the output folder; choose another output folder"
             )
-        before = len(self._problems)
-        if not self._walk(root, below) and len(self._problems) == before:
+        before = self._told
+        if not self._walk(root, below) and self._told == before:
             self._tell(root, "the folder has no images in it")
 
     def _walk(self, root: Path, root_below: str) -> bool:
@@ -281,11 +283,11 @@ class Sources:
         if ".." in rest:
             self._tell(pattern, "a pattern cannot have .. behind a wildcard")
             return
-        before = len(self._problems)
+        before = self._told
         files, folders = self._search(base, rest)
         if files or folders:
             self.exist = True
-        elif len(self._problems) == before:
+        elif self._told == before:
             self._tell(pattern, "no image has a name like this")
         for folder in sorted(files, key=str):
             real = _real(folder)
