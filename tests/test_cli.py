@@ -853,3 +853,34 @@ def test_animations_are_counted(tmp_path: Path) -> None:
     assert result.stdout.splitlines()[1] == "3 with several frames or pages: the first only"
     again = CliRunner().invoke(main, [*arguments, "--mode", "dodge"])
     assert len(again.stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 300 + ".jpg", "x" * 300 + "/*.jpg", "a\0.jpg", "gone/a.jpg"]
+)
+def test_a_name_that_cannot_be_read_is_told(here: Path, name: str) -> None:
+    make(in__a="a")
+    alone = call(name, "-o", "out")
+    assert (alone.exit_code, type(alone.exception)) == (2, SystemExit)
+    both = call(name, "in/a.jpg", "-o", "out")
+    assert (both.exit_code, type(both.exception)) == (1, SystemExit)
+    assert "converted 1, skipped 0, failed 1" in both.output
+    assert results() == {"a.png": "png None a"}
+
+
+def test_what_is_passed_over_is_told_with_the_summary(here: Path) -> None:
+    make(in__a="a", other__b="b")
+    Path("in/b.cr2").touch()
+    line = "passed over 1 file: 1 .cr2 (develop to TIFF)\n"
+    for more in [], ["--dry-run"]:
+        assert call("in", "-o", "out", *more).output.endswith(line)
+    assert "passed over" not in call("in", "-o", "out", "--quiet").output
+    assert "passed over" not in call("other", "-o", "out").output
+
+
+def test_results_do_not_collide_with_folders(here: Path) -> None:
+    make(**{"in/page": "1", "in/page.webp/x": "2"})
+    assert call("in", "-o", "out", "--format", "webp").exit_code == 0
+    assert set(results()) == {"page.jpg.webp", "page.webp/x.webp"}
+    assert call("in", "-o", "other").exit_code == 0
+    assert set(results("other")) == {"page.png", "page.webp/x.png"}

@@ -235,6 +235,54 @@ def test_a_file_cut_short_anywhere_is_refused(put) -> None:
     assert len(Pdf(put(whole[:end]))) == 3
 
 
+BEHIND = {
+    "NULs": bytes(5000),
+    "white space": b" \r\n\t" * 2000,
+    "a page of a web server": b"<html><body>served in 0.1 s</body></html>" * 99,
+    "an unfinished download": bytes(3 * 2**20),
+    "across two chunks": b"x" * (2**20 - 3),
+    "noise": random.Random(1).randbytes(70_000),
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)
+def test_what_is_behind_the_end_does_not_matter(put, behind: bytes) -> None:
+    assert (Pdf(put(one_page(RED) + behind)).render(0, 72)[-18:, :18] == 76).all()
+
+
+def changed(data: bytes) -> bytes:
+    """The file with a new page content and a second end, as programs save changes."""
+    update = b"4 0 obj\n%b\nendobj\n" % stream(BLUE + bytes(3 * 2**20))
+    place = len(data) + 1
+    return b"%b\n%bxref\n4 1\n%010d 00000 n \ntrailer\n%b\nstartxref\n%d\n%%%%EOF\n" % (
+        data,
+        update,
+        place,
+        b"<< /Size 5 /Root 1 0 R /Prev %d >>" % int(data.rsplit(b"startxref\n", 1)[1].split()[0]),
+        place + len(update),
+    )
+
+
+@pytest.mark.parametrize("behind", [b"", bytes(5000)])
+def test_a_change_that_is_cut_short_is_refused(put, behind: bytes) -> None:
+    before = one_page(RED)
+    whole = changed(before)
+    assert Pdf(put(whole + behind)).render(0, 72)[-1, 0] == 29  # blue
+    ends = len(before) + 20, len(before) + 2**20, len(whole) - 300, len(whole) - 8
+    for end in ends:
+        with pytest.raises(ContainerError, match="is cut short, its end is missing"):
+            Pdf(put(whole[:end] + behind))
+
+
+def test_a_file_for_the_web_tells_its_length(put) -> None:
+    told = b"%%PDF-1.7\n9 0 obj\n<< /Linearized 1 /L %d /H [1 2] >>\nendobj\n"
+    rest = one_page(RED).removeprefix(b"%PDF-1.7\n")
+    size = len(told % 1000) + len(rest)
+    assert len(Pdf(put(told % min(size, 999) + b"\n" + rest))) == 1
+    with pytest.raises(ContainerError, match="is cut short, its end is missing"):
+        Pdf(put(told % (size + 5000) + rest))
+
+
 def test_damage_is_an_error_or_another_picture_and_nothing_else(put) -> None:
     chance = random.Random(5)
     whole = one_page(RED + b" BT (text) Tj ET", b"/Rotate 90")

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
 import os
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from sketchify_rt.batch.sources import Sources
 from sketchify_rt.errors import OptionsError
+from sketchify_rt.options import Format
 
 
 @pytest.fixture(autouse=True)
@@ -254,3 +258,202 @@ def test_a_video_whose_sketches_have_another_videos_name(tmp_path: Path) -> None
     stems = [job.stem for job in Sources(inputs, tmp_path / "out")]
     assert stems[1:] == ["X.avi.mkv", "y.avi", "y.mkv"]
     assert re.fullmatch(r"x~[0-9a-f]{8}\.avi", stems[0])
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+@pytest.mark.parametrize(
+    "names", [["page.jpg", "Page.{}/a.jpg"], ["sub/B.png", "SUB/b.{}/x/a.jpg"]]
+)
+def test_a_result_is_no_folder_of_results(names: list[str], ending: Format) -> None:
+    make(*(f"in/{name.format(ending)}" for name in names))
+    for inputs in itertools.permutations(["in/**/*.jpg", "in/**/*.png"]):
+        jobs = list(Sources(inputs, Path("out"), ending))
+        results = {f"{job.stem}.{ending}".casefold() for job in jobs}
+        folders = {str(parent).casefold() for path in results for parent in Path(path).parents}
+        assert len(results) == 2
+        assert results.isdisjoint(folders)
+    make("other/page.jpg")
+    assert [job.stem for job in Sources(["other"], Path("out"), ending)] == ["page"]
+
+
+def test_only_the_format_that_is_written_matters() -> None:
+    make("in/page.jpg", "in/page.png/a.jpg")
+    assert plan("in") == {"in/page.jpg": "page.jpg", "in/page.png/a.jpg": "page.png/a"}
+    found = {str(job.source): job.stem for job in Sources(["in"], Path("out"), "webp")}
+    assert found["in/page.jpg"] == "page"
+    make("in/page.jpg.png/b.jpg")  # the other name is that of a folder, too
+    assert re.fullmatch(r"page\.jpg~[0-9a-f]{8}", plan("in")["in/page.jpg"])
+
+
+def test_names_that_differ_in_the_form_of_their_letters_alone_are_told_apart() -> None:
+    make("in/\u00e9.jpg", "in/e\u0301.png")
+    assert set(plan("in").values()) == {"\u00e9.jpg", "e\u0301.png"}
+
+
+def test_comics_of_other_kinds_become_cbz() -> None:
+    make("in/a.cbr", "in/b.CBR", "in/b.cbz", "in/c.epub", "in/d.cbr", "in/d.cbz/x.jpg")
+    assert plan("in") == {
+        "in/a.cbr": "a.cbz",
+        "in/b.CBR": "b.CBR.cbz",
+        "in/b.cbz": "b.cbz",
+        "in/d.cbr": "d.cbr.cbz",
+        "in/d.cbz/x.jpg": "d.cbz/x",
+    }
+    assert plan("in/c.epub") == plan("in/*.epub") == {"in/c.epub": "c.cbz"}
+    make("c.cbr", "c.epub", "x.7z", "x.rar", "x.cb7")
+    assert plan("c.cbr", "c.epub") == {"c.cbr": "c.cbr.cbz", "c.epub": "c.epub.cbz"}
+    jobs = list(Sources(["x.7z", "x.rar", "x.cb7"], Path("out")))
+    assert [job.stem for job in jobs] == ["x.7z.cbz", "x.rar.cbz", "x.cb7.cbz"]
+    assert {job.kind for job in jobs} == {"archive"}
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (f"{LONG}.jpg", "File name too long"),
+        (f"{LONG}/a.jpg", "File name too long"),
+        (f"{LONG}/*.jpg", "File name too long"),
+        ("a\0.jpg", "no file can have this name: embedded null byte"),
+        ("a\0*.jpg", "no file can have this name: embedded null byte"),
+        ("loop/a.jpg", "Too many levels of symbolic links"),
+        ("loop/*.jpg", "Too many levels of symbolic links"),
+        ("in/a.jpg/b.jpg", "no such file or folder"),
+        ("*/../../x.jpg", "a pattern cannot have .. behind a wildcard"),
+        ("https://example.org/a.jpg", "is a URL, and only files are read. Download it first"),
+        ("s3://bucket/*.png", "s3://bucket/*.png is a URL"),
+        ("file:///home/me/a.jpg", "is a URL, and only files are read. Give its path"),
+    ],
+)
+@pytest.mark.parametrize("first", [False, True])
+def test_an_input_that_cannot_be_read_stops_no_others(bad: str, reason: str, first: bool) -> None:
+    make("in/a.jpg")
+    Path("loop").symlink_to("loop")
+    inputs = (bad, "in/a.jpg") if first else ("in/a.jpg", bad)
+    assert plan(*inputs) == {"in/a.jpg": "a"}
+    (told,) = problems(*inputs).values()
+    assert reason in told
+    assert not Sources([bad], Path("out")).exist
+
+
+def test_links_to_themselves_are_told_and_the_rest_is_taken() -> None:
+    make("in/a.jpg", "in/sub/b.jpg")
+    for name in "in/loop", "in/self.jpg", "in/sub/loop":
+        Path(name).symlink_to(Path(name).name)
+    expected = {"in/a.jpg": "a", "in/sub/b.jpg": "sub/b", "in/self.jpg": "self"}
+    loops = dict.fromkeys(
+        ["in/loop", "in/sub/loop"], "cannot be read: Too many levels of symbolic links"
+    )
+    for inputs in "in", "in/**", "in/*", "in/**/*", "in/**/*.jpg":
+        assert plan(inputs) == plan(inputs, out="in/out") == expected
+        assert problems(inputs) == loops
+    assert plan("in/self.jpg", "in/a.jpg") == {"in/self.jpg": "self", "in/a.jpg": "a"}
+
+
+def dead(monkeypatch: pytest.MonkeyPatch, name: str, number: int, *, listed: bool = False) -> None:
+    """Lets all calls for files of that name fail, but listings tell it is a folder if `listed`."""
+
+    def failing(call: Callable[..., object]) -> Callable[..., object]:
+        def fail(path: object, *args: object, **named: object) -> object:
+            if isinstance(path, str | os.PathLike) and name in Path(path).parts:
+                raise OSError(number, os.strerror(number), str(path))
+            return call(path, *args, **named)
+
+        return fail
+
+    class Entry:
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name, self.path, self._entry = entry.name, entry.path, entry
+
+        def is_dir(self) -> bool:
+            if self.name == name and not listed:
+                raise OSError(number, os.strerror(number), self.path)
+            return self._entry.is_dir()
+
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def entries(path: Path) -> Iterator[Iterator[Entry]]:
+        with scandir(path) as found:
+            yield map(Entry, found)
+
+    for call in "stat", "lstat":
+        monkeypatch.setattr(os, call, failing(getattr(os, call)))
+    monkeypatch.setattr(os, "scandir", failing(entries))
+
+
+@pytest.mark.parametrize("number", [errno.ENOTCONN, errno.EIO, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_dead_mount_stops_no_others(
+    number: int, listed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("in/a.jpg", "in/dead/b.jpg", "in/sub/c.jpg")
+    dead(monkeypatch, "dead", number, listed=listed)
+    told = f"cannot be read: {os.strerror(number)}"
+    found = {"in/a.jpg": "a", "in/sub/c.jpg": "sub/c"}
+    for inputs in "in", "in/**", "in/**/*.jpg", "in/**/[ac].*":
+        assert plan(inputs) == found
+        assert problems(inputs) == {"in/dead": f"the folder {told}" if listed else told}
+    assert list(problems("in/*/*.jpg")) == ["in/dead"]
+    for inputs in "in/dead", "in/dead/b.jpg":
+        assert plan(inputs, "in/a.jpg") == {"in/a.jpg": "a"}
+        assert problems(inputs, "in/a.jpg") == {inputs: told}
+    assert problems("in/dead/*.jpg", "in/a.jpg") == {"in/dead": f"the folder {told}"}
+    assert problems("in/dead/*.jpg", "in/dead/*.png") == {"in/dead": f"the folder {told}"}
+    assert plan("in/dead/*.jpg", "in/a.jpg") == {"in/a.jpg": "a"}
+
+
+def test_patterns_follow_links_without_loops() -> None:
+    make("in/a.jpg", "far/b.jpg", "far/deep/c.jpg")
+    Path("in/loop").symlink_to(".")
+    Path("in/far").symlink_to("../far")
+    Path("far/back").symlink_to("../in")
+    expected = {"in/a.jpg": "a", "in/far/b.jpg": "far/b", "in/far/deep/c.jpg": "far/deep/c"}
+    for pattern in "in/**", "in/**/*.jpg", "in/**/*", "in/**/**/?.*":
+        assert plan(pattern) == expected
+
+
+def test_results_are_found_neither_by_patterns_nor_through_links() -> None:
+    make("in/a.jpg", "in/out/sub/a.png", "in/out/sub/deep/b.png")
+    Path("in/link").symlink_to("out/sub")
+    for inputs in "in", "in/**", "in/**/*.*":
+        assert plan(inputs, out="in/out") == {"in/a.jpg": "a"}
+    assert plan("in/*/*.png", out="in/out") == {}
+    assert len(plan("in/out/sub", out="in/out")) == 2  # named
+    assert len(plan("in/out/sub/**/*.png", out="in/out")) == 2
+
+
+def test_brackets_that_exist_are_no_wildcards() -> None:
+    make("[G] Title/1.png", "[G] Title/ch [1]/2.png", "G Title/3.png", "in/x/[a] [b]/4.png")
+    make("in/[G] 5.png", "in/[G] 6.png", "in/[H] 7.png", "in/ch1/8.png")
+    assert plan("[G] Title/*.png") == {"[G] Title/1.png": "1"}
+    assert plan("[G] Title/ch [1]/*.png") == {"[G] Title/ch [1]/2.png": "2"}
+    assert plan("[G] Title/**/*.png") == {
+        "[G] Title/1.png": "1",
+        "[G] Title/ch [1]/2.png": "ch [1]/2",
+    }
+    assert plan("in/*/[a] [b]/*.png") == {"in/x/[a] [b]/4.png": "x/[a] [b]/4"}
+    assert plan("in/[G] *.png") == {"in/[G] 5.png": "[G] 5", "in/[G] 6.png": "[G] 6"}
+    assert plan("in/ch[12]/*.png") == {"in/ch1/8.png": "ch1/8"}  # still wildcards elsewhere
+
+
+def test_files_that_are_passed_over_are_counted() -> None:
+    make("in/a.jpg", "in/b.CR2", "in/c.cr2", "in/sub/d.xcf", "in/.e.cr2", "in/__MACOSX/f.cr2")
+    make("in/g.txt", "in/ComicInfo.xml", "in/cr2", "in/h.pdf", "in/i.zip", "in/sub/j.rar")
+    expected = {"cr2": 2, "pdf": 1, "rar": 1, "xcf": 1, "zip": 1}
+    for inputs in ["in"], ["in/**"], ["in/**/*"], ["in/*", "in"], ["in", "in/sub"]:
+        assert Sources(inputs, Path("out")).passed_over == expected
+    sources = Sources(["in/*.pdf", "in", "in/i.zip"], Path("out"))
+    assert sources.passed_over == {"cr2": 2, "rar": 1, "xcf": 1}
+    assert sources.passed_over_lines() == [
+        "passed over 4 files: 2 .cr2 (develop to TIFF), 1 .rar (repack as CBZ), "
+        "1 .xcf (export as PNG)"
+    ]
+    assert Sources(["in/h.pdf"], Path("out")).passed_over_lines() == []
+    (line,) = Sources(["in/s*"], Path("out")).passed_over_lines()
+    assert line == "passed over 2 files: 1 .rar (repack as CBZ), 1 .xcf (export as PNG)"
+    make("videos/a.mp4")
+    (line,) = Sources(["videos"], Path("out")).passed_over_lines()
+    assert line.endswith('1 .mp4 (name the file, or give a pattern such as "**/*.mp4")')

@@ -209,7 +209,7 @@ class FolderJob:
         self._bytes = self.memory * budget.MIB if self.memory else budget.total_memory() // 2
         self._hints = Path(self.hints) if self.hints else None
         self._rows = ReportFile(Path(self.report)) if self.report else None
-        self._sources = Sources(map(os.fsdecode, self.inputs), self.output)
+        self._sources = Sources(map(os.fsdecode, self.inputs), self.output, self.encoding.format)
         self._check()
         limits = {
             "max_pixels": self.options.max_pixels,
@@ -231,11 +231,6 @@ class FolderJob:
     def _check(self) -> None:
         """Raises OptionsError, InputError and ModelError."""
         sources, hints = self._sources, self._hints
-        if cloud := next((name for name in map(os.fsdecode, self.inputs) if "://" in name), None):
-            raise OptionsError(
-                f"{cloud}: URLs are not supported. For folders of a cloud use "
-                "sketchify_rt.cluster.convert_dataset, see docs/batch.md"
-            )
         if not sources.exist:
             names = [f"{escaped(str(path))}: {reason}" for path, reason in sources.problems]
             raise InputError("\n".join(names))
@@ -347,7 +342,7 @@ class FolderJob:
         output, rules = self._output, self._output.rules
         output.reopen()
         output.settling.look()
-        self._sources = Sources(map(os.fsdecode, self.inputs), self.output)
+        self._sources = Sources(map(os.fsdecode, self.inputs), self.output, self.encoding.format)
         if self._looks > 1 or not self._waiting:  # else nothing is converted yet
             kept: Existing = "skip" if rules.existing == "skip" else "refuse"
             rules = Rules(kept, limits=rules.limits, repeat=False)
@@ -437,6 +432,11 @@ class FolderJob:
             self._rows.close()
             report.unwritten = self._rows.error
         return report
+
+    @property
+    def passed_over(self) -> list[str]:
+        """How many files of which kinds were passed over in folders, and what would read them."""
+        return self._sources.passed_over_lines()
 
     @property
     def report_error(self) -> OutputError | None:

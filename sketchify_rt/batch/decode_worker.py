@@ -1,4 +1,4 @@
-"""The main program of a process of `decoders`: it decodes files and pages, one by one."""
+"""The main program of a process of `decoders`. It decodes files and pages one by one."""
 
 from __future__ import annotations
 
@@ -24,18 +24,24 @@ if TYPE_CHECKING:
     from sketchify_rt.codec.extras import Extras
     from sketchify_rt.codec.header import File
 
-# What decoders leak, or keep in fragments, ends with the process; pixels are given back by then.
-_GROWTH = 256 << 20  # bytes
-# Of the shared memory: getting pages anew takes 0.5 ms for 992 x 1401.
-_KEPT = 32 << 20  # bytes
+# Bytes by which a process may grow, through leaks or fragmented memory, before it is replaced.
+_GROWTH = 256 << 20
+# Bytes of shared memory that are kept. Without them 992 x 1401 pixels take 0.5 ms more.
+_KEPT = 32 << 20
 
 TAKEN = 1
-"""Position of the shared memory from which on the process has taken its job."""
+"""Position in the shared memory that tells that the process has taken its job."""
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What a process has. codec: as `codec.cpu.decode`; memory: descriptor of the shared one."""
+    """What a process has for its jobs.
+
+    Attributes:
+        codec: A function like `codec.cpu.decode`.
+        max_pixels: Largest number of pixels of a picture.
+        memory: Descriptor of the shared memory.
+    """
 
     codec: Callable[[File, int], Gray]
     max_pixels: int
@@ -43,29 +49,39 @@ class Tools:
 
 
 class Job(Protocol):
-    """What a process is asked to do, as a pickle."""
+    """What a process has to do. It is pickled."""
 
     @property
     def name(self) -> str:
         """For messages."""
 
     def run(self, tools: Tools) -> tuple[Gray | None, Any]:
-        """Luma (H, W), if that is asked for, and what there is besides, which can be pickled.
+        """Does the work, in the process.
 
-        Called in the process. Raises SketchifyError.
+        Returns:
+            Luma (H, W) or None, and anything else that can be pickled.
+
+        Raises:
+            SketchifyError: It failed.
         """
 
 
 @dataclass(frozen=True)
 class FileJob:
-    """Decode the file whose bytes, so many, lie in the shared memory; gives its `Extras` too."""
+    """Decodes a file.
+
+    Attributes:
+        name: Its name.
+        size: The number of its bytes, which are in the shared memory.
+        encoding: Of the result.
+    """
 
     name: str
     size: int
     encoding: Encoding
 
     def run(self, tools: Tools) -> tuple[Gray, Extras | None]:
-        """Raises DecodeError."""
+        """Returns luma, and what the encoding keeps besides it. Raises DecodeError."""
         from sketchify_rt.codec.header import File
 
         with open(tools.memory, "rb", closefd=False) as file:
@@ -80,26 +96,18 @@ class FileJob:
 
 
 Answer: TypeAlias = "tuple[tuple[int, int] | None, Any] | SketchifyError"
-"""Height and width of the luma, which lies in the shared memory, and what there is besides."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What became of a job. last: whether the process ends with it, since it has grown."""
-
-    answer: Answer
-    last: bool
+"""Height and width of the luma, which is in the shared memory, and what there is besides."""
 
 
 def put(memory: int, data: bytes | memoryview) -> None:
-    """Copy `data` into the shared memory."""
+    """Copies data into the shared memory."""
     rest, at = memoryview(data).cast("B"), 0
     while at < len(rest):  # a call moves 2 GiB at most
         at += os.pwrite(memory, rest[at:], at)
 
 
 def take(memory: int, shape: tuple[int, int]) -> Gray:
-    """Luma from the shared memory, of which little is kept."""
+    """Copies luma out of the shared memory, and frees the memory if it is large."""
     luma = np.empty(shape, np.uint8)
     rest, at = luma.data.cast("B"), 0
     while at < len(rest):
@@ -110,7 +118,11 @@ def take(memory: int, shape: tuple[int, int]) -> Gray:
 
 
 def main() -> None:
-    """Arguments: descriptors of socket, memory and lifeline, codec, max_pixels, MiB or 0."""
+    """Serves jobs until the parent ends.
+
+    Arguments of the program: descriptors of the socket, the shared memory and the lifeline; codec;
+    max_pixels; MiB of memory, 0 for no limit.
+    """
     import fcntl
     import resource
 
@@ -118,16 +130,15 @@ def main() -> None:
     module, function = sys.argv[4].split(":")
     max_pixels, mebibytes = int(sys.argv[5]), int(sys.argv[6])
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # whether to stop is the parent's business
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides when to stop
         signal.signal(number, signal.SIG_IGN)
-    # While it decodes, this process may never look at the socket again. So the kernel is asked to
-    # tell of the parent's end by a signal, and the default action of that is to end as well. By a
-    # pipe of its own, since the socket has the kernel send such a signal for what comes over it,
-    # sometimes after that was read.
+    # A decoder that hangs never looks at the socket again. So the kernel sends SIGIO when the
+    # parent ends, which ends this process. That needs a pipe of its own: for the socket the kernel
+    # would send the signal with each message, sometimes after the message was read.
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([lifeline], [], [], 0)[0]:  # it ended just before
+    if select.select([lifeline], [], [], 0)[0]:  # it has ended already
         return
 
     tools = Tools(getattr(importlib.import_module(module), function), max_pixels, memory)
@@ -146,7 +157,7 @@ def main() -> None:
         os.lseek(memory, TAKEN, os.SEEK_SET)
         answer = _answer(job, tools)
         last = _pages()[1] - first > _GROWTH
-        link.send(Reply(answer, last))
+        link.send((answer, last))
         if last:
             return
 
@@ -165,6 +176,6 @@ def _answer(job: Job, tools: Tools) -> Answer:
 
 
 def _pages() -> tuple[int, int]:
-    """Bytes of memory that this process has mapped, and those of them that are in use."""
+    """Returns the bytes of memory that this process has mapped, and those that are in use."""
     mapped, resident, *_ = Path("/proc/self/statm").read_text(encoding="ascii").split()
     return int(mapped) * mmap.PAGESIZE, int(resident) * mmap.PAGESIZE

@@ -21,7 +21,7 @@ from typing import Any
 
 from sketchify_rt import forks
 from sketchify_rt.batch import decode_worker
-from sketchify_rt.batch.decode_worker import TAKEN, FileJob, Job, Reply
+from sketchify_rt.batch.decode_worker import TAKEN, Answer, FileJob, Job
 from sketchify_rt.errors import BackendUnavailable, DecodeError, DecoderKilled, SketchifyError
 from sketchify_rt.image import Gray
 from sketchify_rt.inputs import File, Loaded, Picture
@@ -32,10 +32,10 @@ _END_SECONDS = 5.0  # a coredump can take that long
 
 
 class Decoders:
-    """A pool of such processes. Thread-safe; close it, or use it in a `with`.
+    """A pool of processes. Thread-safe. Close it, or use it in a `with`.
 
-    A process is started when a call finds none free, and replaced when it ended or keeps memory
-    back. It dies with this one, however that ends. After a fork, the child starts ones of its own.
+    A process is started when a call finds none free. It is replaced when it has ended or has grown.
+    It ends with this process, even if this is killed. After a fork, the child starts its own.
     """
 
     def __init__(
@@ -47,13 +47,17 @@ class Decoders:
         codec: str = "sketchify_rt.codec.cpu:decode",
         encoding: Encoding | None = None,
     ) -> None:
-        """Take the limits; nothing is started yet.
+        """Starts nothing yet.
 
-        processes: at most, at least 1; further calls wait for one. timeout: seconds for one file,
-        above 0. max_pixels: as in `Options`. memory: MiB that a process may map beyond what it
-        starts with, at least 1; None for no limit. codec: "module:function" that decodes, called
-        as `codec.cpu.decode` is. encoding: of the
-        results, which tells what is kept of a file beside its luma; None for nothing.
+        Args:
+            processes: Maximum number, at least 1. Further calls wait.
+            timeout: Maximum seconds for a file or a page, above 0.
+            max_pixels: As in `Options`.
+            memory: MiB that a process may map beyond what it starts with, at least 1; None for no
+                limit.
+            codec: "module:function" that decodes, like `codec.cpu.decode`.
+            encoding: Of the results. It tells what of a file is needed besides its luma. None for
+                nothing.
         """
         self._processes, self._timeout, self._encoding = processes, timeout, encoding or Encoding()
         self._command = (codec, str(max_pixels), str(memory or 0))
@@ -67,11 +71,12 @@ class Decoders:
         self._idle: list[_Worker] = []  # the last in was used last; its methods are atomic
 
     def decode(self, image: Loaded) -> Loaded:
-        """What an image file holds; other images are given back as they are.
+        """Decodes an image file. Other images are returned as they are.
 
-        Raises the DecodeError that the codec raises, or one that tells what became of the process:
-        it took too long, or a signal ended it; DecoderKilled where that was SIGKILL.
-        Raises BackendUnavailable where none can be started.
+        Raises:
+            DecodeError: The codec raised it, or its process took too long or crashed.
+            DecoderKilled: SIGKILL ended the process.
+            BackendUnavailable: No process can be started.
         """
         if not isinstance(image, File):
             return image
@@ -81,37 +86,35 @@ class Decoders:
         return Picture(image.name, luma, extras, image.hint)
 
     def run(self, job: Job, data: bytes = b"") -> tuple[Gray | None, Any]:
-        """What `job` gives, in a process that finds `data` in the shared memory.
+        """Runs a job in a process.
 
-        Raises what the job raises, and what `decode` raises.
+        Args:
+            job: What to do.
+            data: What the job finds in the shared memory.
+
+        Returns:
+            What `job.run` returns.
+
+        Raises:
+            SketchifyError: What `job.run` raises, and what `decode` raises.
         """
         with self._free:
-            answer = self._run(job, data)
-        if isinstance(answer, SketchifyError):
-            raise answer
-        return answer
-
-    def _run(self, job: Job, data: bytes) -> tuple[Gray | None, Any] | SketchifyError:
-        while True:
-            worker = self._pop() or self._start()
-            try:
-                return worker.run(job, data, self._timeout)
-            except _Died as death:
-                if not death.idle:
-                    kind = DecoderKilled if death.status == -signal.SIGKILL else DecodeError
-                    return kind(job.name, self._reason(death.status))
-            finally:
-                if worker.reusable:
-                    self._idle.append(worker)
-                else:
-                    self._end(worker)
-                if self._closed:
-                    self.close()
-
-    def _start(self) -> _Worker:
-        worker = _Worker(self._command)
-        self._all.add(worker)
-        return worker
+            while True:
+                worker = self._pop() or _Worker(self._command)
+                self._all.add(worker)
+                try:
+                    return worker.run(job, data, self._timeout)
+                except _Died as death:
+                    if not death.idle:
+                        kind = DecoderKilled if death.status == -signal.SIGKILL else DecodeError
+                        raise kind(job.name, self._reason(death.status)) from None
+                finally:
+                    if worker.reusable:
+                        self._idle.append(worker)
+                    else:
+                        self._end(worker)
+                    if self._closed:
+                        self.close()
 
     def _pop(self) -> _Worker | None:
         try:
@@ -137,23 +140,24 @@ class Decoders:
         self.close()
 
     def close(self) -> None:
-        """End the processes; those that are at a file, when they are done with it."""
+        """Ends the processes. Those that decode a file finish it first."""
         self._closed = True
         while worker := self._pop():
             self._end(worker)
 
     def _forget(self) -> None:
-        """In a forked child, so that no two processes talk to one decoder."""
+        """Called in a forked child, so that no two processes use one decoder."""
         for worker in self._all:
             worker.disown()
         self._reset()
 
 
 class _Died(Exception):
-    """A process ended.
+    """A process has ended, or is late and has to be ended.
 
-    status: as subprocess tells it; None where it is to be ended, being late. idle: whether that was
-    after another file and before this one.
+    Attributes:
+        status: Exit status as in subprocess; None if it is late.
+        idle: It ended before it took this job.
     """
 
     def __init__(self, status: int | None, idle: bool = False) -> None:
@@ -161,7 +165,11 @@ class _Died(Exception):
 
 
 class _Worker:
-    """One process. reusable: whether it takes another file."""
+    """One process.
+
+    Attributes:
+        reusable: Whether it takes another job.
+    """
 
     def __init__(self, command: tuple[str, ...]) -> None:
         if not hasattr(os, "memfd_create"):
@@ -171,7 +179,7 @@ class _Worker:
             )
         self._link, theirs = Pipe()
         self._memory = os.memfd_create("decoder")
-        # Nothing is ever written to it: it ends when this process does.
+        # Nothing is written to this pipe. It closes when this process ends.
         lifeline, self._lifeline = os.pipe()
         self.reusable = False
         passed = (theirs.fileno(), self._memory, lifeline)
@@ -182,7 +190,7 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=passed,
-                process_group=0,  # Ctrl-C is for the one that has the terminal
+                process_group=0,  # Ctrl-C reaches this process alone, which decides what to do
             )
         except OSError as error:
             self._close()
@@ -204,29 +212,28 @@ class _Worker:
             self.end()
             raise
 
-    def run(
-        self, job: Job, data: bytes, timeout: float
-    ) -> tuple[Gray | None, Any] | SketchifyError:
+    def run(self, job: Job, data: bytes, timeout: float) -> tuple[Gray | None, Any]:
+        """Runs a job. Raises _Died, and what the job raises."""
         deadline = time.monotonic() + timeout
+        answer: Answer
         kept, self.reusable = self.reusable, False
         decode_worker.put(self._memory, data)
         os.lseek(self._memory, 0, os.SEEK_SET)
         try:
-            with contextlib.suppress(OSError):  # it ended, which comes up again
+            with contextlib.suppress(OSError):  # it has ended, which `_receive` tells
                 self._link.send(job)
-            reply: Reply = self._receive(deadline - time.monotonic())
+            answer, last = self._receive(deadline - time.monotonic())
         except _Died as death:
             untaken = os.lseek(self._memory, 0, os.SEEK_CUR) < TAKEN
             death.idle = kept and untaken and death.status is not None
             raise
-        answer: tuple[Gray | None, Any] | SketchifyError
-        if isinstance(reply.answer, SketchifyError):
-            answer = reply.answer
-        else:
-            shape, more = reply.answer
-            answer = shape and decode_worker.take(self._memory, shape), more
-        self.reusable = not reply.last
-        return answer
+        if isinstance(answer, SketchifyError):
+            self.reusable = not last
+            raise answer
+        shape, more = answer
+        luma = shape and decode_worker.take(self._memory, shape)
+        self.reusable = not last
+        return luma, more
 
     def _receive(self, seconds: float) -> Any:
         try:
@@ -239,7 +246,7 @@ class _Worker:
     def _status(self) -> int | None:
         try:
             return self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:  # it has closed the socket, and goes on
+        except subprocess.TimeoutExpired:  # it has closed the socket and still runs
             return None
 
     def end(self) -> None:
@@ -248,7 +255,7 @@ class _Worker:
         self._close()
 
     def disown(self) -> None:
-        """In a fork: it is not a child of this process."""
+        """Lets go of the process in a fork, which is not its parent."""
         self._process.returncode = 0  # else it would be waited for
         self._close()
 
@@ -260,17 +267,17 @@ class _Worker:
 
 _MAIN = f"from {decode_worker.__name__} import main; main()"
 _ENVIRONMENT = {
-    # One thread is all that a decoder has use for; OpenBLAS would map memory for each core.
+    # A decoder uses one thread. OpenBLAS would map memory for each core.
     "OPENBLAS_NUM_THREADS": "1",
     "OPENCV_FOR_THREADS_NUM": "1",
-    # Memory of one file is kept for the next: 3.9 ms for a JPEG of 992 x 1401 instead of 5.7.
+    # Memory of one file is kept for the next: a JPEG of 992 x 1401 takes 3.9 ms rather than 5.7.
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
 }
 
 
 def _search_path() -> str:
-    """Where this process finds modules; "" is the folder that it is in."""
+    """Returns where this process finds modules. "" in sys.path is the current folder."""
     return os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
 
 

@@ -1,4 +1,4 @@
-"""A folder of hints: the hint of an input is a picture with the name of its result."""
+"""Finds hints in a folder: the hint of an input is a picture with the name of its result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sketchify_rt.batch.sources import ENDINGS
+from sketchify_rt.batch.kinds import is_image, stem_of
 from sketchify_rt.errors import InputError, SketchifyError
 
 if TYPE_CHECKING:
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 class HintFolder:
     """Pictures in and below a folder, by the names of results. Thread-safe.
 
-    Each of its folders is looked through when the first input asks for it; the last 64 are kept.
+    A folder in it is listed when the first input needs it. The last 64 lists are kept.
     """
 
     def __init__(self, folder: Path) -> None:
-        """`folder`: need not have a hint for each input."""
+        """Lists nothing yet.
+
+        Args:
+            folder: The folder. It need not have a hint for each input.
+        """
         self.folder = folder
         self._listed = functools.lru_cache(maxsize=64)(_pictures)
 
@@ -43,14 +47,14 @@ class HintFolder:
         return path.parent / found[0] if found else None
 
     def holds(self, stem: str) -> bool:
-        """Whether there is a hint for the result of that name, or a folder of hints."""
+        """Tells whether there is a hint for the result of that name, or a folder of hints."""
         folder = os.path.isdir(self.folder / stem)  # noqa: PTH112 (which may raise)
         return folder or self.find(stem) is not None
 
 
 def give(image: Loaded, hint: Path) -> File | Picture:
-    """The image with that picture as its hint. Raises InputError where it cannot be read."""
-    from sketchify_rt import inputs  # with NumPy, which --help does without
+    """Returns the image with a picture as its hint. Raises InputError if it cannot be read."""
+    from sketchify_rt import inputs  # it imports NumPy, which --help does not need
 
     try:
         painted = inputs.painted(hint)
@@ -62,7 +66,7 @@ def give(image: Loaded, hint: Path) -> File | Picture:
 
 
 def _pictures(folder: Path) -> dict[str, list[str]]:
-    """Names of the pictures right in a folder, by their stems; none where there is no folder."""
+    """Returns the names of the pictures in a folder by their stems; {} if there is no folder."""
     try:
         names = sorted(path.name for path in folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -74,7 +78,6 @@ def _pictures(folder: Path) -> dict[str, list[str]]:
         ) from error
     found: dict[str, list[str]] = {}
     for name in names:
-        stem, dot, ending = name.rpartition(".")
-        if dot and stem and not name.startswith(".") and ending.lower() in ENDINGS:
-            found.setdefault(stem, []).append(name)
+        if is_image(name):
+            found.setdefault(stem_of(name), []).append(name)
     return found

@@ -1,4 +1,4 @@
-"""Draws pages of a PDF file as luma in the processes of `decoders`, which may hang or crash."""
+"""Draws pages of PDF files in the processes of `decoders`, which may hang or crash."""
 
 from __future__ import annotations
 
@@ -18,10 +18,19 @@ if TYPE_CHECKING:
 
 
 class IsolatedPdf:
-    """As `Pdf`, but it opens and draws nothing in this process; pages are drawn side by side."""
+    """Like `Pdf`, but opens and draws nothing in this process. Draws several pages at a time."""
 
     def __init__(self, path: Path, decoders: Decoders, max_pixels: int = MAX_PIXELS) -> None:
-        """max_pixels: that of `decoders`. Raises what `Pdf` raises, and `Decoders.decode`."""
+        """Opens the file.
+
+        Args:
+            path: The file.
+            decoders: The processes.
+            max_pixels: That of `decoders`.
+
+        Raises:
+            SketchifyError: What `Pdf` and `Decoders.decode` raise.
+        """
         self.path, self._decoders, self._max_pixels = path, decoders, max_pixels
         _, points = decoders.run(_Survey(path))
         self._points: list[Points] = points
@@ -30,15 +39,15 @@ class IsolatedPdf:
         return len(self._points)
 
     def label(self, index: int) -> str:
-        """See `Pdf.label`."""
+        """Returns the name of a page, see `pdf.label`."""
         return pdf.label(index, len(self))
 
     def size(self, index: int, dpi: int = 200) -> int:
-        """See `Pdf.size`."""
+        """Returns the bytes of memory that `render` takes, 0 if it refuses."""
         return pdf.size(self._points[index], dpi, self._max_pixels)
 
     def render(self, index: int, dpi: int = 200) -> Gray:
-        """See `Pdf.render`. Raises what that raises, and `Decoders.decode`."""
+        """Draws a page, see `Pdf.render`. Raises what that and `Decoders.decode` raise."""
         luma, _ = self._decoders.run(_Page(self.path, self.label(index), index, dpi))
         assert luma is not None  # noqa: S101 (the job gives luma)
         return luma
@@ -46,7 +55,7 @@ class IsolatedPdf:
 
 @dataclass(frozen=True)
 class _Survey:
-    """Sizes of all pages."""
+    """Returns the sizes of all pages."""
 
     path: Path
 
@@ -61,7 +70,7 @@ class _Survey:
 
 @dataclass(frozen=True)
 class _Page:
-    """One page, drawn."""
+    """Draws one page."""
 
     path: Path
     label: str
@@ -79,12 +88,12 @@ class _Page:
 def _open(path: Path, max_pixels: int) -> Pdf:
     try:
         status = path.stat()
-    except (OSError, ValueError):  # ValueError: no name that a file can have
-        return Pdf(path, max_pixels)  # tells why
+    except (OSError, ValueError):  # ValueError: no file can have this name
+        return Pdf(path, max_pixels)  # raises an error with words
     return _opened(path, max_pixels, (status.st_ino, status.st_size, status.st_mtime_ns))
 
 
 @functools.lru_cache(1)
 def _opened(path: Path, max_pixels: int, version: tuple[int, ...]) -> Pdf:
-    """Kept for the next page."""
+    """Opens a file, and keeps it open for the next page."""
     return Pdf(path, max_pixels)

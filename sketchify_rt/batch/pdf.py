@@ -1,14 +1,17 @@
-"""Pages of a PDF file -> luma, by PDFium.
+"""Draws pages of PDF files as luma, with PDFium.
 
-Needs pypdfium2, which brings PDFium; importing this raises BackendUnavailable without it.
+Needs pypdfium2, which has PDFium in it. Without it, importing this module raises
+BackendUnavailable.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import re
 import threading
 from pathlib import Path
+from typing import BinaryIO
 
 from sketchify_rt.batch.budget import DRAWN
 from sketchify_rt.errors import BackendUnavailable, ContainerError, DecodeError, InputError
@@ -23,15 +26,20 @@ except ImportError as error:
         f"PDF files need pypdfium2 ({error}). To fix: pip install 'sketchify-rt[pdf]'"
     ) from error
 
-# PDFium must not be called by two threads at once, not even for two documents. Reentrant, since the
-# garbage collector may close a document in the middle of work on another.
+# Only one thread at a time may call PDFium, even for different documents. Reentrant, since the
+# garbage collector may close one document while another is drawn.
 _lock = threading.RLock()
 
 _POINTS_PER_INCH = 72
-# A file of 300 bytes may say that it has millions, each of which would be told of.
-_MOST_PAGES = 100_000
-# Where Acrobat looks for the header, from the start, and for the end, from the end.
-_EDGE = 1024
+# A file of 300 bytes may claim to have millions of pages, each of which would be reported.
+_MAX_PAGES = 100_000
+_HEAD = 1024  # bytes in which Acrobat looks for the header
+_CHUNK = 2**20  # bytes that are searched at once for the end
+_END = b"%%EOF"
+# What is behind the end of a file only if it was changed later, and that part is not whole.
+_OBJECT = re.compile(rb"\d\s+\d+\s+obj\b|\bend(?:obj|stream)\b")
+# A file for the web begins with its length, and has an end in its beginning, too.
+_LENGTH = re.compile(rb"/Linearized\b[^>]*?/L\s+(\d+)|/L\s+(\d+)[^>]*?/Linearized\b")
 _REASONS = {
     raw.FPDF_ERR_PASSWORD: "is locked with a password; save a copy without one",
     raw.FPDF_ERR_SECURITY: "is encrypted in a way that PDFium does not know; save a copy without",
@@ -42,12 +50,12 @@ Points = tuple[float, float]
 
 
 def label(index: int, pages: int) -> str:
-    """Name of a page, counted from 0: "page-001" for the first of 100 to 999."""
+    """Returns the name of a page: "page-001" for index 0 of 100 to 999 pages."""
     return f"page-{index + 1:0{len(str(pages))}}"
 
 
 def size(points: Points, dpi: int, max_pixels: int) -> int:
-    """Bytes of memory that drawing a page takes, colour and luma; 0 of one that is refused."""
+    """Returns the bytes of memory that drawing a page takes, 0 if it is refused."""
     with contextlib.suppress(InputError, DecodeError):
         scale = _scale("", points, dpi, max_pixels)
         return DRAWN * math.prod(math.ceil(side * scale) for side in points)
@@ -55,7 +63,7 @@ def size(points: Points, dpi: int, max_pixels: int) -> int:
 
 
 def _scale(name: str, points: Points, dpi: int, max_pixels: int) -> float:
-    """Pixels per point. Raises DecodeError and InputError for what cannot be drawn."""
+    """Returns the pixels per point. Raises DecodeError or InputError if it cannot be drawn."""
     scale = dpi / _POINTS_PER_INCH
     if not all(0 < side * scale < math.inf for side in points):
         raise DecodeError(name, f"has an invalid size ({points[0]:g} x {points[1]:g})")
@@ -68,34 +76,66 @@ def _scale(name: str, points: Points, dpi: int, max_pixels: int) -> float:
     return scale
 
 
-class Pdf:
-    """An open PDF file; `len` is the number of its pages, at least 1. Thread-safe.
+def _check_ends(path: Path) -> None:
+    """Raises InputError for a file that has no beginning or end of a PDF file.
 
-    path: as given.
+    PDFium would open it and draw what is missing as white pages. It accepts any bytes behind the
+    end, and so does this.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+            size = file.seek(0, 2)
+            if b"%PDF-" not in head:
+                raise ContainerError(f"{path}: is {'no PDF file' if head else 'empty'}")
+            length = _LENGTH.search(head)
+            if (length and int(length[1] or length[2]) > size) or not _has_end(file, size):
+                raise ContainerError(f"{path}: is cut short, its end is missing; get a whole copy")
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: no file can have this name
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({why})") from error
+
+
+def _has_end(file: BinaryIO, size: int) -> bool:
+    """Tells whether there is an end with no objects behind it."""
+    behind = b""  # the beginning of what was searched before
+    for start in range((size - 1) // _CHUNK * _CHUNK, -1, -_CHUNK):
+        file.seek(start)
+        chunk = file.read(_CHUNK) + behind
+        _, end, rest = chunk.rpartition(_END)
+        if _OBJECT.search(rest):
+            return False
+        if end:
+            return True
+        behind = chunk[:64]
+    return False
+
+
+class Pdf:
+    """An open PDF file. `len` is the number of its pages, at least 1. Thread-safe.
+
+    Attributes:
+        path: The file, as it was given.
     """
 
     def __init__(self, path: Path, max_pixels: int = MAX_PIXELS) -> None:
-        """max_pixels: a page of more is refused before it is drawn.
+        """Opens the file.
 
-        Raises InputError for what cannot be read, ContainerError for what is no PDF file, is
-        damaged, cut short, locked with a password, or has over 100,000 pages. A file without its
-        end is refused, though most of its pages might be drawn: what is missing would be blank.
+        Args:
+            path: The file.
+            max_pixels: Largest number of pixels of a page. Larger ones are not drawn.
+
+        Raises:
+            InputError: The file cannot be read.
+            ContainerError: It is no PDF file, or is damaged, truncated, locked with a password, or
+                has over 100,000 pages.
         """
         self.path = path
         self._max_pixels = max_pixels
         self._document: pdfium.PdfDocument | None = None
-        try:
-            with path.open("rb") as file:
-                head = file.read(_EDGE)
-                file.seek(max(0, file.seek(0, 2) - _EDGE))
-                tail = file.read()
-        except (OSError, ValueError) as error:  # ValueError: no name that a file can have
-            why = getattr(error, "strerror", None) or error
-            raise InputError(f"{path}: cannot be read ({why})") from error
-        if b"%PDF-" not in head:
-            raise ContainerError(f"{path}: is {'no PDF file' if head else 'empty'}")
-        if b"%%EOF" not in tail:
-            raise ContainerError(f"{path}: is cut short, its end is missing; get a whole copy")
+        _check_ends(path)
         with _lock:
             try:
                 # By path, so that of a large file only what is needed comes into memory.
@@ -105,10 +145,10 @@ class Pdf:
             except pdfium.PdfiumError as error:
                 why = _REASONS.get(error.err_code, "is damaged; get a whole copy")
                 raise ContainerError(f"{path}: {why}") from error
-        if self._length > _MOST_PAGES:
+        if self._length > _MAX_PAGES:
             self.close()
             raise ContainerError(
-                f"{path}: has too many pages: got {self._length}, at most {_MOST_PAGES} are "
+                f"{path}: has too many pages: got {self._length}, at most {_MAX_PAGES} are "
                 "read. Split it"
             )
 
@@ -121,24 +161,24 @@ class Pdf:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        # By itself pypdfium2 would do so without the lock.
-        if getattr(self, "_document", None) is not None:
-            self.close()
-
     def close(self) -> None:
-        """Let go of the file. Done by the garbage collector where it is forgotten."""
+        """Closes the file. The garbage collector does it, too."""
         with _lock:
             if self._document is not None:
                 self._document.close()
                 self._document = None
 
+    def __del__(self) -> None:
+        # pypdfium2 would close it without the lock.
+        if getattr(self, "_document", None) is not None:
+            self.close()
+
     def label(self, index: int) -> str:
-        """See `label`."""
+        """Returns the name of a page, see `label`."""
         return label(index, len(self))
 
     def points(self, index: int) -> Points:
-        """Width and height of a page, in points; 0 of one that has none."""
+        """Returns the width and height of a page, 0 if it has none."""
         with _lock, contextlib.suppress(pdfium.PdfiumError):
             if self._document is not None:
                 width, height = map(float, self._document.get_page_size(index))
@@ -146,15 +186,22 @@ class Pdf:
         return 0, 0
 
     def size(self, index: int, dpi: int = 200) -> int:
-        """Bytes of memory that `render` takes, colour and luma; 0 where it refuses."""
+        """Returns the bytes of memory that `render` takes, 0 if it refuses."""
         return size(self.points(index), dpi, self._max_pixels)
 
     def render(self, index: int, dpi: int = 200) -> Gray:
-        """A page, counted from 0, upright on white with its annotations, as luma (H, W).
+        """Draws a page upright on white, with its annotations. One thread draws at a time.
 
-        dpi: pixels per inch; sides are rounded up. A page that is one scan is drawn like any other.
-        One thread draws at a time, see `_lock`. Raises DecodeError for a damaged page, InputError
-        for one of more than `max_pixels`.
+        Args:
+            index: The page, from 0.
+            dpi: Pixels per inch.
+
+        Returns:
+            Luma, uint8 (H, W). The sides are rounded up.
+
+        Raises:
+            DecodeError: The page is damaged.
+            InputError: It has more than `max_pixels` pixels, or the file is closed.
         """
         name = f"{self.path}/{self.label(index)}"
         with _lock:

@@ -1,4 +1,4 @@
-"""Converts the videos of a run, one by one: each uses all threads."""
+"""Converts the videos of a run, one by one, since each uses all threads."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -275,7 +276,8 @@ def hint(command: Callable[..., None]) -> Callable[..., None]:
                 raise click.UsageError("--hint and --pencil cannot be used together")
             hint = PENCILS[pencil]
         if isinstance(hint, str) and hint not in ("auto", "none"):
-            hint = Path(hint) if Path(hint).is_dir() else _painted(hint)
+            is_folder = os.path.isdir(hint)  # noqa: PTH112 (which may raise)
+            hint = Path(hint) if is_folder else _painted(hint)
         command(*arguments, hint=Options.hint if hint is None else hint, **options)
 
     return _hint(_pencil(with_hint))
@@ -300,7 +302,8 @@ def check_painted(hint: Hint | Path, inputs: Sequence[str]) -> None:
     Raises:
         click.UsageError: There are several inputs, or one that is not a file.
     """
-    of_one = len(inputs) == 1 and (inputs[0] == "-" or Path(inputs[0]).is_file())
+    # Unlike Path.is_file, this never raises.
+    of_one = len(inputs) == 1 and (inputs[0] == "-" or os.path.isfile(inputs[0]))  # noqa: PTH113
     if isinstance(hint, Painted) and not of_one:
         raise click.UsageError(
             "--hint FILE needs exactly one INPUT, a file. Convert the files one by one, or use "

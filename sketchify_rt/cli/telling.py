@@ -36,6 +36,7 @@ class Teller:
         self._unit = ""
         self._failed = 0
         self._unreported = False
+        self._passed_over: list[str] = []
 
     def __enter__(self) -> Teller:
         return self
@@ -114,6 +115,8 @@ class Teller:
             if total.animated:
                 click.echo(f"{total.animated} with several frames or pages: the first only")
             click.echo(f"results in {show(self._output)}")
+            for line in job.passed_over:
+                click.echo(line)
 
     def _document(self) -> dict[str, Any]:
         """`files` has every image that was started, in the order of the input."""
@@ -151,6 +154,8 @@ def rehearse(job: FolderJob) -> int:
         reason = f": {printable(plan.reason)}" if plan.reason else ""
         click.echo(f"{plan.verb:<8} {show(plan.source)}{result}{reason}")
     click.echo("would " + ", ".join(f"{verb} {count}" for verb, count in counts.items()))
+    for line in job.passed_over:
+        click.echo(line)
     return 1 if counts["fail"] else 0
 
 

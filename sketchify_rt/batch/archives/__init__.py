@@ -1,4 +1,4 @@
-"""ZIP and CBZ archives: pages out of one, and sketches into another that is otherwise the same."""
+"""ZIP and CBZ archives: reads their pages, and writes archives with sketches instead of them."""
 
 from sketchify_rt.batch.archives.directory import Member, Page
 from sketchify_rt.batch.archives.reader import Archive

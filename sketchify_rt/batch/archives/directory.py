@@ -1,4 +1,4 @@
-"""The directory of an archive, checked so that no member can harm whoever reads or unpacks it."""
+"""Reads the directory of an archive, and checks that no member can do harm."""
 
 from __future__ import annotations
 
@@ -10,50 +10,63 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from sketchify_rt import files
-from sketchify_rt.batch import sources
-from sketchify_rt.batch.archives.names import clean
+from sketchify_rt.batch import kinds
+from sketchify_rt.batch.archives.names import clean, unicode_path
 from sketchify_rt.errors import ContainerError, InputError
 
-# zipfile makes of each member an object of some 540 bytes, in 8 µs: at most a quarter of a million
-# of them, 140 MB and 2 s.
+# Bytes. A member of an archive takes 46 and its name; zipfile makes an object of some 540 bytes of
+# it, in 8 µs: a quarter of a million members take 140 MB and 2 s.
 MAX_DIRECTORY = 16 * 2**20
 
-UTF_8 = 0x800  # flag of a member: its name is
+UTF_8 = 0x800
+"""Flag of a member: its name is in UTF-8."""
+
 _HEADER = struct.Struct("<4s22x2H")  # before a member's data: signature, lengths of name and extra
 _SIGNATURE = b"PK\3\4"
-_OTHERS = {
-    b"Rar!": "a RAR archive",
-    b"7z\xbc\xaf": "a 7-Zip archive",
-    b"\x1f\x8b": "a gzip archive",
-    b"%PDF": "a PDF file",
-}
+_REPACK = "Repack it as ZIP (CBZ), or unpack it and convert the folder"
+# What else may have the ending of an archive: where a signature is, what it is, and what to do.
+_OTHERS = (
+    (0, b"Rar!", "a RAR archive", _REPACK),
+    (0, b"7z\xbc\xaf", "a 7-Zip archive", _REPACK),
+    (0, b"\x1f\x8b", "a gzip archive", _REPACK),
+    (0, b"BZh", "a bzip2 archive", _REPACK),
+    (0, b"\xfd7zXZ", "an xz archive", _REPACK),
+    (257, b"ustar", "a tar archive", _REPACK),
+    (0, b"%PDF", "a PDF file", "Name it .pdf"),
+    (60, b"BOOKMOBI", "a Kindle book", "Convert it to EPUB or PDF"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Something in an archive: a folder, if its name ends in "/", or a file.
+    """A file in an archive, or a folder, if its name ends in "/".
 
-    index: its place in the directory; name: its path, "/" between the parts, none of which is "..";
-    info: what zipfile knows; start: where its data begin.
+    Attributes:
+        index: Its place in the directory.
+        name: Its path, see `names.clean`.
+        info: What zipfile knows of it.
+        start: Offset of its data in the archive.
+        is_unicode: Whether the characters of its name are known. Else each stands for a byte.
     """
 
     index: int
     name: str
     info: ZipInfo
     start: int
+    is_unicode: bool
 
 
 class Page(Member):
-    """A member that is an image, told by its ending."""
+    """A member that is a picture, by its ending."""
 
     __slots__ = ()
 
 
 class Source(io.FileIO):
-    """An archive file, of which zipfile reads no more at once than a directory may have."""
+    """A file with an archive in it, of which zipfile can read only a part at once."""
 
     def read(self, size: int | None = -1, /) -> Any:
-        """As `io.FileIO` does; raises ContainerError for more than that."""
+        """Reads like `io.FileIO`. Raises ContainerError for more than a directory may have."""
         if size is not None and size > MAX_DIRECTORY:
             raise ContainerError(
                 f"{self.name}: has a directory of {size / 2**20:.0f} MiB, and at most "
@@ -63,49 +76,43 @@ class Source(io.FileIO):
         return super().read(size)
 
     def at(self, start: int, size: int) -> bytes:
-        """`size` bytes from `start`, for any thread. Raises InputError where there are fewer."""
+        """Reads `size` bytes from `start`. Thread-safe. Raises InputError if there are fewer."""
         data = files.read_at(self.fileno(), size, start)
         if len(data) < size:
             raise InputError(f"{self.name}: was cut short while it was open; get a whole copy")
         return data
 
 
-@dataclass(frozen=True)
-class Directory:
-    """Members in their order, and the comment of the archive.
+def read_directory(source: Source) -> tuple[list[Member], bytes]:
+    """Reads the directory and the header of each member.
 
-    encoding: "utf-8", or "cp437" where the names that are not marked as UTF-8 are in a code page
-    that nobody knows, each character standing for one byte.
+    Returns:
+        The members in their order, and the comment of the archive.
+
+    Raises:
+        InputError: The archive is of another kind, damaged or malicious, see `Archive`.
+        OSError: It cannot be read.
     """
-
-    members: list[Member]
-    comment: bytes
-    encoding: str
-
-    @classmethod
-    def of(cls, source: Source) -> Directory:
-        """Read from the file, with the header of each member. Raises InputError and OSError."""
+    try:
         # Many tools write UTF-8 and do not say so. No other encoding looks like it.
-        encoding = "utf-8"
         try:
-            try:
-                listing = ZipFile(source, metadata_encoding=encoding)
-            except UnicodeDecodeError:
-                encoding = "cp437"
-                listing = ZipFile(source, metadata_encoding=encoding)
-            listing.close()  # not the file; what was read of it stays
-        except InputError:
-            raise
-        except (BadZipFile, NotImplementedError, ValueError, OverflowError) as error:
-            raise _no_archive(source, error) from error
-        starts = _starts(source, listing)
-        return cls(list(_members(source, listing, starts, encoding)), listing.comment, encoding)
+            encoding, listing = "utf-8", ZipFile(source, metadata_encoding="utf-8")
+        except UnicodeDecodeError:
+            encoding, listing = "cp437", ZipFile(source, metadata_encoding="cp437")
+        listing.close()  # not the file; what was read of it stays
+    except InputError:
+        raise
+    except (BadZipFile, NotImplementedError, ValueError, OverflowError) as error:
+        raise _no_archive(source, error) from error
+    starts = _starts(source, listing)
+    return list(_members(source, listing, starts, encoding)), listing.comment
 
 
 def _no_archive(source: Source, error: Exception) -> ContainerError:
-    head = files.read_at(source.fileno(), len(_SIGNATURE), 0)
-    if kind := _OTHERS.get(head) or _OTHERS.get(head[:2]):
-        return ContainerError(f"{source.name}: must be a ZIP archive, got {kind}. Repack it as ZIP")
+    head = files.read_at(source.fileno(), 512, 0)
+    for place, signature, kind, remedy in _OTHERS:
+        if head.startswith(signature, place):
+            return ContainerError(f"{source.name}: must be a ZIP archive, got {kind}. {remedy}")
     if head.startswith(b"PK"):
         return ContainerError(
             f"{source.name}: is damaged or truncated ({error}). Get a complete copy"
@@ -116,7 +123,7 @@ def _no_archive(source: Source, error: Exception) -> ContainerError:
 
 
 def _starts(source: Source, listing: ZipFile) -> dict[ZipInfo, int]:
-    """Where the data of each member begin, once it is certain that no two share any."""
+    """Returns the offset of the data of each member. Raises ContainerError if any share data."""
 
     def damaged(info: ZipInfo, how: str) -> ContainerError:
         return ContainerError(
@@ -149,12 +156,15 @@ def _members(
 ) -> Iterator[Member]:
     seen = set()
     for index, info in enumerate(listing.filelist):
-        known = encoding == "utf-8" or bool(info.flag_bits & UTF_8)
-        name = clean(info.orig_filename, known=known)  # zipfile ends `filename` at a NUL
+        given, is_unicode = info.orig_filename, True  # zipfile ends `filename` at a NUL
+        if not info.flag_bits & UTF_8:
+            better = unicode_path(given.encode(encoding), info.extra)
+            given, is_unicode = better or given, bool(better) or encoding == "utf-8"
+        name = clean(given, is_unicode=is_unicode)
         if name is None:
             raise ContainerError(
-                f"{source.name}: the member {info.orig_filename!r} has a path outside of the "
-                "target folder. Rename it, or remove it from the archive"
+                f"{source.name}: the member {given!r} has a path outside of the target folder. "
+                "Rename it, or remove it from the archive"
             )
         if name in seen and not name.endswith("/"):
             raise ContainerError(
@@ -163,9 +173,9 @@ def _members(
             )
         seen.add(name)
         kind = Page if _is_page(name) else Member
-        yield kind(index, name, info, starts[info])
+        yield kind(index, name, info, starts[info], is_unicode)
 
 
 def _is_page(name: str) -> bool:
     *folders, last = name.split("/")
-    return sources._is_image(last) and not any(map(sources._is_junk, folders))
+    return kinds.is_image(last) and not any(map(kinds.is_junk, folders))

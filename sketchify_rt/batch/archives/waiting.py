@@ -1,4 +1,4 @@
-"""Sketches that wait for the ones before them in an archive."""
+"""Keeps sketches that wait for the ones before them in an archive."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ _MEMORY = 16 << 20  # bytes: some 40 pages of 992 x 1401
 
 
 class Waiting:
-    """Keeps results by place; beyond 16 MiB in a file without a name beside the archive.
+    """Results by their place in the archive. Not thread-safe.
 
-    Behind one page that takes long all others of a book would else be in memory. Not thread-safe.
+    Above 16 MiB they are kept in a file without a name, beside the archive. Otherwise, while one
+    page takes long, all pages behind it would be in memory.
     """
 
     def __init__(self, folder: Path, memory: int = _MEMORY) -> None:
-        """folder: for the file, there at the latest when it is needed; memory: bytes."""
+        """Keeps nothing yet.
+
+        Args:
+            folder: For the file. It must exist when `put` is first called.
+            memory: Bytes to keep in memory.
+        """
         self._folder, self._free = folder, memory
         self._results: dict[int, bytes | tuple[int, int] | None] = {}  # or where in the file
         self._file: IO[bytes] | None = None
@@ -25,7 +31,7 @@ class Waiting:
         return place in self._results
 
     def put(self, place: int, data: bytes | None) -> None:
-        """Keep one. Raises OSError."""
+        """Keeps a result, None for a page that failed. Raises OSError."""
         if data is None or len(data) <= self._free:
             self._free -= len(data or b"")
             self._results[place] = data
@@ -36,7 +42,7 @@ class Waiting:
         self._file.write(data)
 
     def pop(self, place: int) -> bytes | None:
-        """Give one back. Raises OSError."""
+        """Returns a result and forgets it. Raises OSError."""
         kept = self._results.pop(place)
         if not isinstance(kept, tuple):
             self._free += len(kept or b"")
@@ -50,7 +56,7 @@ class Waiting:
         return data
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forgets all results."""
         self._results.clear()
         if self._file is not None:
             self._file.close()

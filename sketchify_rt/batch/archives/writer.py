@@ -1,10 +1,9 @@
-"""Sketches -> an archive like the one that their pages are from."""
+"""Writes an archive of sketches that is otherwise like the archive of their pages."""
 
 from __future__ import annotations
 
 import struct
 import threading
-from bisect import bisect_left
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from copy import copy
@@ -15,24 +14,29 @@ from zipfile import ZIP64_LIMIT, ZIP_STORED, ZipFile, ZipInfo
 from isal import isal_zlib
 
 from sketchify_rt.batch.archives.directory import UTF_8, Member, Page
+from sketchify_rt.batch.archives.names import UNICODE_PATH, extra_fields
 from sketchify_rt.batch.archives.reader import ENCRYPTED, Archive
 from sketchify_rt.batch.archives.waiting import Waiting
+from sketchify_rt.batch.result_names import Folders, fold
 from sketchify_rt.errors import OutputError, SketchifyError
 from sketchify_rt.files import whole
 from sketchify_rt.options import Format
 
-_SIZES_FOLLOW = 0x8  # flag of a member whose sizes stand behind its data
+_SIZES_FOLLOW = 0x8  # flag of a member whose sizes are behind its data
 _ZIP64 = 1  # kind of extra field
-_MOST_EXTRA = 0xFFFF - 28  # bytes, less those of a ZIP64 field
+_MAX_EXTRA = 0xFFFF - 28  # bytes, less those of a ZIP64 field
+# What of a member stays the same in its copy.
+_KEPT = """compress_type comment create_system create_version extract_version flag_bits
+    internal_attr external_attr CRC compress_size file_size""".split()  # noqa: SIM905
 
 
 class Book:
-    """The archive of the results, which takes them in any order. Thread-safe.
+    """The archive of the results, which takes pages in any order. Thread-safe.
 
     It has the members of the source in their order, with their dates, comments and attributes.
-    Pages are named as `Archive.stem` says, and stored, being compressed already. All others, and
-    pages that failed, are copied as they are, never unpacked: so nothing is lost of what cannot be
-    read, and no bomb goes off.
+    Results are named by `Archive.stem`. They are stored, since they are compressed already. All
+    other members, and pages that failed, are copied as they are and never unpacked: what cannot be
+    read is not lost, and no bomb explodes.
     """
 
     def __init__(
@@ -43,10 +47,14 @@ class Book:
         file: AbstractContextManager[BinaryIO] | None = None,
         spill: Path | None = None,
     ) -> None:
-        """A file begins with the first page, and gets its name, `output`, with the last.
+        """Writes nothing yet. The file begins with the first page.
 
-        file: to write to, by default `files.whole`; ending: of the new pages;
-        spill: folder for pages that wait, by default that of the result.
+        Args:
+            archive: The source.
+            output: Name of the file, which it gets with the last page.
+            ending: Of the results.
+            file: To write to. None for `files.whole` of `output`.
+            spill: Folder for pages that wait. None for that of the result.
         """
         self._archive, self._output = archive, output
         self._names = _result_names(archive, ending)
@@ -59,10 +67,19 @@ class Book:
         self._file: BinaryIO
 
     def put(self, page: Page, data: bytes | None) -> bool:
-        """Take the result for a page, None to keep the page; whether the archive is now complete.
+        """Takes a result.
 
-        Raises OutputError, with `errno` set, where it cannot be written, InputError where the
-        source can no longer be read; then there is no archive, and the same is raised from there.
+        Args:
+            page: Its page.
+            data: The encoded sketch; None to keep the page.
+
+        Returns:
+            Whether the archive is complete now.
+
+        Raises:
+            OutputError: The archive cannot be written. `errno` is set. There is no archive, and
+                all later calls raise the same.
+            InputError: The same, because the source can no longer be read.
         """
         with self._lock:
             if self._over:
@@ -86,7 +103,7 @@ class Book:
             return complete
 
     def abort(self) -> None:
-        """Leave no file, unless it is complete."""
+        """Discards the archive, unless it is complete."""
         with self._lock, suppress(OutputError), ExitStack() as stack:
             if not self._over:
                 self._end(given_up := self._given_up())
@@ -102,7 +119,7 @@ class Book:
         self._ready.clear()
 
     def _write_ready(self) -> bool:
-        """Write the members whose turn it is; whether all are written."""
+        """Writes the members whose turn it is. Returns whether all are written."""
         members = self._archive.members
         while len(self._made) < len(members):
             member, data = members[len(self._made)], None
@@ -117,13 +134,14 @@ class Book:
         return True
 
     def _like(self, member: Member) -> _Entry:
+        """Makes the entry of a copy."""
         old, new = member.info, _Entry(member.name, member.info.date_time)
         for field in _KEPT:
             setattr(new, field, getattr(old, field))
-        new.extra = _without_zip64(old.extra)
-        if self._archive.encoding == "utf-8" and not member.name.isascii():
+        new.extra = _kept_extra(old.extra)
+        if member.is_unicode and not member.name.isascii():
             new.flag_bits |= UTF_8
-        if not old.flag_bits & ENCRYPTED:  # else the password is checked against its time
+        if not old.flag_bits & ENCRYPTED:  # else the flag tells how the password is checked
             new.flag_bits &= ~_SIZES_FOLLOW
         return new
 
@@ -153,24 +171,8 @@ class Book:
             directory.comment = self._archive.comment
 
 
-# What of a member stays the same in its copy.
-_KEPT = (
-    "compress_type",
-    "comment",
-    "create_system",
-    "create_version",
-    "extract_version",
-    "flag_bits",
-    "internal_attr",
-    "external_attr",
-    "CRC",
-    "compress_size",
-    "file_size",
-)
-
-
 class _Entry(ZipInfo):
-    """A member whose name is written in the encoding that it was in."""
+    """A member whose name is written in its own encoding."""
 
     def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802 (zipfile's own)
         if self.flag_bits & UTF_8:
@@ -179,35 +181,28 @@ class _Entry(ZipInfo):
 
 
 def _result_names(archive: Archive, ending: Format) -> dict[int, str]:
-    """Of all pages, by index; no two alike, nor like another member's, whatever the case.
+    """Returns the names of the results by the index of their pages.
 
-    They hang on the names in the archive, not on what becomes of the pages.
+    No two are equal, nor is one equal to another member or a folder, whatever the case. They depend
+    on the names in the archive, and not on which pages fail.
     """
-    taken = {member.name.rstrip("/").casefold() for member in archive.members}
-    ordered = sorted(taken)
-
-    def folder(name: str) -> bool:
-        """Whether a member lies in it. A set of all folders would not be bounded by the names."""
-        place = bisect_left(ordered, f"{name}/")
-        return place < len(ordered) and ordered[place].startswith(f"{name}/")
-
+    taken = {fold(member.name.rstrip("/")) for member in archive.members}
+    folders = Folders(fold(member.name.rpartition("/")[0]) for member in archive.members)
     result = {}
     for page in archive.pages:
-        stem, own = archive.stem(page), page.name.casefold()
-        while (key := (name := f"{stem}.{ending}").casefold()) != own and (
-            key in taken or folder(key)
-        ):
+        stem, own = archive.stem(page), fold(page.name)
+        while (key := fold(name := f"{stem}.{ending}")) != own and (key in taken or key in folders):
             stem += "~"
         taken.add(key)
         result[page.index] = name
     return result
 
 
-def _without_zip64(extra: bytes) -> bytes:
-    """Extra fields but the one of ZIP64, which is made anew; none where there is no room for it."""
-    kept, rest = b"", extra
-    while len(rest) >= 4:
-        kind, size = struct.unpack_from("<2H", rest)
-        field, rest = rest[: 4 + size], rest[4 + size :]
-        kept += field if kind != _ZIP64 else b""
-    return kept if len(kept) <= _MOST_EXTRA else b""
+def _kept_extra(extra: bytes) -> bytes:
+    """Returns the extra fields of a copy, none if there is no room for them.
+
+    A ZIP64 field is made anew. A name in a Unicode Path field is now the name of the member.
+    """
+    fields = extra_fields(extra)
+    kept = b"".join(field for kind, field in fields if kind not in (_ZIP64, UNICODE_PATH))
+    return kept if len(kept) <= _MAX_EXTRA else b""

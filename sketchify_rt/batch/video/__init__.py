@@ -1,9 +1,10 @@
-"""A video -> the same video as sketches, with its sound: frames through the engine one by one.
+"""Converts a video into a video of sketches with the same sound, frame by frame.
 
     file ──demux──▶ packets ──decode──▶ luma ──engine──▶ sketches ──encode──▶ packets ──mux──▶ file
-                       └──────── sound, subtitles, attachments: as they are ────────┘
+                       └──────── sound, subtitles, attachments: unchanged ──────────┘
 
-Needs PyAV, which brings FFmpeg's libraries; importing this raises BackendUnavailable without it.
+Needs PyAV, which has FFmpeg's libraries in it. Without it, importing this package raises
+BackendUnavailable.
 """
 
 try:
@@ -15,7 +16,7 @@ except ImportError as error:
         f"videos need PyAV ({error}). To fix: pip install 'sketchify-rt[video]'"
     ) from error
 
-from sketchify_rt.batch.video.convert import Engine, Stopped, convert_video, frames
-from sketchify_rt.batch.video.writer import ENDINGS, result_name
+from sketchify_rt.batch.kinds import video_name as result_name
+from sketchify_rt.batch.video.convert import Engine, convert_video
 
-__all__ = ["ENDINGS", "Engine", "Stopped", "convert_video", "frames", "result_name"]
+__all__ = ["Engine", "convert_video", "result_name"]

@@ -1,4 +1,4 @@
-"""The way of a video, readable top to bottom."""
+"""The way of a video, from top to bottom."""
 
 from __future__ import annotations
 
@@ -12,18 +12,13 @@ from typing import Any, BinaryIO, Protocol, cast
 from sketchify_rt.batch.video import shots
 from sketchify_rt.batch.video.reader import Reader, Stamp
 from sketchify_rt.batch.video.writer import Writer, check
-from sketchify_rt.errors import SketchifyError
 from sketchify_rt.files import whole
 from sketchify_rt.image import Gray
 from sketchify_rt.inputs import Picture
 from sketchify_rt.options import Options
 
-# Of the decoder and of the encoder. Each holds some frames a thread; the engine needs the rest.
-_MOST_THREADS = 8
-
-
-class Stopped(SketchifyError):
-    """The conversion was told to stop before its end; nothing of it stays."""
+# Of the decoder and of the encoder. Each holds some frames per thread.
+_MAX_THREADS = 8
 
 
 class Engine(Protocol):
@@ -31,14 +26,14 @@ class Engine(Protocol):
 
     @property
     def options(self) -> Options:
-        """`max_pixels` and `thread_count` hold for the video as well; for others see `shots`."""
+        """`max_pixels` and `thread_count` are limits for the video, too."""
 
     @property
     def takes_hint(self) -> bool:
-        """Whether pages are told from pictures with tones, where `Options.binary` is "auto"."""
+        """Whether the model takes a hint. Then `Options.binary` matters, see `shots`."""
 
     def map(self, sources: Iterable[Gray | Picture], /) -> Iterator[Any]:
-        """Sketches, uint8 (H, W), in order, taking a bounded number of frames ahead."""
+        """Yields sketches, uint8 (H, W), in order. Takes a limited number of frames ahead."""
 
 
 def convert_video(
@@ -48,44 +43,51 @@ def convert_video(
     *,
     quality: int | None = None,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
-    stopped: Callable[[], bool] = lambda: False,
     file: AbstractContextManager[BinaryIO] | None = None,
 ) -> int:
-    """Convert a video, and return the number of its frames, at least 1.
+    """Converts a video.
 
-    Frames keep their times, upright if the file says how it is to be turned, interlaced ones as
-    they are stored. Sound, subtitles and attached fonts are copied bit for bit, with languages,
-    titles and chapters; a warning names what is left out, such as covers and streams of data.
-    output: ends in one of `ENDINGS`, which sets its container; it is written as `files.whole` does,
-    or to `file`. quality: 1..100, see `writer.crf`; None for what looks lossless.
-    progress: called with the frames done and about how many there are, None where nobody knows.
-    stopped: asked before each frame; once it is true, what is in work is finished and Stopped
-    raised.
+    Frames keep their times. They are upright if the file tells how to turn it. Interlaced frames
+    stay as they are. Sound, subtitles and attached fonts are copied bit for bit, with languages,
+    titles and chapters. A warning names what is left out, such as covers and streams of data.
 
-    Memory holds the frames that the engine takes ahead and some thirty of the encoder, however long
-    the video. One frame that is damaged, or an end that is missing, fails the whole video: a
-    sketch of half of it would look like all of it. Damage that leaves a stream which can be decoded
-    stays unnoticed, since compressed video has no checksums.
+    Memory does not grow with the length of the video: it holds the frames that the engine takes
+    ahead, and some thirty of the encoder. If one frame is damaged or the end is missing, the whole
+    video fails, since half a video would look like a whole one. Compressed video has no checksums,
+    so damage that can be decoded is not detected.
 
-    Raises DecodeError, with the frame and its time, for what is no video, is damaged, cut short or
-    encrypted, or has frames of more than `max_pixels`; InputError where the file cannot be read;
-    OptionsError for the ending of `output` or `quality`; EncodeError where the container cannot
-    hold the video or its sound; OutputError; Stopped; and what the engine raises.
+    Args:
+        engine: Makes the sketches.
+        source: The video.
+        output: The result. Its ending, one of `VIDEO_ENDINGS`, sets the container.
+        quality: 1 to 100, see `writer.crf`; None looks lossless.
+        progress: Called with the number of frames done, and their approximate total or None.
+        file: To write to. None for `files.whole` of `output`.
+
+    Returns:
+        The number of frames, at least 1.
+
+    Raises:
+        DecodeError: It is no video, is damaged, truncated or encrypted, or has frames of more than
+            `max_pixels`. The message has the frame and its time.
+        InputError: It cannot be read.
+        OptionsError: `output` has another ending, or `quality` is out of range.
+        EncodeError: The container cannot hold the video or its sound.
+        OutputError: The result cannot be written.
+        SketchifyError: What the engine raises.
     """
     check(output, quality)
-    threads = min(engine.options.thread_count, _MOST_THREADS)
+    threads = min(engine.options.thread_count, _MAX_THREADS)
     done = 0
     with (
         Reader(source, engine.options.max_pixels, threads) as reader,
         file or whole(output) as target,
     ):
         writer = Writer(target, output, reader, quality, threads)
-        stamps: deque[Stamp] = deque()  # of the frames in work
+        stamps: deque[Stamp] = deque()  # of the frames in progress
 
         def lumas() -> Iterator[Gray]:
             for luma, stamp in reader.frames(writer.copy):
-                if stopped():
-                    raise Stopped(f"{source}: stopped; nothing of it was written")
                 stamps.append(stamp)
                 yield luma
 
@@ -98,12 +100,3 @@ def convert_video(
                 progress(done, reader.total)
         writer.finish()
     return done
-
-
-def frames(source: Path) -> int | None:
-    """About how many frames a video has; None where its file does not tell.
-
-    Raises DecodeError for what is no video, InputError where it cannot be read.
-    """
-    with Reader(source) as reader:
-        return reader.total

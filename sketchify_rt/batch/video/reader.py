@@ -1,4 +1,4 @@
-"""A video file -> luma of its frames, and the packets of its other streams."""
+"""Reads a video file: luma of its frames, and packets of its other streams."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from sketchify_rt.errors import DecodeError, InputError
 from sketchify_rt.image import Gray, orient, to_luma
 from sketchify_rt.options import MAX_PIXELS
 
-# Containers and protocols of FFmpeg. Others take pictures and any text for videos, or, as playlists
-# do, read further files and addresses that an untrusted file names.
+# Containers and protocols of FFmpeg. Others take pictures and any text for videos, or read more
+# files and addresses that an untrusted file names, as playlists do.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,ogg,asf"
 _SAFE = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-# Their duration is a guess from the bit rate, and time begins anywhere in them.
+# Their duration is guessed from the bit rate, and their time does not begin at 0.
 _BROADCAST = {"mpeg", "mpegvideo", "mpegts"}
-# What the sound begins before, or ends after, the picture, in seconds; the rounding of containers.
+# Seconds by which sound may begin before pictures or end after them, and containers round.
 _SLACK = Fraction(1, 4)
 
 _FULL_RANGE = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 
-# EXIF orientation by where a display matrix takes right (x, y) and down (x, y).
+# EXIF orientations by display matrices: what becomes of right (x, y) and of down (x, y).
 _ORIENTATIONS = {
     (1, 0, 0, 1): 1,
     (-1, 0, 0, 1): 2,
@@ -40,9 +40,13 @@ _ORIENTATIONS = {
 
 
 class Stamp(NamedTuple):
-    """When a frame is shown: `pts` and `duration` (0 where unknown) in units of `base` seconds.
+    """When a frame is shown.
 
-    aspect: width / height of a pixel, None where unknown.
+    Attributes:
+        pts: Its beginning, in units of `base`.
+        duration: In units of `base`, 0 if unknown.
+        base: The unit, in seconds.
+        aspect: Width / height of a pixel, None if unknown.
     """
 
     pts: int
@@ -54,12 +58,25 @@ class Stamp(NamedTuple):
 class Reader:
     """An open video. Not thread-safe.
 
-    container: of PyAV; video: its stream that is converted, the first one that is no cover; total:
-    about how many frames it has, None where unknown.
+    Attributes:
+        source: The file.
+        container: PyAV's container.
+        video: The stream that is converted: the first one that is no cover.
+        total: Approximate number of frames, None if unknown.
     """
 
     def __init__(self, source: Path, max_pixels: int = MAX_PIXELS, threads: int = 1) -> None:
-        """Raises InputError, DecodeError."""
+        """Opens the file.
+
+        Args:
+            source: The file.
+            max_pixels: Largest number of pixels of a frame.
+            threads: Of the decoder.
+
+        Raises:
+            DecodeError: It is no video that can be read.
+            InputError: The file cannot be read.
+        """
         self.source = source
         self._max_pixels = max_pixels
         try:
@@ -72,7 +89,7 @@ class Reader:
         except av.FFmpegError as error:
             why = "is empty" if empty else "is no video, or its beginning is damaged or missing"
             raise DecodeError(str(source), why) from error
-        except (OSError, ValueError) as error:  # ValueError: no name that a file can have
+        except (OSError, ValueError) as error:  # ValueError: no file can have this name
             why = getattr(error, "strerror", None) or str(error)
             raise InputError(f"{source}: cannot be read ({why})") from error
         try:
@@ -82,7 +99,7 @@ class Reader:
             raise
         self.video.codec_context.thread_count = threads
         self.video.codec_context.thread_type = "AUTO"
-        self.video.codec_context.options = {"err_detect": "explode"}  # rather than paint over it
+        self.video.codec_context.options = {"err_detect": "explode"}  # else damage is hidden
         self._rate = self.video.average_rate or self.video.guessed_rate or Fraction(25)
         self._start = Fraction(self.container.start_time or 0, av.time_base)
         self._broadcast = self.container.format.name in _BROADCAST
@@ -95,11 +112,17 @@ class Reader:
         self.container.close()
 
     def frames(self, other: Callable[[Any], None]) -> Iterator[tuple[Gray, Stamp]]:
-        """Luma, (H, W) upright, full range, of each frame in the order in which they are shown.
+        """Yields the frames in the order in which they are shown.
 
-        Limited range, 16..235, becomes 0..255. Transparency is composited on white. Brightness of
-        HDR video is taken as it is stored. other: is given the packets of all other streams, as
-        they come. Raises DecodeError.
+        Args:
+            other: Called with each packet of another stream.
+
+        Yields:
+            Luma, uint8 (H, W), upright and on white, and when it is shown. The limited range of 16
+            to 235 becomes 0 to 255. The brightness of HDR video is taken as it is stored.
+
+        Raises:
+            DecodeError: The video is damaged, truncated or encrypted.
         """
         count, end, shown, orientation = 0, Fraction(0), Fraction(0), 1
         last: Stamp | None = None
@@ -111,7 +134,7 @@ class Reader:
                     self._shift(packet)
                     end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
                 if packet.stream is not self.video:
-                    if packet.size:  # those without any end a stream
+                    if packet.size:  # empty packets end a stream
                         other(packet)
                     continue
                 if packet.has_sidedata("encryption_info"):
@@ -146,21 +169,21 @@ class Reader:
 
     @property
     def _length(self) -> Fraction:
-        """Seconds, as far as the file tells; else 0."""
+        """Length in seconds, 0 if the file does not tell."""
         length = Fraction(self.container.duration or 0, av.time_base)
-        if self.container.format.name == "avi":  # FFmpeg shortens it to what there is
+        if self.container.format.name == "avi":  # of a truncated file FFmpeg tells what is left
             length = max(length, self.video.frames / self._rate)
         return length
 
     def _shift(self, packet: Any) -> None:
-        """Let the time of broadcasts begin at 0, as it does in other files."""
+        """Lets the time of a broadcast begin at 0, as in other files."""
         if self._broadcast:
             by = round(self._start / packet.time_base)
             packet.pts -= by
             packet.dts = packet.pts if packet.dts is None else packet.dts - by
 
     def _stamp(self, frame: av.VideoFrame, last: Stamp | None, orientation: int) -> Stamp:
-        """Of a frame without a time, or one that is not after the last: as soon as can be."""
+        """Returns when a frame is shown: after the last frame, even if its time is missing."""
         aspect = self.video.sample_aspect_ratio or None
         if aspect and orientation >= 5:
             aspect = 1 / aspect
@@ -169,7 +192,7 @@ class Reader:
             pts = last.pts + (last.duration or 1 if pts is None else 1)
         pts, duration = pts or 0, frame.duration
         if self.video.duration:
-            # MP4 tells how long it is to the next frame that is stored, not to the next one shown.
+            # MP4 tells the time to the next frame that is stored, which may be shown earlier.
             end = (self.video.start_time or 0) + self.video.duration
             duration = max(0, min(duration, end - pts))
         return Stamp(pts, duration, frame.time_base or Fraction(1, 25), aspect)
@@ -190,7 +213,7 @@ def _luma(frame: av.VideoFrame) -> Gray:
     if any(component.is_alpha for component in frame.format.components):
         luma = to_luma(frame.to_ndarray(format="rgba", threads=1))
     else:
-        # Exact for 8 bits: 0.6 ms for 1280 x 720. With threads that of a busy machine is 26.
+        # Exact for 8 bits. 1280 x 720 takes 0.6 ms; with threads, 26 ms on a busy machine.
         gray = frame.reformat(format="gray", dst_color_range=ColorRange.JPEG, threads=1)
         luma = cast("Gray", gray.to_ndarray())
         if frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG:
@@ -199,9 +222,9 @@ def _luma(frame: av.VideoFrame) -> Gray:
 
 
 def _orientation(frame: av.VideoFrame) -> int:
-    """EXIF's number for what the file says of turning; 1 also where it is no multiple of 90.
+    """Returns the EXIF orientation of a frame; 1 if it is not turned by a multiple of 90 degrees.
 
-    Asked of one frame alone: who looks at its side data ties it into a cycle, to stay in memory
+    Called for one frame only: reading side data ties a frame into a cycle, which stays in memory
     until the garbage collector runs.
     """
     side_data: Mapping[str, bytes] = cast("Any", frame.side_data)  # PyAV's type lacks most of it

@@ -1,4 +1,4 @@
-"""Sketches, and packets of sound and subtitles -> a video file."""
+"""Writes a video file of sketches and of packets of sound and subtitles."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import av
 from av.codec.context import Flags
 from av.video.reformatter import ColorRange
 
+from sketchify_rt.batch.kinds import VIDEO_ENDINGS, ending_of
 from sketchify_rt.batch.video.reader import Reader, Stamp
 from sketchify_rt.errors import BackendUnavailable, EncodeError, OptionsError
 from sketchify_rt.image import Gray
@@ -20,52 +21,58 @@ from sketchify_rt.image import Gray
 log = logging.getLogger("sketchify_rt")
 
 _MUXERS = {"m4v": "mp4", "mkv": "matroska", "mov": "mov", "mp4": "mp4", "webm": "webm"}
-ENDINGS = frozenset(_MUXERS)
 _COPIED = {"audio", "subtitle", "attachment"}
-# Of the tags of the stream that is converted; others tell of its bit rate and encoder.
+# Tags of the stream that is converted. Its other tags are about its bit rate and encoder.
 _KEPT_TAGS = {"handler_name", "language", "timecode", "title"}
 
-_BEST_CRF = 18  # of H.264, said to look lossless; VP9 counts to 63 rather than 51
-_BT709 = 1  # number of its matrix, primaries and transfer function alike
-
-
-def result_name(name: str) -> str:
-    """Name of the result for a video of that name: its own where results can be written so."""
-    return name if _ending(name) in ENDINGS else f"{name}.mkv"
+_BEST_CRF = 18  # of H.264, said to look lossless; the scale of VP9 ends at 63 rather than 51
+_BT709 = 1  # number of its matrix, its primaries and its transfer function
 
 
 def crf(quality: int | None) -> int:
-    """Constant rate factor of H.264, 1..51, for a quality of 1..100; half as much for 6 more.
+    """Returns the constant rate factor of H.264, 1 to 51.
 
-    Every 12 of `quality` about double the size. None is 18, a quality of 66.
+    Args:
+        quality: 1 to 100; 12 more double the size, about. None is a factor of 18, a quality of 66.
     """
     return _BEST_CRF if quality is None else 51 - quality // 2
 
 
 def check(output: Path, quality: int | None) -> None:
-    """Raises OptionsError for an ending or a quality that there is not."""
-    if _ending(output.name) not in ENDINGS:
-        raise OptionsError(f"{output}: videos are written as {', '.join(sorted(ENDINGS))}")
+    """Raises OptionsError for an unknown ending or a quality out of range."""
+    if ending_of(output.name) not in VIDEO_ENDINGS:
+        raise OptionsError(f"{output}: videos are written as {', '.join(sorted(VIDEO_ENDINGS))}")
     if quality is not None and not (type(quality) is int and 1 <= quality <= 100):
         raise OptionsError(f"quality must be between 1 and 100, got {quality!r}")
 
 
 class Writer:
-    """Writes H.264, or VP9 in WebM, once the size of the first sketch is known. Not thread-safe."""
+    """Writes H.264, or VP9 in WebM. Not thread-safe."""
 
     def __init__(
         self, file: BinaryIO, output: Path, reader: Reader, quality: int | None, threads: int
     ) -> None:
-        """file: is written to, and stays open; output: its name. Raises EncodeError."""
+        """Copies what is known before the first sketch.
+
+        Args:
+            file: To write to. It stays open.
+            output: Its name.
+            reader: The video that is converted.
+            quality: See `crf`.
+            threads: Of the encoder.
+
+        Raises:
+            EncodeError: The container cannot hold the sound.
+        """
         self._output, self._reader = output, reader
-        self._vp9 = _ending(output.name) == "webm"
+        self._vp9 = ending_of(output.name) == "webm"
         self._waiting: list[Any] | None = []  # packets from before the first sketch
         with self._explained():
-            # Bit-exact: without it, Matroska has random numbers, and no two runs give one file.
+            # Without "bitexact" Matroska has random numbers, so that all files differ.
             self._container = av.open(
                 file,
                 "w",
-                _MUXERS[_ending(output.name)],
+                _MUXERS[ending_of(output.name)],
                 container_options={"fflags": "+bitexact"},
                 metadata_errors="surrogateescape",
             )
@@ -79,7 +86,7 @@ class Writer:
         self._video.options = self._options(crf(quality))
 
     def copy(self, packet: Any) -> None:
-        """Take a packet of another stream as it is. Raises EncodeError, OSError."""
+        """Copies a packet of another stream. Raises EncodeError or OSError."""
         if packet.stream.index not in self._streams:
             return
         packet.stream = self._streams[packet.stream.index]
@@ -91,7 +98,16 @@ class Writer:
             self._waiting.append(packet)
 
     def write(self, sketch: Gray, stamp: Stamp) -> None:
-        """Encode uint8 (H, W), at the size of the first one. Raises EncodeError, OSError."""
+        """Encodes a sketch.
+
+        Args:
+            sketch: uint8 (H, W), enlarged or reduced to the size of the first one.
+            stamp: When it is shown.
+
+        Raises:
+            EncodeError: It cannot be encoded.
+            OSError: The file cannot be written.
+        """
         if self._waiting is not None:
             self._set_up(sketch, stamp)
             self._mux(self._waiting)
@@ -107,14 +123,14 @@ class Writer:
         self._encode(frame)
 
     def finish(self) -> None:
-        """Write what is still in the encoder, and the end. Raises EncodeError, OSError."""
+        """Writes what is still in the encoder, and the end. Raises EncodeError or OSError."""
         self._encode(None)
-        # Not where something failed before: it writes the end of a file, which is given up.
+        # Only here, since closing writes to the file: after an error the file is discarded.
         with self._explained():
             self._container.close()
 
     def _copied_streams(self) -> Iterator[tuple[int, Any]]:
-        """Streams of the result by the index of those that they come from, in their order."""
+        """Yields the index of each stream that is kept, and the stream of the result."""
         for stream in self._reader.container.streams:
             try:
                 copy = self._copied(stream)
@@ -160,9 +176,9 @@ class Writer:
         context = self._video.codec_context
         context.height, context.width = sketch.shape
         context.time_base = stamp.base
-        context.flags |= Flags.frame_duration  # else that of the last one is made up
-        # With 4:2:0, H.264 has even sides, and can cut off no odd number of pixels. So odd sides
-        # take 4:4:4, whose gray costs nothing, though few players in hardware know it.
+        context.flags |= Flags.frame_duration  # else the encoder guesses that of the last frame
+        # With 4:2:0, H.264 needs even sides. So odd sides take 4:4:4, which costs nothing for gray,
+        # although few players in hardware support it.
         odd = any(side % 2 for side in sketch.shape)
         context.pix_fmt = "yuv444p" if odd and not self._vp9 else "yuv420p"
         context.color_range = ColorRange.MPEG
@@ -187,7 +203,3 @@ class Writer:
             if isinstance(error, OSError):
                 raise
             raise EncodeError(f"{self._output}: cannot be written: {error.strerror}") from error
-
-
-def _ending(name: str) -> str:
-    return name.rpartition(".")[2].lower()
