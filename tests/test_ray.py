@@ -325,7 +325,6 @@ def test_ray_not_installed(away: None, tmp_path: Path, monkeypatch: pytest.Monke
         (("--ray-address", "auto"), "need --ray"),
         (("--ray", "--isolate"), "cannot be used with --isolate, or for one picture"),
         (("--ray", "-o", "a.jpg"), "cannot be used with --isolate, or for one picture"),
-        (("s3://bucket/pages",), "convert_dataset"),
     ],
 )
 def test_what_does_not_go_together(tmp_path: Path, arguments: tuple[Any, ...], told: str) -> None:
