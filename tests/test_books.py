@@ -60,26 +60,25 @@ def put(book: OpenBook, numbers: list[int]) -> list[int | None]:
     return failures
 
 
-@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]])
-def test_where_no_archive_can_be_begun_no_later_page_is_kept(
-    book: OpenBook, order: list[int]
+def test_where_an_archive_cannot_be_written_no_later_page_is_kept(
+    book: OpenBook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    staging = folder(book).parent / HIDDEN / "staging"
-    staging.rmdir()
-    assert put(book, order[:2]) == [errno.ENOENT] * 2
-    staging.mkdir()  # too late: two pages are missing
-    assert put(book, order[2:]) == [errno.ENOENT] * 4
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.Book, "_write", fail)
+        assert put(book, [0, 1]) == [errno.EIO] * 2
+    assert put(book, [2, 3, 4, 5]) == [errno.EIO] * 4  # too late: two pages are missing
     assert not folder(book).exists()
     gc.collect()
     assert Sketch.alive == 0
 
 
+def fail(*_: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
 def test_where_an_archive_is_lost_in_the_middle_no_later_page_is_kept(
     book: OpenBook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
     assert put(book, [0, 2, 3]) == []
     assert Sketch.alive == 2  # they wait for page 1
     monkeypatch.setattr(writer.Book, "_write", fail)

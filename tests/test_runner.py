@@ -268,6 +268,8 @@ def test_a_full_disk_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_failure_that_cannot_be_noted_costs_its_image_alone(tmp_path: Path) -> None:
     class Gone:  # an archive that was cut short meanwhile
+        whole = Item(1, Path("in/book.cbz"), "book.cbz")
+
         def put(self, page: Page, data: bytes | None, reason: str, lasting: bool) -> None:
             raise InputError("in/book.cbz: was cut short while it was open")
 

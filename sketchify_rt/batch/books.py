@@ -24,8 +24,19 @@ class OpenBook:
     """
 
     def __init__(self, whole: Item, archive: Archive, output: Output) -> None:
-        """Writes nothing yet. The archive must be of `whole` as it was last looked at."""
-        self.whole, self.archive = whole, archive
+        """Begins the result, if the output folder is open.
+
+        Args:
+            whole: The archive as an item.
+            archive: The archive, opened after `whole` was looked at.
+            output: The output folder.
+
+        Raises:
+            OutputError: The result cannot be begun.
+        """
+        self.whole, self.archive, self._output = whole, archive, output
+        if output.staging.is_open:
+            output.begin(whole)
         self._failures: list[str] = []
         self._lasting = True  # all of them
         self._left = {page.index for page in archive.pages}
@@ -81,4 +92,5 @@ class OpenBook:
     def abort(self) -> None:
         """Closes an archive that is not complete, and removes what was written of its result."""
         self._book.abort()
+        self._output.end(self.whole)
         self.archive.close()

@@ -114,11 +114,6 @@ class Item:
         """Its key in the journal."""
         return os.fsencode(self.output)
 
-    @property
-    def mark(self) -> bytes:
-        """Tells it from all others in work."""
-        return os.fsencode(f"{self.output}\0{self.member}")
-
     def look(self) -> Stat:
         """Returns the file as it was when this was first called. Raises InputError."""
         if self.stat is None:

@@ -169,7 +169,7 @@ class Output:
     def begin(self, item: Item) -> None:
         """Creates the staged file of an item. Raises OutputError."""
         with explaining(self.root / item.output):
-            item.staged = self.staging.begin(item.mark)
+            item.staged = self.staging.begin(item.key)
         item.suspect = self.crashes.get(item.staged.name, 0) >= _CRASHES
 
     @contextmanager
@@ -193,12 +193,13 @@ class Output:
 
     @contextmanager
     def file(self, item: Item) -> Iterator[BinaryIO]:
-        """Opens the result of an item. It becomes visible at the end of the `with`.
+        """Opens the result of an item, begun or not. It becomes visible at the end of the `with`.
 
         Raises:
             OutputError: It cannot be written.
         """
-        self.begin(item)
+        if item.staged is None:
+            self.begin(item)
         assert item.staged is not None  # noqa: S101
         try:
             with explaining(self.root / item.output):

@@ -337,7 +337,10 @@ class _Carrier:
             return None
         need = item.need(self._encoding)
         checked = self._care.budget.check(item.source, item.size() if need is None else need)
-        self._output.begin(item)
+        if item.book:
+            item.suspect = item.book[0].whole.suspect
+        else:
+            self._output.begin(item)
         return checked, need is not None
 
     def _read(self, wanted: list[Item], items: list[Item], images: list[Loaded]) -> int:
