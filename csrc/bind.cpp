@@ -28,22 +28,24 @@ struct Isa {
   decltype(&baseline::binarize) binarize;
   decltype(&baseline::dodge) dodge;
   decltype(&baseline::compose) compose;
+  decltype(&baseline::look) look;
   decltype(&baseline::hint_cells) hint_cells;
   decltype(&baseline::hint_blur) hint_blur;
 };
 
 const std::vector<Isa>& all_isas() {
   static const std::vector<Isa> isas{
-      {"baseline", true, baseline::binarize, baseline::dodge, baseline::compose,
+      {"baseline", true, baseline::binarize, baseline::dodge, baseline::compose, baseline::look,
        baseline::hint_cells, baseline::hint_blur},
 #ifdef SKETCHIFY_X86
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::binarize,
-       avx2::dodge, avx2::compose, avx2::hint_cells, avx2::hint_blur},
+       avx2::dodge, avx2::compose, avx2::look, avx2::hint_cells, avx2::hint_blur},
       {"avx512",
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma"),
-       avx512::binarize, avx512::dodge, avx512::compose, avx512::hint_cells, avx512::hint_blur},
+       avx512::binarize, avx512::dodge, avx512::compose, avx512::look, avx512::hint_cells,
+       avx512::hint_blur},
 #endif
   };
   return isas;
@@ -130,6 +132,19 @@ void compose(const Floats& tones, Bytes& out, int strength, int threads, const s
   });
 }
 
+void look(const Bytes& gray, Bytes& out, int black, const Bytes& tables, int threads,
+          const std::string& isa) {
+  const Gray from = image(gray.data(), gray);
+  const Page to = page(out, gray);
+  if (tables.ndim() != 1 || tables.size() != 48 + 256 || tables.strides(0) != 1)
+    throw std::invalid_argument("tables must have 304 bytes");
+  const auto kernel = find(isa).look;
+  without_gil([&] {
+    parallel_rows(threads, from.height,
+                  [&](Rows rows) { kernel(from, to, black, tables.data(), rows); });
+  });
+}
+
 void hint(const Bytes& binary, const Bytes& tones, Bytes& out, int threads,
           const std::string& name) {
   const Gray from = image(binary.data(), binary), drawing = image(tones.data(), tones);
@@ -176,6 +191,8 @@ PYBIND11_MODULE(_native, m) {
         "threads"_a, "isa"_a);
   m.def("compose", &sketchify::compose, "tones"_a.noconvert(), "out"_a.noconvert(), "strength"_a,
         "threads"_a, "isa"_a);
+  m.def("look", &sketchify::look, "gray"_a.noconvert(), "out"_a.noconvert(), "black"_a,
+        "tables"_a.noconvert(), "threads"_a, "isa"_a);
   m.def("hint", &sketchify::hint, "binary"_a.noconvert(), "tones"_a.noconvert(),
         "out"_a.noconvert(), "threads"_a, "isa"_a);
 }

@@ -102,6 +102,33 @@ template <class Vector>
 #endif
 }
 
+#if defined(__AVX2__)
+// Each byte of `index` in the 16 bytes of the same lane of `table`; 0 where its upper bit is set.
+[[gnu::always_inline]] inline U8 shuffle(U8 table, U8 index) {
+#if defined(__AVX512VNNI__)
+  return (U8)_mm512_shuffle_epi8((__m512i)table, (__m512i)index);
+#else
+  return (U8)_mm256_shuffle_epi8((__m256i)table, (__m256i)index);
+#endif
+}
+
+[[gnu::always_inline]] inline U8 add_saturated(U8 a, U8 b) {
+#if defined(__AVX512VNNI__)
+  return (U8)_mm512_adds_epu8((__m512i)a, (__m512i)b);
+#else
+  return (U8)_mm256_adds_epu8((__m256i)a, (__m256i)b);
+#endif
+}
+
+[[gnu::always_inline]] inline U8 subtract_saturated(U8 a, U8 b) {
+#if defined(__AVX512VNNI__)
+  return (U8)_mm512_subs_epu8((__m512i)a, (__m512i)b);
+#else
+  return (U8)_mm256_subs_epu8((__m256i)a, (__m256i)b);
+#endif
+}
+#endif
+
 // 1 / x within 2^-21, for x in 1..255; whatever for 0.
 [[gnu::always_inline]] inline F32 reciprocal(F32 x) {
 #if defined(__AVX512VNNI__)

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from sketchify_rt.image import bands
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from sketchify_rt.image import Gray
     from sketchify_rt.options import Look
+
+    Counts = NDArray[np.int64]
 
 STEP = 16
 """Every so many rows are counted in histograms."""
@@ -39,49 +41,43 @@ _FULL = 225  # levels of ink
 _MOST_GAIN = 2.5  # else the noise of an empty page would become ink
 
 
-def apply(sketch: Gray, gray: Gray, look: Look) -> Gray:
-    """Gives a sketch a look, in place.
+def tables(
+    look: Look, of_sketch: Callable[[], Counts], of_gray: Callable[[], Counts]
+) -> tuple[int, Gray, Gray]:
+    """Makes the tables that give a sketch a look, see `kernels.reference.look`.
 
     Args:
-        sketch: uint8 (H, W), C-contiguous. Overwritten.
-        gray: uint8 (H, W), the luma that it was drawn from.
         look: The look.
+        of_sketch: Counts the pixels of the sketch by their levels, in every `STEP`th row. Called
+            if the look needs it.
+        of_gray: The same for the luma that it was drawn from.
 
     Returns:
-        `sketch`.
+        black, shade and table.
     """
-    gained = gain(counts(sketch)) if look.levels == "auto" else 1.0
-    table = ink_table(look, gained)
-    black = first_black(counts(gray)) if look.blacks == "keep" else None
-    for band in bands(sketch.shape):  # temporaries stay in the cache, which takes half the time
-        drawn = sketch[band]
-        if black is not None:
-            cv2.min(drawn, shade(gray[band], black, gained), dst=drawn)
-        cv2.LUT(drawn, table, dst=drawn)
-    return sketch
+    gained = gain(of_sketch()) if look.levels == "auto" else 1.0
+    if look.blacks == "keep":
+        return first_black(of_gray()), shades(gained), ink_table(look, gained)
+    return 0, np.full(48, 255, np.uint8), ink_table(look, gained)
 
 
-def counts(image: Gray) -> NDArray[np.int64]:
+def counts(image: Gray) -> Counts:
     """Counts the pixels of each level, int64 (256,), in every `STEP`th row."""
     rows = np.ascontiguousarray(image[::STEP])
     return cv2.calcHist([rows], [0], None, [256], [0, 256]).ravel().astype(np.int64)
 
 
-def shade(gray: Gray, black: int, gained: float) -> Gray:
-    """Draws the black areas of a picture, before levels.
+def shades(gained: float) -> Gray:
+    """Returns what black areas of a picture are drawn as, before levels.
 
     Args:
-        gray: uint8 (H, W).
-        black: See `first_black`.
         gained: By how much levels multiply the ink later.
 
     Returns:
-        uint8 (H, W). White where the picture is lighter.
+        uint8 (48,): for the level of `first_black`, and the lighter ones behind it.
     """
-    # An array, since OpenCV takes a number for a vector where a band has four rows of one pixel.
-    over = cv2.subtract(gray, np.full_like(gray, black))
-    ink = _INK_OF_BLACK / gained
-    return np.asarray(cv2.convertScaleAbs(over, alpha=ink / _RAMP, beta=255 - ink), np.uint8)
+    ink = _INK_OF_BLACK / gained * (1 - np.arange(48) / _RAMP).clip(0)
+    return np.rint(255 - ink).astype(np.uint8)
 
 
 def ink_table(look: Look, gained: float) -> Gray:
@@ -102,7 +98,7 @@ def ink_table(look: Look, gained: float) -> Gray:
     return np.rint(look.ground + (look.ink - look.ground) * ink / 255).astype(np.uint8)
 
 
-def gain(found: NDArray[np.int64]) -> float:
+def gain(found: Counts) -> float:
     """Returns by how much ink is multiplied so that the darkest strokes are almost black.
 
     Args:
@@ -118,7 +114,7 @@ def gain(found: NDArray[np.int64]) -> float:
     return min(max(1.0, _FULL / (255 - level)), _MOST_GAIN)
 
 
-def first_black(found: NDArray[np.int64]) -> int:
+def first_black(found: Counts) -> int:
     """Returns the level up to which a picture is black.
 
     In a scan of ink that is a little lighter than the ink, which may be no deep black: ink is a

@@ -240,7 +240,7 @@ def hint(binary: Tensor, tones: Tensor) -> Tensor:
 
 
 def look(sketch: Tensor, gray: Tensor, look: Look) -> Tensor:
-    """Give a sketch a look, in place; equals `looks.apply`.
+    """Give a sketch a look, in place; equals `kernels.reference.look`.
 
     The host waits for the device, for the histograms.
 
@@ -252,19 +252,17 @@ def look(sketch: Tensor, gray: Tensor, look: Look) -> Tensor:
     Returns:
         `sketch`.
     """
-    gained, shade = 1.0, None
-    if look.levels == "auto":
-        gained = looks.gain(histogram(sketch[:: looks.STEP]))
-    if look.blacks == "keep":
-        black = looks.first_black(histogram(gray[:: looks.STEP]))
-        levels = np.arange(256, dtype=np.uint8)[None]
-        shade = constant(looks.shade(levels, black, gained)[0], torch.uint8, sketch.device)
-    table = constant(looks.ink_table(look, gained), torch.uint8, sketch.device)
+    step = looks.STEP
+    black, shades, levels = looks.tables(
+        look, lambda: histogram(sketch[::step]), lambda: histogram(gray[::step])
+    )
+    over = (np.arange(256) - black).clip(0, len(shades) - 1)
+    shade = constant(shades[over], torch.uint8, sketch.device)
+    table = constant(levels, torch.uint8, sketch.device)
     for band in bands(tuple(sketch.shape), _INDEXED):
         drawn = sketch[band]
-        if shade is not None:
-            torch.minimum(drawn, shade[gray[band].int()], out=drawn)
-        drawn.copy_(table[drawn.int()])
+        darker = torch.minimum(drawn, shade[gray[band].int()])
+        drawn.copy_(table[darker.int()])
     return sketch
 
 

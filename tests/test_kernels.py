@@ -137,6 +137,26 @@ def test_threads_make_no_difference(isa: str, threads: int) -> None:
         )
 
 
+@pytest.mark.parametrize("black", [0, 12, 200, 255])
+def test_every_isa_gives_the_look_of_the_reference(isa: str, black: int) -> None:
+    tables = np.random.default_rng(black)
+    shade, table = (tables.integers(0, 256, size, np.uint8) for size in (48, 256))
+    for height, width in [*SMALL, *LARGE]:
+        gray, sketch = noise(height, width, seed=1), noise(height, width, seed=2)
+        expected = reference.look(sketch, gray, black, shade, table)
+        looked = native.look(sketch.copy(), gray, black, shade, table)
+        np.testing.assert_array_equal(looked, expected, f"{height} x {width}")
+    for threads in 2, 7:  # in place, of a crop, of a picture in columns
+        page, gray = np.full((800, 200), 77, np.uint8), noise(700, 249)[:, ::3]
+        page[20:720, 30:113] = sketch = noise(700, 83, seed=2)
+        looked = native.look(page[20:720, 30:113], gray, black, shade, table, threads=threads)
+        expected = reference.look(sketch, gray, black, shade, table)
+        np.testing.assert_array_equal(looked, expected)
+        assert (
+            (page[:20] == 77).all() and (page[:, :30] == 77).all() and (page[:, 113:] == 77).all()
+        )
+
+
 def test_views_are_read_and_written_in_place(isa: str) -> None:
     gray, tones = noise(150, 211), tones_of(noise(150, 211))
     views: list[tuple[slice, slice]] = [

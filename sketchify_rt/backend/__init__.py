@@ -88,7 +88,7 @@ class Backend(Protocol):
         """Returns how dark strokes are in each cell of each image, see `kernels.reference.hint`."""
 
     def look(self, sketch: Image, gray: Image, look: Look) -> Image:
-        """Gives a sketch a look, see `looks.apply`, which it equals. Overwrites the sketch."""
+        """Gives a sketch a look, see `looks.tables`. Overwrites the sketch."""
 
     def open_painter(self, model: Model, threads: int, workers: int) -> Painter:
         """Opens the U-Net for `workers` calls at the same time that share `threads`."""

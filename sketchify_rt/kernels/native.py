@@ -98,6 +98,27 @@ def hint(binary: Gray, tones: Gray, *, threads: int = 1) -> Gray:
     return cells
 
 
+def look(
+    sketch: Gray, gray: Gray, black: int, shade: Gray, table: Gray, *, threads: int = 1
+) -> Gray:
+    """Give a sketch a look, in place; see `reference.look`.
+
+    Args:
+        sketch: uint8 (H, W), the pixels of a row adjacent. Overwritten.
+        gray: uint8 (H, W).
+        black: Level up to which the picture is black, 0..255.
+        shade: uint8 (48,).
+        table: uint8 (256,).
+        threads: Processor threads.
+
+    Returns:
+        `sketch`.
+    """
+    tables = np.concatenate([shade, table])
+    _native.look(_rows(gray), sketch, black, tables, threads, isa())
+    return sketch
+
+
 def isas() -> tuple[str, ...]:
     """Return the instruction sets that this processor can run, the fastest last."""
     return tuple(_native.isas())

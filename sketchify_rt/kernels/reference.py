@@ -74,6 +74,25 @@ def compose(tones: NDArray[np.float32], strength: float = 1.0) -> Gray:
     return _scale_ink(levels, strength)
 
 
+def look(sketch: Gray, gray: Gray, black: int, shade: Gray, table: Gray) -> Gray:
+    """Take the darker of a sketch and the black areas of its picture, through a table.
+
+    Args:
+        sketch: uint8 (H, W).
+        gray: uint8 (H, W), the luma that it was drawn from.
+        black: Level up to which the picture is black, 0..255.
+        shade: uint8 (48,): what is drawn for the levels of the picture from `black` on. Lighter
+            ones are drawn as the last.
+        table: uint8 (256,): results for levels of the darker.
+
+    Returns:
+        uint8 (H, W).
+    """
+    over = np.clip(gray.astype(int) - black, 0, len(shade) - 1)
+    result: Gray = table[np.minimum(sketch, shade[over])]
+    return result
+
+
 def gauss_cells(sigma: float) -> tuple[int, ...]:
     """Return the weights of the hint's Gaussian: integers, 32 in the middle.
 
