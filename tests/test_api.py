@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from pathlib import Path
 
 import cv2
+import jobs
 import pytest
 from pictures import picture, saved
 
@@ -19,6 +21,8 @@ from sketchify_rt import (
     convert_folder,
 )
 from sketchify_rt.batch.api import Event, FolderJob
+from sketchify_rt.batch.item import Item
+from sketchify_rt.batch.resume import Convert
 
 OPTIONS = Options(mode="dodge", device="cpu")
 
@@ -90,3 +94,19 @@ def test_threads_of_opencv_stay_those_of_the_caller(pages: Path, tmp_path: Path)
         assert cv2.getNumThreads() == 2
     finally:
         cv2.setNumThreads(before)
+
+
+def test_a_second_run_is_refused_and_harms_nothing(pages: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with contextlib.closing(jobs.output(out)) as first:
+        first.open()
+        item = Item(0, pages / "a.png", "a.png")
+        assert isinstance(first.decide(item), Convert)
+        first.begin(item)
+        with pytest.raises(OutputError, match="another run converts into this folder"):
+            convert_folder(pages, out, OPTIONS)
+        with pytest.raises(OutputError), FolderJob([pages], out, OPTIONS) as job:
+            list(job.plan())
+        first.write(item, b"sketch")
+        first.end(item)
+    assert (out / "a.png").read_bytes() == b"sketch"

@@ -146,6 +146,17 @@ def test_a_damaged_journal_is_told_with_a_remedy(tmp_path: Path, content: bytes)
         opened(tmp_path)
 
 
+def test_a_journal_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    path = tmp_path / HIDDEN / "journal.sqlite3"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 7")
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match="must have version 1, got 7: another version of"):
+        opened(tmp_path)
+    assert path.read_bytes()[100:] == before[100:]
+
+
 def test_a_journal_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / HIDDEN / "journal.sqlite3").mkdir(parents=True)
     with pytest.raises(OutputError, match="unable to open database file; choose another"):

@@ -25,13 +25,12 @@ HIDDEN = ".sketchify-rt"
 """Folder in the output folder. It is hidden, so its files are never inputs."""
 
 _VERSION = 1  # of the tables
-_TABLES = f"""
-CREATE TABLE IF NOT EXISTS results (
+_TABLES = """
+CREATE TABLE results (
     output BLOB PRIMARY KEY, source BLOB, size INTEGER, modified INTEGER, content INTEGER,
     settings TEXT, status TEXT, reason TEXT, lasting INTEGER, limits TEXT, written INTEGER
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS crashes (name TEXT PRIMARY KEY, times INTEGER) WITHOUT ROWID;
-PRAGMA user_version = {_VERSION};
+CREATE TABLE crashes (name TEXT PRIMARY KEY, times INTEGER) WITHOUT ROWID;
 """
 
 Status = Literal["converted", "replacing", "flawed", "failed"]
@@ -124,6 +123,13 @@ class Journal:
             self._database = _connect(path, read_only=not create)
         except sqlite3.Error as error:
             raise self._explained(path, error) from error
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version != _VERSION:
+            self.close()
+            raise OutputError(
+                f"{path}: the journal must have version {_VERSION}, got {version}: another version "
+                "of sketchify-rt wrote it. Use that version, or choose another output folder"
+            )
 
     def _explained(self, path: Path, error: sqlite3.Error) -> OutputError:
         code = getattr(error, "sqlite_errorcode", None)
@@ -230,8 +236,11 @@ def _opened(path: Path, query: str) -> sqlite3.Connection:
         # EXCLUSIVE before WAL, so that no shared memory is needed. It locks nothing by itself.
         database.executescript(
             "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL;"
-            f"PRAGMA synchronous = NORMAL; BEGIN EXCLUSIVE; {_TABLES} COMMIT"
+            "PRAGMA synchronous = NORMAL; BEGIN EXCLUSIVE; COMMIT"
         )
+        if not database.execute("PRAGMA user_version").fetchone()[0]:
+            tables = f"BEGIN; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT"
+            database.executescript(tables)
     except BaseException:
         database.close()
         raise

@@ -90,10 +90,11 @@ class Staging:
 
     def close(self) -> None:
         """Removes the folder, and its parent if that is empty."""
-        self.is_open = False
-        with suppress(OSError):
-            shutil.rmtree(self.folder)
-            self.folder.parent.rmdir()
+        if self.is_open:  # else it may be that of another run
+            self.is_open = False
+            with suppress(OSError):
+                shutil.rmtree(self.folder)
+                self.folder.parent.rmdir()
 
 
 class Staged:
