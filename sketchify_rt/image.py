@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sketchify_rt.errors import InputError
 
 Gray = NDArray[np.uint8]
+Rgb = NDArray[np.uint8]  # (H, W, 3)
 
 CELL = 8  # pixels: side of a cell of the hint, see `kernels.reference.hint`
 
@@ -70,6 +71,26 @@ def to_luma(array: NDArray[Any]) -> Gray:
     return luma
 
 
+def to_rgb(array: NDArray[Any]) -> Rgb:
+    """Returns the colours of pixels that `to_luma` takes.
+
+    Args:
+        array: uint8, any strides: (H, W) or (H, W, 1) gray, whose channels become equal, (H, W, 3)
+            RGB, or (H, W, 4) RGBA, which is composited on white as for luma.
+
+    Returns:
+        uint8 (H, W, 3). It may be `array` itself.
+    """
+    if array.ndim == 2 or array.shape[2] == 1:
+        return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
+    if array.shape[2] == 3:
+        return array
+    rgb = np.empty((*array.shape[:2], 3), np.uint8)
+    for rows in bands(rgb.shape):
+        rgb[rows] = _on_white(array[rows])
+    return rgb
+
+
 def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(colour * alpha + 255 * (255 - alpha)) / 255, rounded to nearest."""
     alpha = rgba[..., 3:].astype(np.uint16)
@@ -77,18 +98,18 @@ def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return ((over + (over >> 8)) >> 8).astype(np.uint8)  # exact x / 255 for all x up to 65,025
 
 
-def orient(image: Gray, exif_orientation: int) -> Gray:
+def orient(image: NDArray[np.uint8], exif_orientation: int) -> NDArray[np.uint8]:
     """Returns the image as it is meant to be seen.
 
     Args:
-        image: uint8 (H, W).
+        image: uint8 (H, W), or (H, W, channels).
         exif_orientation: Tag 274 of EXIF, 1..8. Any other value counts as 1, as viewers do.
 
     Returns:
-        C-contiguous (H, W) for 1..4 and (W, H) for 5..8; the image itself for 1.
+        C-contiguous, (H, W) for 1..4 and (W, H) for 5..8; the image itself for 1.
     """
     if exif_orientation in (5, 6, 7, 8):
-        image = image.T
+        image = image.swapaxes(0, 1)
     if exif_orientation in (2, 3, 6, 7):
         image = image[:, ::-1]
     if exif_orientation in (3, 4, 7, 8):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sketchify_rt.codec import formats
 from sketchify_rt.codec.header import File as File
 from sketchify_rt.errors import DecodeError, InputError, OptionsError, SketchifyError
-from sketchify_rt.image import Gray, to_luma
+from sketchify_rt.image import Gray, to_luma, to_rgb
 from sketchify_rt.options import MAX_PIXELS, PENCILS, Binary, Encoding, Hint, Painted, check_hint
 
 if TYPE_CHECKING:
@@ -69,16 +69,18 @@ Loaded = File | Picture | Gray | SupportsDLPack
 """A file, luma on the host, or a tensor of a device."""
 
 
-def load(source: ImageInput, encoding: Encoding | None = None) -> Loaded:
+def load(source: ImageInput, encoding: Encoding | None = None, colours: bool = False) -> Loaded:
     """Reads a path, and turns pixels of the host into luma. Decodes nothing.
 
     Args:
         source: See `Sketchifier`.
         encoding: Of the result; None for pixels. If it keeps more than the picture, that is kept
             of pixels too, in a Picture.
+        colours: Keep these of pixels, too.
 
     Raises:
-        InputError: The source is no image, or cannot be read.
+        InputError: The source is no image, or cannot be read; or it is a tensor of a device, and
+            colours are wanted.
         DecodeError: The file of a PIL image is damaged.
     """
     if isinstance(source, (File, Picture)):
@@ -88,13 +90,18 @@ def load(source: ImageInput, encoding: Encoding | None = None) -> Loaded:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return File("<bytes>", bytes(source))
     if isinstance(source, np.ndarray):
-        return _of_array(source, encoding)
+        return _of_array(source, encoding, colours)
     if is_pil(source):
-        return _of_pil(source, encoding)
+        return _of_pil(source, encoding, colours)
     if on_device(source):
+        if colours:
+            raise InputError(
+                "look color does not support tensors of a device. Copy it to the host, or choose "
+                "another look"
+            )
         return source
     if isinstance(source, SupportsDLPack):
-        return _of_tensor(source, encoding)
+        return _of_tensor(source, encoding, colours)
     if isinstance(source, SupportsRead):
         return read(source)
     raise InputError(
@@ -190,7 +197,9 @@ def hinted(source: ImageInput, own: HintInput) -> File | Picture:
     """
     told = check_hint(hint(own))
     # With all that may be kept; who encodes keeps what is wanted.
-    image = load(owned(source), Encoding(metadata=True, alpha="keep"))
+    image = load(
+        owned(source), Encoding(metadata=True, alpha="keep"), colours=not on_device(source)
+    )
     if isinstance(image, np.ndarray):
         image = Picture("<image>", image)
     if not isinstance(image, (File, Picture)):
@@ -235,7 +244,7 @@ def is_pil(source: object) -> TypeGuard[PIL.Image.Image]:
 
 
 def as_pil(result: Any) -> PIL.Image.Image | Exception:
-    """Returns a sketch as a PIL image of mode L, and an error as it is."""
+    """Returns a sketch as a PIL image of mode L or RGB, and an error as it is."""
     if isinstance(result, Exception):
         return result
     import PIL.Image
@@ -346,34 +355,36 @@ def _too_large(name: str, size: str) -> InputError:
     )
 
 
-def _of_array(pixels: NDArray[Any], encoding: Encoding | None) -> Gray | Picture:
+def _of_array(pixels: NDArray[Any], encoding: Encoding | None, colours: bool) -> Gray | Picture:
     luma = to_luma(pixels)
-    alpha = alpha_of(pixels)
-    if alpha is None or encoding is None or encoding.alpha != "keep":
+    alpha = alpha_of(pixels) if encoding and encoding.alpha == "keep" else None
+    if alpha is None and not colours:
         return luma
     from sketchify_rt.codec.extras import Extras
 
-    return Picture("<image>", luma, Extras(alpha=alpha))
+    return Picture(
+        "<image>", luma, Extras(alpha=alpha, colours=to_rgb(pixels) if colours else None)
+    )
 
 
-def _of_tensor(source: Any, encoding: Encoding | None) -> Gray | Picture:
+def _of_tensor(source: Any, encoding: Encoding | None, colours: bool) -> Gray | Picture:
     try:
         pixels = np.from_dlpack(source)
     except Exception as error:  # of a library's own
         raise InputError(f"the tensor cannot be shared as an array: {error}") from error
-    return _of_array(pixels, encoding)
+    return _of_array(pixels, encoding, colours)
 
 
-def _of_pil(source: PIL.Image.Image, encoding: Encoding | None) -> Gray | Picture:
+def _of_pil(source: PIL.Image.Image, encoding: Encoding | None, colours: bool) -> Gray | Picture:
     from sketchify_rt.codec import cpu as codec
 
     name = str(getattr(source, "filename", "") or "<PIL image>")
     try:
-        if encoding is None or encoding.plain:
+        if (encoding is None or encoding.plain) and not colours:
             return codec.from_pil(source)
         from sketchify_rt.codec import extras
 
-        found = extras.from_pil(source, encoding)
+        found = extras.from_pil(source, encoding, colours)
         return Picture(name, codec.from_pil(source), found)
     except SketchifyError:
         raise

@@ -29,7 +29,7 @@ Binary = Literal["auto", "page", "threshold"]
 Detail = Literal["native", "auto"] | int
 Blacks = Literal["keep", "hollow"]
 Levels = Literal["auto", "off"]
-LookName = Literal["exact", "natural", "dark", "chalk"]
+LookName = Literal["exact", "natural", "dark", "chalk", "color"]
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 ARITHMETICS: tuple[Arithmetic, ...] = get_args(Arithmetic)
@@ -96,6 +96,7 @@ class Look:
         gamma: Exponent of the ink, above 0: below 1 the pencil is darker.
         ground: Level of the paper.
         ink: Level of the darkest ink.
+        colours: Lay the sketch over the colours of its picture, see `colour`.
     """
 
     blacks: Blacks = "hollow"
@@ -104,6 +105,7 @@ class Look:
     gamma: float = 1.0
     ground: int = 255
     ink: int = 0
+    colours: bool = False
 
 
 # Chosen by eye from forty pictures of seven kinds.
@@ -112,6 +114,7 @@ LOOKS: dict[LookName, Look] = {
     "natural": Look("keep", 0.15, "auto"),
     "dark": Look("keep", 0.15, "auto", gamma=0.6),
     "chalk": Look("hollow", 0.15, "auto", gamma=0.8, ground=40, ink=245),
+    "color": Look("keep", 0.15, "auto", colours=True),
 }
 
 
@@ -160,8 +163,10 @@ class Options:
             size of its sketch. None: "native" for the look "exact", "auto" for all others.
         look: What becomes of a sketch. "exact": nothing. "natural": crisp lines, black areas that
             stay black, clean paper, for pages and photos alike. "dark": the same with a darker
-            pencil. "chalk": white lines on a dark ground. All but "exact" need mode "sketch" or
-            "dodge", and so do the three options beneath.
+            pencil. "chalk": white lines on a dark ground. "color": as "natural", over the picture's
+            own colours, coarse and light, which are laid under it on the host; sketches are RGB,
+            also of gray pictures, and tensors of a device and videos are refused. All but "exact"
+            need mode "sketch" or "dodge", and so do the three options beneath.
         blacks: "keep": areas that are black in the picture are black in the sketch. "hollow": the
             filters decide, which leave an outline, or blotches of noise. None: as the look has it.
         paper: How much of the faintest ink is dropped, from 0, nothing, to 1: ink below half of
@@ -452,6 +457,14 @@ def as_encoding(encoding: Encoding | Format | None) -> Encoding:
     return encoding
 
 
+def check_encoding(encoding: Encoding, options: Options) -> None:
+    """Raises OptionsError where an encoding cannot have the look."""
+    if encoding.alpha == "lines" and options.whole_look.colours:
+        raise OptionsError(
+            "alpha lines gives black lines without colours, got look color. Leave one of them out"
+        )
+
+
 def encoding_of(path: Path) -> Encoding:
     """Returns the encoding of the path's ending. Raises OptionsError where there is none."""
     ending = path.suffix.lower().removeprefix(".")
@@ -495,10 +508,10 @@ class Encoding:
         format: "png" is lossless, "jpg" is lossy, "webp" is lossless unless it has a quality.
         quality: 1..100 for "jpg", 95 where it is None, and for lossy "webp". None: lossless.
         metadata: Keep the source's EXIF, colour profile and resolution in dots per inch, changed to
-            be true of the sketch: upright, gray, of its size. Broken metadata, thumbnails, maker's
-            notes, XMP and comments are left out.
+            be true of the sketch: upright, gray unless the look is "color", of its size. Broken
+            metadata, thumbnails, maker's notes, XMP and comments are left out.
         alpha: "white" puts transparent pictures on white. "keep" gives their sketch the same
-            transparency; opaque pictures give plain gray files. "lines" gives black lines on a
+            transparency; opaque pictures give files without alpha. "lines" gives black lines on a
             transparent ground, to be laid over anything: black everywhere, with 255 - sketch as its
             alpha, so that over white it is the sketch, exactly unless "webp" has a quality. "jpg"
             holds neither of these two.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sketchify_rt import inputs, strokes
@@ -23,7 +23,7 @@ from sketchify_rt.errors import (
     SketchifyError,
     bare,
 )
-from sketchify_rt.image import fit
+from sketchify_rt.image import fit, to_rgb
 from sketchify_rt.limits import Limits
 from sketchify_rt.options import Encoding, Look, Options, check_hint_use
 from sketchify_rt.painter import Image, Images, Painter
@@ -48,6 +48,7 @@ class Pipeline:
         limits: What fits into the device's memory, shared by all calls.
         calls: Entered by each call, for `Sketchifier.close`.
         look: Of the options; None where it changes nothing.
+        colours: Whether it needs the colours of the sources.
         max_detail: Of the options.
     """
 
@@ -58,12 +59,14 @@ class Pipeline:
     limits: Limits
     calls: AbstractContextManager[object]
     look: Look | None = field(init=False)
+    colours: bool = field(init=False)
     max_detail: int | None = field(init=False)
 
     def __post_init__(self) -> None:
         """Finds out once what all images need."""
         look = self.options.whole_look
         object.__setattr__(self, "look", None if look == Look() else look)
+        object.__setattr__(self, "colours", look.colours)
         object.__setattr__(self, "max_detail", self.options.max_detail)
 
     def run(
@@ -117,9 +120,11 @@ class Pipeline:
             return results
         sources, grays = [loaded[at] for at in good], [results[at] for at in good]
         sketches = self.draw(sources, grays)
-        if encoding is None:
+        if self.colours and encoding is None:
+            finished = self._coloured(sketches, sources, grays)
+        elif encoding is None:
             finished = self.backend.give(sketches, inputs.on_device(sources[0]))
-        elif encoding.plain:
+        elif encoding.plain and not self.colours:
             finished = self.backend.encode(sketches, encoding, self.threads)
         else:
             finished = self._encode_with_extras(sketches, sources, grays, encoding)
@@ -157,7 +162,7 @@ class Pipeline:
     def _load(self, source: ImageInput, encoding: Encoding | None) -> Loaded:
         """Reads one image; an error in its place where that fails."""
         try:
-            loaded = inputs.load(source, encoding)
+            loaded = inputs.load(source, encoding, self.colours)
             if isinstance(loaded, (inputs.File, inputs.Picture)) and loaded.hint is not None:
                 check_hint_use(loaded.hint, self.options, self.takes_hint)
             return loaded
@@ -218,20 +223,30 @@ class Pipeline:
             enlarged.append(sketch)
         return enlarged
 
+    def _coloured(
+        self, sketches: Images, sources: Sequence[Loaded], whole: Images
+    ) -> Sequence[Result]:
+        """Sketches over the colours of their sources, on the host."""
+        given = self.backend.give(sketches, False)
+        return [
+            self._extras(source, gray, None).coloured(sketch)
+            for source, gray, sketch in zip(sources, whole, given, strict=True)
+        ]
+
     def _encode_with_extras(
         self, sketches: Images, sources: Sequence[Loaded], whole: Images, encoding: Encoding
     ) -> Sequence[Result]:
-        """Files, with what the encoding keeps of the sources; the host writes those with alpha."""
+        """Files, with what is kept of the sources; the host writes alpha and colours."""
         extras = [
-            self._extras(source, tuple(gray.shape), encoding)
+            self._extras(source, gray, encoding)
             for source, gray in zip(sources, whole, strict=True)
         ]
-        clear = [place for place, extra in enumerate(extras) if extra.alpha is not None]
-        opaque = [place for place, extra in enumerate(extras) if extra.alpha is None]
-        encoded = self.backend.encode([sketches[p] for p in opaque], encoding, self.threads)
-        files: dict[int, bytes | EncodeError] = dict(zip(opaque, encoded, strict=True))
-        grays = self.backend.give([sketches[p] for p in clear], False)
-        for place, gray in zip(clear, grays, strict=True):
+        of_host = [place for place, extra in enumerate(extras) if extra.of_host]
+        others = [place for place, extra in enumerate(extras) if not extra.of_host]
+        encoded = self.backend.encode([sketches[p] for p in others], encoding, self.threads)
+        files: dict[int, bytes | EncodeError] = dict(zip(others, encoded, strict=True))
+        grays = self.backend.give([sketches[p] for p in of_host], False)
+        for place, gray in zip(of_host, grays, strict=True):
             try:
                 files[place] = extras[place].encode(gray, encoding)
             except EncodeError as error:
@@ -241,18 +256,23 @@ class Pipeline:
             for place, extra in enumerate(extras)
         ]
 
-    def _extras(self, source: Loaded, shape: tuple[int, int], encoding: Encoding) -> Extras:
+    def _extras(self, source: Loaded, gray: Image, encoding: Encoding | None) -> Extras:
         """What is kept of an image besides its luma, cut and resized like that."""
         from sketchify_rt.codec import extras
 
         found = extras.Extras()
         if isinstance(source, inputs.File):
-            found = extras.read(source, encoding)
+            found = extras.read(source, encoding, self.colours)
         elif isinstance(source, inputs.Picture) and source.extras is not None:
-            found = source.extras.wanted(encoding)
-        elif encoding.alpha == "keep" and (alpha := inputs.alpha_of(source)) is not None:
+            found = source.extras.wanted(encoding, self.colours)
+        elif (
+            encoding and encoding.alpha == "keep" and (alpha := inputs.alpha_of(source)) is not None
+        ):
             found = extras.Extras(alpha=self.backend.give(self.backend.place([alpha]), False)[0])
-        return found.fitted(shape, self.options.max_side, self.options.square)
+        if self.colours and found.colours is None:  # of a picture that has nothing but luma
+            luma = self.backend.give([gray], False)[0]
+            found = replace(found, colours=to_rgb(luma))
+        return found.fitted(tuple(gray.shape), self.options.max_side, self.options.square)
 
     def _failed(
         self, batch: list[Loaded], error: Exception, full: bool, tile: int

@@ -24,6 +24,7 @@ from sketchify_rt.options import (
     Overrides,
     Precision,
     as_encoding,
+    check_encoding,
     check_hint_use,
     check_workers,
     encoding_of,
@@ -169,6 +170,7 @@ class Sketchifier:
 
         Returns:
             uint8 (H, W); of a PIL image one of mode L; of a tensor on the GPU a torch tensor there.
+            With look "color" uint8 (H, W, 3) RGB, and of a PIL image one of mode RGB.
 
         Raises:
             OptionsError: An override does not exist, or may not have that value.
@@ -201,7 +203,8 @@ class Sketchifier:
             EncodeError: The format cannot hold the sketch.
             SketchifyError: What a call raises.
         """
-        data: bytes = _raised(*self._open(None, overrides).run([source], as_encoding(encoding)))
+        encoding = as_encoding(encoding)
+        data: bytes = _raised(*self._open(None, overrides, encoding).run([source], encoding))
         return data
 
     def save(
@@ -253,7 +256,8 @@ class Sketchifier:
         Raises:
             ModelError, OptionsError, BackendUnavailable: The model cannot be opened.
         """
-        pipeline, encoding = self._open(None, overrides), as_encoding(encoding)
+        encoding = as_encoding(encoding)
+        pipeline = self._open(None, overrides, encoding)
         results: list[bytes | Exception] = []
         for batch in stream.batches(sources, lambda: self.batch, inputs.on_device):
             results += pipeline.run(batch, encoding, beside=True)
@@ -329,11 +333,9 @@ class Sketchifier:
         workers = min(check_workers(workers), self.backend.most_workers)
         if on_error not in ("raise", "return"):
             raise OptionsError(f"on_error must be raise or return, got {on_error!r}")
-        step = functools.partial(
-            self._open(workers, overrides).run,
-            encoding=None if encoding is None else as_encoding(encoding),
-            beside=True,
-        )
+        chosen = None if encoding is None else as_encoding(encoding)
+        run = self._open(workers, overrides, chosen).run
+        step = functools.partial(run, encoding=chosen, beside=True)
         # Copied now: a worker reads them later, when a source may have filled its buffer anew.
         work = stream.batches(map(inputs.owned, sources), lambda: self.batch, inputs.on_device)
         return _results(stream.in_order(step, work, workers, inputs.on_device), on_error)
@@ -356,9 +358,16 @@ class Sketchifier:
             self._workers = workers
         self._open(workers)
 
-    def _open(self, workers: int | None = None, overrides: Overrides | None = None) -> Pipeline:
+    def _open(
+        self,
+        workers: int | None = None,
+        overrides: Overrides | None = None,
+        encoding: Encoding | None = None,
+    ) -> Pipeline:
         """Returns the model opened for so many calls at the same time; None: as was prepared."""
         options = self._of_call(overrides)
+        if encoding is not None:
+            check_encoding(encoding, options)
         workers = workers or self._workers
         found = self._opened.get(workers)
         if found is None or (found.painter is None and options.mode == "sketch"):

@@ -17,7 +17,7 @@ FLOORS = [
     {"cgroups", "errors", "forks"},
     {"files", "packages", "processors"},
     {"image", "options", "models", "stream"},
-    {"bilevel", "looks"},
+    {"bilevel", "colour", "looks"},
     {"hints", "metrics", "tensors", "tiling"},
     {"codec", "kernels"},
     {"runtime"},
@@ -39,6 +39,7 @@ HEAVY = {
     "cv2": {
         "bilevel.py",
         "codec",
+        "colour.py",
         "compare/figure.py",
         "compare/html.py",
         "image.py",

@@ -165,7 +165,7 @@ def test_a_look_is_drawn_at_the_detail_and_enlarged() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"look": "oil"}, "look must be one of exact, natural, dark, chalk, got 'oil'"),
+        ({"look": "oil"}, "look must be one of exact, natural, dark, chalk, color, got 'oil'"),
         ({"blacks": "grey"}, "blacks must be one of keep, hollow, got 'grey'"),
         ({"levels": True}, "levels must be one of auto, off, got True"),
         ({"paper": 1.5}, "paper must be between 0 and 1, got 1.5"),

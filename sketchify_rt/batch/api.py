@@ -28,7 +28,7 @@ from sketchify_rt.errors import (
     SketchifyError,
     escaped,
 )
-from sketchify_rt.options import Encoding, Options, check_hint_use
+from sketchify_rt.options import Encoding, Options, check_encoding, check_hint_use
 
 if TYPE_CHECKING:
     from sketchify_rt.batch.decoders import Decoders
@@ -204,6 +204,7 @@ class FolderJob:
         self._stack = ExitStack()
         self._isolated: Decoders | None = None
         self._suspects: Decoders | None = None
+        self._colours = self.options.whole_look.colours
         self._looks, self._waiting = 0, False
         self._failed: set[tuple[Path, str]] = set()
         self._bytes = self.memory * budget.MIB if self.memory else budget.total_memory() // 2
@@ -230,6 +231,7 @@ class FolderJob:
 
     def _check(self) -> None:
         """Raises OptionsError, InputError and ModelError."""
+        check_encoding(self.encoding, self.options)
         sources, hints = self._sources, self._hints
         if not sources.exist:
             names = [f"{escaped(str(path))}: {reason}" for path, reason in sources.problems]
@@ -310,7 +312,9 @@ class FolderJob:
         # Ray's actors on other machines do not count, unless the user sets a limit.
         bounded = self.memory or getattr(self._converter, "local", True)
         return Care(
-            budget.Budget(self._bytes, self.options.max_pixels) if bounded else budget.Budget(),
+            budget.Budget(self._bytes, self.options.max_pixels, self._colours)
+            if bounded
+            else budget.Budget(),
             self._isolated.decode if self._isolated else None,
             self._suspects.decode if self._suspects else None,
             self.debug,
@@ -352,13 +356,22 @@ class FolderJob:
         from sketchify_rt.batch.decoders import Decoders
 
         count, pixels = processes or self.options.thread_count, self.options.max_pixels
-        decoders = Decoders(count, self.timeout, pixels, encoding=self.encoding)
+        decoders = Decoders(
+            count, self.timeout, pixels, encoding=self.encoding, colours=self._colours
+        )
         return self._stack.enter_context(decoders)
 
     def _items(self, decoders: Decoders | None) -> Items:
         pixels = self.options.max_pixels
         return Items(
-            self._sources, self._output, self.unpack, self.dpi, pixels, decoders, self._hints
+            self._sources,
+            self._output,
+            self.unpack,
+            self.dpi,
+            pixels,
+            decoders,
+            self._hints,
+            self._colours,
         )
 
     def _run_videos(self, items: Items, report: Report) -> None:
@@ -402,6 +415,8 @@ class FolderJob:
             return "--isolate does not support videos. Convert it without --isolate if you trust it"
         if self.encoding.alpha == "lines":
             return "--alpha lines does not support videos. Convert it without --alpha"
+        if self._colours:
+            return "--look color does not support videos. Convert it with another --look"
         return items.why_no_hints(job.source, job.stem)
 
     def _note(self, outcome: Outcome) -> None:

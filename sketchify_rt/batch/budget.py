@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import sys
 import threading
@@ -38,17 +39,21 @@ class Budget:
 
     Attributes:
         size: The number of bytes.
+        colours: Whether sketches have the colours of their images.
     """
 
-    def __init__(self, size: int = sys.maxsize, max_pixels: int | None = None) -> None:
+    def __init__(
+        self, size: int = sys.maxsize, max_pixels: int | None = None, colours: bool = False
+    ) -> None:
         """Makes a budget.
 
         Args:
             size: Number of bytes.
             max_pixels: Maximum number of pixels of an image. The decoder refuses larger images, so
                 they need no memory for their pixels. None for no maximum.
+            colours: Whether sketches have the colours of their images.
         """
-        self.size, self._max_pixels = size, max_pixels
+        self.size, self._max_pixels, self.colours = size, max_pixels, colours
         self._free = size
         self._freed = threading.Condition()
         self._turn = threading.Lock()
@@ -75,7 +80,7 @@ class Budget:
 
     def needed(self, image: Loaded, encoding: Encoding) -> int:
         """Calls the function `needed` with the maximum number of pixels of this budget."""
-        return needed(image, encoding, self._max_pixels)
+        return needed(image, encoding, self._max_pixels, self.colours)
 
     @contextlib.contextmanager
     def hold(self, size: int, read: Callable[[], int], known: bool = False) -> Iterator[None]:
@@ -115,13 +120,16 @@ class Budget:
         return size
 
 
-def needed(image: Loaded, encoding: Encoding, max_pixels: int | None = None) -> int:
+def needed(
+    image: Loaded, encoding: Encoding, max_pixels: int | None = None, colours: bool = False
+) -> int:
     """Returns the most memory that it takes to convert an image on a CPU, without the U-Net.
 
     Args:
         image: A file or a picture.
         encoding: Encoding of the sketch.
         max_pixels: Maximum number of pixels of an image; None for no maximum.
+        colours: Whether the sketch has the colours of the image.
 
     Returns:
         Number of bytes. For a file with a damaged header, or with more pixels than the maximum, it
@@ -135,11 +143,11 @@ def needed(image: Loaded, encoding: Encoding, max_pixels: int | None = None) -> 
             pixels = 0
     else:
         luma = image.luma if isinstance(image, inputs.Picture) else image
-        size, pixels, kind = 0, int(getattr(luma, "size", 0)), "luma"
+        size, pixels, kind = 0, math.prod(getattr(luma, "shape", (0, 0))[:2]), "luma"
     hint = getattr(image, "hint", None)
     if isinstance(hint, Painted):
         size += 2 * len(hint.levels)  # the levels, and a mask of where there are any
-    return size + per_pixel(kind, encoding) * pixels
+    return size + per_pixel(kind, encoding, colours) * pixels
 
 
 def _kind(header: Header) -> str:
@@ -156,17 +164,19 @@ def _kind(header: Header) -> str:
     return form + special.get(form, "") if header.pixels else "luma"
 
 
-def per_pixel(kind: str, encoding: Encoding) -> int:
+def per_pixel(kind: str, encoding: Encoding, colours: bool = False) -> int:
     """Returns the bytes of memory for each pixel of an image.
 
     Args:
         kind: Kind of its file, a key of `PER_PIXEL`.
         encoding: Encoding of the sketch.
+        colours: Whether the sketch has the colours of the image.
     """
     alpha = 0 if encoding.alpha == "white" else ALPHA
     if encoding.alpha == "lines" and encoding.quality is not None:
         alpha = LOSSY_LINES
-    return max(PER_PIXEL[kind], ENCODED[encoding.format]) + alpha
+    more = alpha + (COLOURS if colours else 0)
+    return max(PER_PIXEL[kind], ENCODED[encoding.format]) + more
 
 
 # Bytes for each pixel of an image, by the kind of its file. Measured is how far the peak memory is
@@ -200,6 +210,9 @@ ENCODED = {"png": 0, "jpg": 6, "webp": 33}
 # WebP 4.2.
 ALPHA = 7
 LOSSY_LINES = 13  # the same for lines in lossy WebP: 12.1
+# Added for look color, as pages of PDF files need most: 10.2 in PNG, and 3 of their own. JPEG 9.8,
+# PNG 9.7, of CMYK 14.6, pixels in gray 11.8; PNG to JPEG 11.0, to lossy WebP 11.1.
+COLOURS = 10
 
 
 def return_large_blocks() -> None:

@@ -79,6 +79,7 @@ class FileJob:
     name: str
     size: int
     encoding: Encoding
+    colours: bool = False
 
     def run(self, tools: Tools) -> tuple[Gray, Extras | None]:
         """Returns luma, and what the encoding keeps besides it. Raises DecodeError."""
@@ -88,11 +89,11 @@ class FileJob:
             file.seek(0)
             image = File(self.name, file.read(self.size))
         luma = tools.codec(image, tools.max_pixels)
-        if self.encoding.plain:
+        if self.encoding.plain and not self.colours:
             return luma, None
         from sketchify_rt.codec import extras
 
-        return luma, extras.read(image, self.encoding)
+        return luma, extras.read(image, self.encoding, self.colours)
 
 
 Answer: TypeAlias = "tuple[tuple[int, int] | None, Any] | SketchifyError"

@@ -46,6 +46,7 @@ class Decoders:
         memory: int | None = None,
         codec: str = "sketchify_rt.codec.cpu:decode",
         encoding: Encoding | None = None,
+        colours: bool = False,
     ) -> None:
         """Starts nothing yet.
 
@@ -58,7 +59,9 @@ class Decoders:
             codec: "module:function" that decodes, like `codec.cpu.decode`.
             encoding: Of the results. It tells what of a file is needed besides its luma. None for
                 nothing.
+            colours: Whether the colours of files are needed, too.
         """
+        self._colours = colours
         self._processes, self._timeout, self._encoding = processes, timeout, encoding or Encoding()
         self._command = (codec, str(max_pixels), str(memory or 0))
         self._closed = False
@@ -80,7 +83,7 @@ class Decoders:
         """
         if not isinstance(image, File):
             return image
-        job = FileJob(image.name, len(image.data), self._encoding)
+        job = FileJob(image.name, len(image.data), self._encoding, self._colours)
         luma, extras = self.run(job, image.data)
         assert luma is not None  # noqa: S101 (the job gives luma)
         return Picture(image.name, luma, extras, image.hint)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from sketchify_rt.batch import pdf
 from sketchify_rt.batch.pdf import Pdf, Points
-from sketchify_rt.image import Gray
+from sketchify_rt.image import Gray, to_luma
+from sketchify_rt.inputs import Picture
 from sketchify_rt.options import MAX_PIXELS
 
 if TYPE_CHECKING:
     from sketchify_rt.batch.decode_worker import Tools
     from sketchify_rt.batch.decoders import Decoders
+    from sketchify_rt.codec.extras import Extras
 
 
 class IsolatedPdf:
@@ -46,11 +48,15 @@ class IsolatedPdf:
         """Returns the bytes of memory that `render` takes, 0 if it refuses."""
         return pdf.size(self._points[index], dpi, self._max_pixels)
 
-    def render(self, index: int, dpi: int = 200) -> Gray:
-        """Draws a page, see `Pdf.render`. Raises what that and `Decoders.decode` raise."""
-        luma, _ = self._decoders.run(_Page(self.path, self.label(index), index, dpi))
+    def render(self, index: int, dpi: int = 200, colours: bool = False) -> Gray | Picture:
+        """Draws a page, see `Pdf.render`. Raises what that and `Decoders.decode` raise.
+
+        In colour it is a Picture.
+        """
+        page = _Page(self.path, self.label(index), index, dpi, colours)
+        luma, extras = self._decoders.run(page)
         assert luma is not None  # noqa: S101 (the job gives luma)
-        return luma
+        return Picture(page.name, luma, extras) if colours else luma
 
 
 @dataclass(frozen=True)
@@ -76,13 +82,19 @@ class _Page:
     label: str
     index: int
     dpi: int
+    colours: bool
 
     @property
     def name(self) -> str:
         return f"{self.path}/{self.label}"
 
-    def run(self, tools: Tools) -> tuple[Gray, None]:
-        return _open(self.path, tools.max_pixels).render(self.index, self.dpi), None
+    def run(self, tools: Tools) -> tuple[Gray, Extras | None]:
+        page = _open(self.path, tools.max_pixels).render(self.index, self.dpi, self.colours)
+        if not self.colours:
+            return page, None
+        from sketchify_rt.codec.extras import Extras
+
+        return to_luma(page), Extras(colours=page)
 
 
 def _open(path: Path, max_pixels: int) -> Pdf:

@@ -130,9 +130,11 @@ class Item:
         """Returns the bytes of memory that `read` takes. Raises InputError."""
         return self.weigh() if self.weigh is not None else self.look().size
 
-    def need(self, encoding: Encoding) -> int | None:
+    def need(self, encoding: Encoding, colours: bool = False) -> int | None:
         """Returns the bytes of memory for all of its conversion; None if only reading it tells."""
-        return self.size() // DRAWN * per_pixel("luma", encoding) if self.drawn else None
+        if not self.drawn:
+            return None
+        return self.size() // DRAWN * per_pixel("luma", encoding, colours)
 
     def read(self) -> Loaded:
         """Reads the file, or draws the page, with its hint. Raises InputError and DecodeError."""

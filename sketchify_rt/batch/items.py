@@ -38,6 +38,7 @@ class Items:
         max_pixels: Most pixels of such a page.
         decoders: The processes that open PDF files; None for this process.
         hints: Folder of hints.
+        colours: Draw pages in colour.
         videos: The videos among the inputs, with their numbers, once all items were taken.
     """
 
@@ -48,6 +49,7 @@ class Items:
     max_pixels: int = MAX_PIXELS
     decoders: Decoders | None = None
     hints: Path | None = None
+    colours: bool = False
     videos: list[tuple[int, Job]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -134,7 +136,7 @@ class Items:
                 whole,
                 f"{whole.output}/{pdf.label(number)}",
                 pdf.label(number),
-                functools.partial(pdf.render, number, self.dpi),
+                functools.partial(pdf.render, number, self.dpi, self.colours),
                 functools.partial(pdf.size, number, self.dpi),
                 drawn=True,
             )

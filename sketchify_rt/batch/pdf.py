@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from sketchify_rt.batch.budget import DRAWN
 from sketchify_rt.errors import BackendUnavailable, ContainerError, DecodeError, InputError
-from sketchify_rt.image import Gray, to_luma
+from sketchify_rt.image import Gray, Rgb, to_luma
 from sketchify_rt.options import MAX_PIXELS
 
 try:
@@ -189,15 +189,16 @@ class Pdf:
         """Returns the bytes of memory that `render` takes, 0 if it refuses."""
         return size(self.points(index), dpi, self._max_pixels)
 
-    def render(self, index: int, dpi: int = 200) -> Gray:
+    def render(self, index: int, dpi: int = 200, colours: bool = False) -> Gray | Rgb:
         """Draws a page upright on white, with its annotations. One thread draws at a time.
 
         Args:
             index: The page, from 0.
             dpi: Pixels per inch.
+            colours: Give these instead of luma.
 
         Returns:
-            Luma, uint8 (H, W). The sides are rounded up.
+            Luma, uint8 (H, W), or RGB, (H, W, 3). The sides are rounded up.
 
         Raises:
             DecodeError: The page is damaged.
@@ -214,4 +215,4 @@ class Pdf:
                         rgb = bitmap.to_numpy()  # stays when the bitmap goes
             except pdfium.PdfiumError as error:
                 raise DecodeError(name, f"is damaged ({error}); get a whole copy") from error
-        return to_luma(rgb)
+        return rgb if colours else to_luma(rgb)

@@ -335,7 +335,7 @@ class _Carrier:
         if not isinstance(decision, Convert):
             self._end(item, "skipped" if isinstance(decision, Skip) else "waiting")
             return None
-        need = item.need(self._encoding)
+        need = item.need(self._encoding, self._care.budget.colours)
         checked = self._care.budget.check(item.source, item.size() if need is None else need)
         if item.book:
             item.suspect = item.book[0].whole.suspect

@@ -168,7 +168,8 @@ _LOOK_OPTIONS = (
         default=Options.look,
         help="What becomes of a sketch. natural: crisp lines, black areas stay black, clean paper, "
         "for pages and photos; dark: the same with a darker pencil; chalk: white lines on a dark "
-        "ground. Not for --mode binary, and neither are --blacks, --paper and --levels.",
+        "ground; color: the picture's colours under the pencil, but no videos. Not for "
+        "--mode binary, and neither are --blacks, --paper and --levels.",
     ),
     _looks(
         "--blacks",

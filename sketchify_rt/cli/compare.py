@@ -89,6 +89,10 @@ def command(
     """
     existing = common.existing(overwrite, skip_existing)
     _check(images, output, options["hint"])
+    if options["look"] == "color":
+        raise OptionsError(
+            "compare does not support look color: its sheets are gray. Choose another look"
+        )
     inputs = {Path(name).resolve() for name in images}
     if output.resolve() in inputs:
         raise OptionsError(f"{output} would overwrite an input file. Choose another file")

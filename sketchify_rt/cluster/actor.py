@@ -11,7 +11,7 @@ import numpy as np
 
 from sketchify_rt import inputs, stream
 from sketchify_rt.batch.runner import explain
-from sketchify_rt.options import MAX_WORKERS, Encoding
+from sketchify_rt.options import MAX_WORKERS, Encoding, check_encoding
 from sketchify_rt.sketchifier import Sketchifier
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ class SketchActor:
             **options: Fields of `Options`.
 
         Raises:
-            OptionsError: An option does not exist, or may not have that value.
+            OptionsError: An option does not exist, or may not have that value, or not with the
+                encoding.
             ModelError: The model cannot be read.
             BackendUnavailable: The device or the runtime cannot be used.
             EngineError: The TensorRT engine cannot be used.
@@ -66,6 +67,7 @@ class SketchActor:
         cv2.setNumThreads(1)  # the threads of OpenCV would run beside those of the options
         self.encoding = encoding or Encoding()
         self.sketchify = Sketchifier(model, **options)
+        check_encoding(self.encoding, self.sketchify.options)
         self.lanes = min(self.sketchify.backend.workers, MAX_WORKERS)
         self.sketchify.prepare(self.lanes)
 

@@ -1,4 +1,4 @@
-"""What a source has besides its luma, for who asks for it: metadata and alpha."""
+"""What a source has besides its luma, for who asks for it: metadata, alpha and colours."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import PIL.Image
 
-from sketchify_rt import image
+from sketchify_rt import colour, image
 from sketchify_rt.codec import cpu, jxl, metadata
 from sketchify_rt.codec.header import File
 from sketchify_rt.codec.metadata import Metadata
 from sketchify_rt.errors import DecodeError, EncodeError, InputError
-from sketchify_rt.image import Gray
+from sketchify_rt.image import Gray, Rgb
 from sketchify_rt.options import Encoding
 
 
@@ -22,16 +22,19 @@ class Extras:
     Attributes:
         metadata: EXIF, colour profile and resolution.
         alpha: uint8 (H, W), upright, of the luma's shape, 255 opaque; None where all of it is.
+        colours: uint8 (H, W, 3), likewise, for look "color"; once it is fitted a wash, see
+            `colour.wash`. None where nobody asked for it.
     """
 
     metadata: Metadata = metadata.NONE
     alpha: Gray | None = None
+    colours: Rgb | None = None
 
     def fitted(self, shape: tuple[int, int], max_side: int | None, square: int | None) -> Extras:
         """For luma of that shape, cut and resized as `image.fit` says.
 
         Raises:
-            InputError: alpha has another shape.
+            InputError: alpha or colours have another shape.
         """
         rows, columns, height, width = image.fit(shape, max_side, square)
         across = width / len(range(shape[1])[columns])
@@ -43,18 +46,35 @@ class Extras:
                     f"alpha must have the shape {shape} of its picture: got {plane.shape}"
                 )
             plane = _unless_opaque(image.resize(plane[rows, columns], height, width))
-        return Extras(self.metadata.scaled(across, down), plane)
+        colours = self.colours
+        if colours is not None:
+            if colours.shape[:2] != shape:
+                raise InputError(
+                    f"colours must have the shape {shape} of their picture: got {colours.shape[:2]}"
+                )
+            colours = colour.wash(colours[rows, columns], height, width)
+        return Extras(self.metadata.scaled(across, down), plane, colours)
 
-    def wanted(self, encoding: Encoding) -> Extras:
-        """Without what the encoding does not ask for."""
+    def wanted(self, encoding: Encoding | None, colours: bool) -> Extras:
+        """Without what the encoding and the look do not ask for."""
         return Extras(
-            self.metadata if encoding.metadata else metadata.NONE,
-            self.alpha if encoding.alpha == "keep" else None,
+            self.metadata if encoding and encoding.metadata else metadata.NONE,
+            self.alpha if encoding and encoding.alpha == "keep" else None,
+            self.colours if colours else None,
         )
 
+    @property
+    def of_host(self) -> bool:
+        """Whether a sketch with these is finished on the host."""
+        return self.alpha is not None or self.colours is not None
+
+    def coloured(self, sketch: Gray) -> Gray | Rgb:
+        """The sketch over its colours, if they are wanted."""
+        return sketch if self.colours is None else colour.lay(sketch, self.colours)
+
     def encode(self, sketch: Gray, encoding: Encoding) -> bytes:
-        """A file of the sketch with its alpha, see `cpu.encode`."""
-        return cpu.encode(sketch, encoding, self.alpha)
+        """A file of the sketch with its alpha and colours, see `cpu.encode`."""
+        return cpu.encode(self.coloured(sketch), encoding, self.alpha)
 
     def attach(
         self, file: bytes | EncodeError, encoding: Encoding, shape: tuple[int, int]
@@ -62,32 +82,44 @@ class Extras:
         """The file of a sketch of that shape with the metadata in it; an error stays one."""
         if isinstance(file, EncodeError):
             return file
-        return metadata.attach(file, encoding.format, self.metadata, *shape)
+        rgb = self.colours is not None
+        return metadata.attach(file, encoding.format, self.metadata, *shape, rgb)
 
 
-def read(file: File, encoding: Encoding) -> Extras:
-    """What the encoding asks for of a file that `cpu.decode` has read; without broken metadata.
+def read(file: File, encoding: Encoding | None, colours: bool = False) -> Extras:
+    """What is asked for of a file that `cpu.decode` has read; without broken metadata.
+
+    Args:
+        file: The file.
+        encoding: Of the result; None for pixels.
+        colours: Whether the look needs them.
 
     Raises:
-        DecodeError: alpha cannot be read.
+        DecodeError: alpha or colours cannot be read.
     """
     header, found = file.header, metadata.NONE
-    if encoding.metadata:
+    if encoding and encoding.metadata:
         if header.format == "JPEG XL":
             header = jxl.described(file.data, header)
         found = metadata.read(header)
-    if encoding.alpha != "keep":
-        return Extras(found)
+    what, alpha = "alpha", None
     try:
-        return Extras(found, _unless_opaque(cpu.decode_alpha(file)))
+        if encoding and encoding.alpha == "keep":
+            alpha = _unless_opaque(cpu.decode_alpha(file))
+        what = "colours"
+        return Extras(found, alpha, cpu.decode_colours(file) if colours else None)
     except Exception as error:  # broken data makes decoders raise anything
-        raise DecodeError(file.name, f"its alpha cannot be read: {error}") from error
+        raise DecodeError(file.name, f"its {what} cannot be read: {error}") from error
 
 
-def from_pil(source: PIL.Image.Image, encoding: Encoding) -> Extras:
-    """What the encoding asks for of a Pillow image. Raises whatever `load` of it does."""
-    found = metadata.from_pil(source) if encoding.metadata else metadata.NONE
-    return Extras(found, cpu.alpha_of_pil(source) if encoding.alpha == "keep" else None)
+def from_pil(source: PIL.Image.Image, encoding: Encoding | None, colours: bool = False) -> Extras:
+    """What is asked for of a Pillow image, see `read`. Raises whatever `load` of it does."""
+    keeps_alpha = encoding and encoding.alpha == "keep"
+    return Extras(
+        metadata.from_pil(source) if encoding and encoding.metadata else metadata.NONE,
+        cpu.alpha_of_pil(source) if keeps_alpha else None,
+        cpu.from_pil(source, take=image.to_rgb) if colours else None,
+    )
 
 
 def _unless_opaque(plane: Gray | None) -> Gray | None:

@@ -108,28 +108,35 @@ def _inflated(chunk: bytes) -> bytes:
     return profile if unpack.eof else b""
 
 
-def attach(encoded: bytes, form: Format, metadata: Metadata, height: int, width: int) -> bytes:
+def attach(
+    encoded: bytes, form: Format, metadata: Metadata, height: int, width: int, rgb: bool = False
+) -> bytes:
     """The file of a sketch with metadata in it.
 
-    The colour profile becomes one of gray, see `icc.gray`; but WebP holds colour, and keeps only
-    one of RGB. WebP has no resolution but that of EXIF. JPEG has no room for EXIF of 64 KiB.
+    The colour profile becomes one of gray, see `icc.gray`; but colours and WebP, which holds
+    colour, keep only one of RGB. WebP has no resolution but that of EXIF. JPEG has no room for EXIF
+    of 64 KiB.
 
     Args:
-        encoded: A file of gray, as `codec` writes it.
+        encoded: A file, as `codec` writes it.
         form: Its format.
         metadata: Of the source.
         height: Pixels down of the sketch.
         width: Pixels across.
+        rgb: Whether it has the colours of the source.
     """
     if metadata == NONE:
         return encoded
     found, dpi, profile = metadata.exif, metadata.dpi, metadata.profile
     block = found.write(width, height, dpi) if found.fields or form == "webp" else b""
-    if form == "webp":
+    if rgb or form == "webp":
         profile = profile if icc.space(profile) == "RGB" else b""
+    else:
+        profile = icc.gray(profile)
+    if form == "webp":
         return _into_webp(encoded, block, profile, width, height)
     into = _into_png if form == "png" else _into_jpeg
-    return into(encoded, block, icc.gray(profile), dpi)
+    return into(encoded, block, profile, dpi)
 
 
 def _into_png(encoded: bytes, block: bytes, profile: bytes, dpi: Density | None) -> bytes:

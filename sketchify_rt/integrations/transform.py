@@ -25,8 +25,9 @@ class SketchTransform:
 
     An image is a PIL image; a NumPy array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; or a
     torch tensor (..., C, H, W), where C is 1 or 3. Arrays and tensors are uint8 in 0..255, or
-    floats in 0..1. All colour channels of the sketch are equal, and alpha is opaque. The sketch of
-    a PIL image is RGB or RGBA if the image is, else L; it is upright, as the EXIF data say.
+    floats in 0..1. All colour channels of the sketch are equal but for look "color", and alpha is
+    opaque. The sketch of a PIL image is L, RGB or RGBA if the image is, else L, or RGB with look
+    "color"; it is upright, as the EXIF data say.
 
     Thread-safe. It can be pickled, and works in the workers of a DataLoader. Fork them before the
     first sketch: in a fork of a process that has made sketches it raises BackendUnavailable, see
@@ -70,8 +71,9 @@ class SketchTransform:
         """
         result: Any
         if inputs.is_pil(image):
-            mode = image.mode if image.mode in ("RGB", "RGBA") else "L"
-            result = self._sketchify(image).convert(mode)
+            sketch = self._sketchify(image)
+            mode = image.mode if image.mode in ("L", "RGB", "RGBA") else sketch.mode
+            result = sketch.convert(mode)
         elif isinstance(image, np.ndarray):
             result = self._of_array(image)
         elif hasattr(image, "new_tensor"):  # of torch, which is slow to import
@@ -90,9 +92,10 @@ class SketchTransform:
         floats = image.dtype.kind == "f"
         pixels = np.rint(image.clip(0, 1) * 255).astype(np.uint8) if floats else image
         sketch: NDArray[Any] = self._sketchify(pixels)
-        if image.ndim == 3:
-            sketch = np.repeat(sketch[..., None], image.shape[2], axis=2)
-            sketch[..., 3:] = 255
+        if sketch.ndim == 3 and image.ndim == 2:
+            sketch = sketch[..., 0]
+        elif image.ndim == 3:
+            sketch = _with_channels(sketch, image.shape[2])
         return (sketch / 255).astype(image.dtype) if floats else sketch
 
     def _of_tensor(self, image: torch.Tensor) -> torch.Tensor:
@@ -112,6 +115,19 @@ class SketchTransform:
             torch.as_tensor(self._sketchify(each.permute(1, 2, 0).contiguous()))
             for each in pixels.reshape(-1, *pixels.shape[-3:])
         ]
-        result = torch.stack(sketches)[:, None].repeat(1, channels, 1, 1).to(pixels.device)
+        result = torch.stack(sketches).to(pixels.device)
+        if result.dim() == 4:  # look color
+            result = result.permute(0, 3, 1, 2)[:, :channels]
+        else:
+            result = result[:, None].repeat(1, channels, 1, 1)
         result = result.reshape(*more, *result.shape[1:])
         return result.to(image.dtype) / 255 if floats else result
+
+
+def _with_channels(sketch: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """A sketch, (H, W) or (H, W, 3), as (H, W, channels), whose fourth is opaque alpha."""
+    height, width = sketch.shape[:2]
+    result = np.full((height, width, channels), 255, np.uint8)
+    colours = min(channels, 3)
+    result[..., :colours] = sketch[..., :colours] if sketch.ndim == 3 else sketch[..., None]
+    return result

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Protocol, cast
 from sketchify_rt.batch.video import shots
 from sketchify_rt.batch.video.reader import Reader, Stamp
 from sketchify_rt.batch.video.writer import Writer, check
+from sketchify_rt.errors import OptionsError
 from sketchify_rt.files import whole
 from sketchify_rt.image import Gray
 from sketchify_rt.inputs import Picture
@@ -71,12 +72,14 @@ def convert_video(
         DecodeError: It is no video, is damaged, truncated or encrypted, or has frames of more than
             `max_pixels`. The message has the frame and its time.
         InputError: It cannot be read.
-        OptionsError: `output` has another ending, or `quality` is out of range.
+        OptionsError: `output` has another ending, `quality` is out of range, or the look is color.
         EncodeError: The container cannot hold the video or its sound.
         OutputError: The result cannot be written.
         SketchifyError: What the engine raises.
     """
     check(output, quality)
+    if engine.options.whole_look.colours:
+        raise OptionsError("look color does not support videos. Choose another look")
     threads = min(engine.options.thread_count, _MAX_THREADS)
     done = 0
     with (
