@@ -12,11 +12,12 @@ from PIL import Image
 
 from docs.figure import figure, original
 from sketchify_rt import Sketchifier
-from sketchify_rt.options import LOOKS
+from sketchify_rt.options import LOOKS, LookName
 
 _PICTURES = (Path("samples/lake.jpg"), Path("samples/pages/001.png"))
 _WIDTH = 1200  # pixels
-_COLOURS = 160  # a small file
+_COLOURS = 256  # a small file
+_SHOWN: list[LookName] = sorted(LOOKS, key=lambda look: look != "color")  # beside its original
 
 
 def main() -> None:
@@ -28,9 +29,9 @@ def main() -> None:
         rows = []
         for path in _PICTURES:
             picture = original(path)
-            shown = [picture, *(sketchify(picture, look=look) for look in LOOKS)]
+            shown = [picture, *(sketchify(picture, look=look) for look in _SHOWN)]
             rows.append([panel.crop((0, 0, *_part(picture))) for panel in shown])
-    sheet = figure(rows, ["original", *LOOKS], _WIDTH)
+    sheet = figure(rows, ["original", *_SHOWN], _WIDTH)
     sheet.quantize(_COLOURS, dither=Image.Dither.NONE).save(args.output, optimize=True)
 
 

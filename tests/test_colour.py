@@ -135,6 +135,25 @@ def test_colours_of_every_format_have_its_luma(form: str) -> None:
         np.testing.assert_array_equal(colours, RGB)
 
 
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "La", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "I;16"]
+)
+def test_colours_of_pil_images_have_their_luma(colour: Sketchifier, mode: str) -> None:
+    gray = mode[0] in "1LI" and mode != "LAB"
+    shades = RGB[..., 0].astype(np.uint16) * 257
+    image = PIL.Image.fromarray(shades if mode == "I;16" else RGB)
+    if mode == "La":
+        image = image.convert("LA")
+    if mode == "LAB":
+        image = PIL.Image.merge("LAB", image.split())
+    elif mode != "I;16":
+        image = image.convert(mode)
+    colours = cpu.from_pil(image, take=to_rgb)
+    np.testing.assert_array_equal(to_luma(colours), cpu.from_pil(image))
+    assert bool(np.ptp(colours, axis=2).max() == 0) == gray
+    np.testing.assert_array_equal(np.asarray(colour(image)), coloured(colours))
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", [3, 6, 7])
 def test_colours_are_upright(colour: Sketchifier, form: str, orientation: int) -> None:
