@@ -227,7 +227,7 @@ def test_a_file_that_kills_the_process_twice_is_tried_in_a_process_of_its_own(
         decoder = tmp_path / "deadly.py"
         decoder.write_text("import os, signal\ndef decode(*_): os.kill(os.getpid(), 11)\n")
         monkeypatch.syspath_prepend(str(tmp_path))
-        defaults = (None, "deadly:decode", None)
+        defaults = (None, "deadly:decode", None, False)
         monkeypatch.setattr(decoders.Decoders.__init__, "__defaults__", defaults)
     report = convert()
     if deadly:
