@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from jobs import output
 
+from sketchify_rt import Options, convert_folder
+from sketchify_rt.batch.api import FolderJob
+from sketchify_rt.batch.item import Item
 from sketchify_rt.batch.journal import HIDDEN
+from sketchify_rt.batch.kinds import video_name
 from sketchify_rt.batch.runner import Outcome, Report
-from sketchify_rt.batch.sources import Job, Sources
+from sketchify_rt.batch.sources import Sources
 from sketchify_rt.batch.videos import run_videos
 from sketchify_rt.image import Gray
-from sketchify_rt.options import Options
 
 pytestmark = pytest.mark.slow
 
@@ -52,12 +55,12 @@ class Engine:
 def convert(engine: Engine, root: Path, *names: str, retry: bool = False) -> Report:
     sources, to = Sources(names, root), output(root, retry=retry)
     report, told = Report(), list[Outcome]()
-    seen: list[tuple[Job, int, int | None]] = []
+    seen: list[tuple[Item, int, int | None]] = []
     to.open()
     with closing(to):
         run_videos(
             engine,
-            list(enumerate(sources)),
+            [Item(i, job.source, video_name(job.stem)) for i, job in enumerate(sources)],
             to,
             None,
             report,
@@ -65,7 +68,7 @@ def convert(engine: Engine, root: Path, *names: str, retry: bool = False) -> Rep
             frames=lambda *step: seen.append(step),
         )
     assert len(told) == report.converted + report.skipped + len(report.failed)
-    assert [done for job, done, _ in seen if job.source.name == "a.mp4"] in ([], [1, 2, 3, 4, 5])
+    assert [done for item, done, _ in seen if item.path.name == "a.mp4"] in ([], [1, 2, 3, 4, 5])
     return report
 
 
@@ -104,3 +107,20 @@ def test_an_interruption_leaves_nothing_of_a_video(
     assert sorted(path.name for path in out.iterdir()) == [HIDDEN, "a.mp4"]
     report = convert(Engine(), out, "in/*.mp4")
     assert (report.converted, report.skipped) == (2, 1)
+
+
+def test_a_rehearsal_knows_which_videos_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        clip(Path(f"in/{name}.mp4"))
+    options, out = Options(mode="dodge", device="cpu"), Path("out")
+    convert_folder("in/a.mp4", out, options)
+    with FolderJob(["in/*.mp4"], out, options) as job:
+        assert [(plan.source.name, plan.verb) for plan in job.plan()] == [
+            ("a.mp4", "skip"),
+            ("b.mp4", "convert"),
+        ]
+    with FolderJob(["in/*.mp4"], out, options, isolate=True) as job:
+        assert [plan.verb for plan in job.plan()] == ["fail", "fail"]

@@ -7,13 +7,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack, cast
 
 from sketchify_rt import models
 from sketchify_rt.batch import budget
+from sketchify_rt.batch.item import Item
 from sketchify_rt.batch.items import Items
 from sketchify_rt.batch.journal import Journal
+from sketchify_rt.batch.kinds import video_name
 from sketchify_rt.batch.output import Output, Settling
 from sketchify_rt.batch.reports import ReportFile
 from sketchify_rt.batch.resume import Existing, Fail, Rules, Settings, Skip
@@ -261,7 +264,7 @@ class FolderJob:
         for path, reason in self._sources.problems:
             yield Plan(path, None, "fail", reason)
         with closing(self._items(self._decoders() if self.isolate else None)) as items:
-            for item in items:
+            for item in chain(items, self._videos(items)):
                 try:
                     decision = self._output.decide(item)
                     if isinstance(decision, Fail):
@@ -272,8 +275,6 @@ class FolderJob:
                     yield Plan(item.source, None, "fail", explain(error, item.source))
                 if item.book:
                     item.book[0].abort()  # else thousands of archives stay open
-            for _, job in items.videos:
-                yield Plan(job.source, None, "convert", "unless it is done")
 
     def run(self) -> Report:
         """Converts what is to be converted. Later runs leave out what was reported before.
@@ -298,8 +299,8 @@ class FolderJob:
             for outcome in items.unfinished():
                 report.note(outcome)
                 self._note(outcome)
-        if items.videos:
-            self._run_videos(items, report)
+        if videos := list(self._videos(items)):
+            self._run_videos(videos, report)
         return self._reported(report)
 
     def _begin(self) -> Care:
@@ -374,18 +375,15 @@ class FolderJob:
             self._colours,
         )
 
-    def _run_videos(self, items: Items, report: Report) -> None:
-        def fail(index: int, source: Path, reason: str) -> None:
-            outcome = Outcome(index, source, None, "failed", reason)
-            report.note(outcome)
-            self._note(outcome)
-
-        videos: list[tuple[int, Job]] = []
+    def _videos(self, items: Items) -> Iterator[Item]:
+        """Yields the videos, once all items were taken."""
         for index, job in items.videos:
+            item = Item(index, job.source, video_name(job.stem))
             if why := self._refusal(job, items):
-                fail(index, job.source, why)
-            else:
-                videos.append((index, job))
+                item.decision = Fail(InputError(f"{job.source}: {why}"))
+            yield item
+
+    def _run_videos(self, videos: list[Item], report: Report) -> None:
         try:
             from sketchify_rt.batch.videos import run_videos
 
@@ -396,12 +394,14 @@ class FolderJob:
                 self.encoding.quality,
                 report,
                 progress=self._note,
-                frames=lambda job, done, total: self.on_event(Frames(job.source, done, total)),
+                frames=lambda item, done, total: self.on_event(Frames(item.path, done, total)),
                 debug=self.debug,
             )
         except SketchifyError as error:  # a GPU or a package is missing
-            for index, job in videos:
-                fail(index, job.source, str(error))
+            for item in videos:
+                outcome = Outcome(item.index, item.path, None, "failed", str(error))
+                report.note(outcome)
+                self._note(outcome)
 
     def _sketchifier(self) -> Sketchifier:
         """The converter, unless that is a cluster."""

@@ -9,37 +9,45 @@ from sketchify_rt.batch.item import Item
 from sketchify_rt.batch.output import Output
 from sketchify_rt.batch.resume import Convert, Fail, FailedBefore, Skip
 from sketchify_rt.batch.runner import Outcome, Report, Status, explain, is_full, is_lasting
-from sketchify_rt.batch.sources import Job
-from sketchify_rt.batch.video import Engine, convert_video, result_name
+from sketchify_rt.batch.video import Engine, convert_video
 from sketchify_rt.errors import OutputError
 
-Frames = Callable[[Job, int, int | None], None]
+Frames = Callable[[Item, int, int | None], None]
 
 
 def run_videos(
     engine: Engine,
-    jobs: Sequence[tuple[int, Job]],
+    items: Sequence[Item],
     to: Output,
     quality: int | None,
     report: Report,
     *,
     progress: Callable[[Outcome], None] = lambda outcome: None,
-    frames: Frames = lambda job, done, total: None,
+    frames: Frames = lambda item, done, total: None,
     debug: bool = False,
 ) -> None:
-    """Convert videos, and note in `report` what became of them.
+    """Converts videos, and notes in `report` what became of them.
 
-    jobs: with their places among all jobs; quality: see `convert_video`; progress: called with each
-    outcome; frames: called with the job, its frames done, and about how many it has, None where
-    nobody knows. KeyboardInterrupt ends it at once, and nothing stays of the video in work.
+    KeyboardInterrupt ends it at once. Then nothing stays of the video in work.
+
+    Args:
+        engine: Makes the sketches.
+        items: The videos.
+        to: The output folder.
+        quality: See `convert_video`.
+        report: Gets the outcomes.
+        progress: Called with each outcome.
+        frames: Called with the item, the number of its frames done, and about how many it has, or
+            None.
+        debug: Report unexpected errors with their traceback.
     """
     begun = time.perf_counter()
-    for place, (index, job) in enumerate(jobs):
+    for place, item in enumerate(items):
         if report.stopped:
-            report.not_done += len(jobs) - place
+            report.not_done += len(items) - place
             break
         try:
-            outcome = _convert(engine, index, job, to, quality, frames, debug)
+            outcome = _convert(engine, item, to, quality, frames, debug)
         except KeyboardInterrupt:
             report.stopped, report.interrupted = "interrupted", True
             report.not_done += 1
@@ -51,20 +59,18 @@ def run_videos(
 
 def _convert(
     engine: Engine,
-    index: int,
-    job: Job,
+    item: Item,
     to: Output,
     quality: int | None,
     frames: Frames,
     debug: bool,
 ) -> Outcome:
     begun = time.perf_counter()
-    item = Item(index, job.source, result_name(job.stem))
     path = to.root / item.output
 
     def end(status: Status, reason: str = "", full: bool = False) -> Outcome:
         seconds = time.perf_counter() - begun
-        return Outcome(index, job.source, path, status, reason, full, seconds)
+        return Outcome(item.index, item.path, path, status, reason, full, seconds)
 
     try:
         decision = to.decide(item)
@@ -74,15 +80,15 @@ def _convert(
             return end("skipped" if isinstance(decision, Skip) else "waiting")
         convert_video(
             engine,
-            job.source,
+            item.path,
             path,
             quality=quality,
-            progress=lambda done, total: frames(job, done, total),
+            progress=lambda done, total: frames(item, done, total),
             file=to.file(item),
         )
         return end("converted")
     except Exception as error:
-        reason, full = explain(error, job.source, debug), is_full(error)
+        reason, full = explain(error, item.path, debug), is_full(error)
         if not isinstance(error, FailedBefore):
             try:
                 to.fail(item, reason, is_lasting(error))
