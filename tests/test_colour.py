@@ -24,7 +24,6 @@ from sketchify_rt.batch.api import convert_folder
 from sketchify_rt.batch.budget import COLOURS, Budget, needed
 from sketchify_rt.batch.decoders import Decoders
 from sketchify_rt.batch.resume import Settings
-from sketchify_rt.batch.video import convert_video
 from sketchify_rt.cli.verbs import main
 from sketchify_rt.cluster import SketchActor
 from sketchify_rt.codec import cpu, icc
@@ -392,10 +391,17 @@ def test_videos_and_sheets_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
     report = convert_folder(["b.mp4", "c.png"], "out", options)
     assert report.converted == 1
     assert report.failed[0].reason.startswith("--look color does not support videos. Convert it")
-    with pytest.raises(OptionsError, match="look color does not support videos"):
-        convert_video(Sketchifier(options), Path("b.mp4"), Path("d.mp4"))
     told = CliRunner().invoke(main, ["compare", "c.png", "-o", "sheet.png", "--look", "color"])
     assert told.exit_code == 2 and "compare does not support look color" in told.output
+
+
+@pytest.mark.slow  # needs the extra `video`
+def test_a_video_is_refused(tmp_path: Path) -> None:
+    from sketchify_rt.batch.video import convert_video
+
+    sketchify = Sketchifier(mode="dodge", device="cpu", look="color")
+    with sketchify, pytest.raises(OptionsError, match="look color does not support videos"):
+        convert_video(sketchify, tmp_path / "b.mp4", tmp_path / "d.mp4")
 
 
 # A step of a pipeline

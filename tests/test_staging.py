@@ -83,20 +83,30 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, staging: Staging) -> None:
 def test_a_folder_on_another_file_system_is_written(
     tmp_path: Path, staging: Staging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
+    link, replace = os.link, Path.replace
 
-    replace = Path.replace
-
-    def within(self: Path, target: Path) -> Path:
-        if self.parent != target.parent:
+    def check(source: Path, target: Path) -> None:
+        if source.parent != target.parent:
             raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    def link_within(source: Path, target: Path) -> None:
+        check(source, target)
+        link(source, target)
+
+    def replace_within(self: Path, target: Path) -> Path:
+        check(self, target)
         return replace(self, target)
 
-    monkeypatch.setattr(os, "link", refuse)
-    monkeypatch.setattr(Path, "replace", within)
-    make(staging, tmp_path, "a.png", b"sketch")
-    assert visible(tmp_path) == {"a.png": b"sketch"}
+    if staging._links:
+        monkeypatch.setattr(os, "link", link_within)
+    monkeypatch.setattr(Path, "replace", replace_within)
+    for data, may in (b"sketch", False), (b"newer", True):
+        make(staging, tmp_path, "a.png", data, may)
+        assert visible(tmp_path) == {"a.png": data}
+    with pytest.raises(OutputError, match="was created by another program"):
+        make(staging, tmp_path, "a.png", b"third")
+    assert visible(tmp_path) == {"a.png": b"newer"}
+    assert [path.name for path in tmp_path.iterdir()] in (["a.png", HIDDEN], [HIDDEN, "a.png"])
 
 
 def test_what_a_killed_run_left_is_removed_and_told(tmp_path: Path, staging: Staging) -> None:

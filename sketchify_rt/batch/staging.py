@@ -160,7 +160,9 @@ class Staged:
             # A folder of results on another file system.
             near = path.with_name(f".{self.name}.part")
             shutil.copyfile(self._path, near)
-            near.replace(path)
+            self._path.unlink()
+            self._path = near
+            self._move(path, replace)
 
     def end(self) -> None:
         """Removes what is left of the file: nothing, if its only name is that of the result."""
