@@ -93,6 +93,8 @@ LINKED: dict[str, Any] = {"source": b"../link/a.jpg", "content": lambda: 77}
         ({}, BAD, replace(RETRY, existing="skip"), Skip()),
         ({}, BAD._replace(written=9), RETRY, Convert(replace=True)),
         # Some pages of an archive failed.
+        (ABSENT, FLAWED, REFUSE, Convert()),
+        (FOREIGN, FLAWED, REFUSE, "exists already"),
         ({}, FLAWED, REFUSE, "failed before"),
         ({}, FLAWED, RETRY, Convert(replace=True)),
         ({}, FLAWED._replace(lasting=False), REFUSE, Convert(replace=True)),

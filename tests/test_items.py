@@ -211,6 +211,15 @@ def test_what_others_put_into_the_folder_meanwhile_stays() -> None:
     assert Path("out/a.png").read_text() == Path("out/b.cbz").read_text() == "of others"
 
 
+def test_a_file_in_the_place_of_an_archive_is_named_once() -> None:
+    comic("book.cbz")
+    Path("out").mkdir()
+    Path("out/book.cbz").write_text("of others")
+    report, _ = convert("book.cbz")
+    told = "out/book.cbz: exists already; give --overwrite or --skip-existing"
+    assert reasons(report) == {"book.cbz": told}
+
+
 def put(item: Item) -> None:
     assert item.book
     book, page = item.book

@@ -384,6 +384,15 @@ class FolderJob:
             yield item
 
     def _run_videos(self, videos: list[Item], report: Report) -> None:
+        def fail(item: Item, error: Exception) -> None:
+            outcome = Outcome(item.index, item.path, None, "failed", explain(error, item.path))
+            report.note(outcome)
+            self._note(outcome)
+
+        for item in videos:
+            if isinstance(item.decision, Fail):
+                fail(item, item.decision.error)
+        videos = [item for item in videos if item.decision is None]
         try:
             from sketchify_rt.batch.videos import run_videos
 
@@ -399,9 +408,7 @@ class FolderJob:
             )
         except SketchifyError as error:  # a GPU or a package is missing
             for item in videos:
-                outcome = Outcome(item.index, item.path, None, "failed", str(error))
-                report.note(outcome)
-                self._note(outcome)
+                fail(item, error)
 
     def _sketchifier(self) -> Sketchifier:
         """The converter, unless that is a cluster."""

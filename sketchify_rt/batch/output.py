@@ -6,7 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -25,7 +25,7 @@ from sketchify_rt.batch.resume import (
     decide,
 )
 from sketchify_rt.batch.staging import Staged, Staging
-from sketchify_rt.errors import OutputError
+from sketchify_rt.errors import InputError, OutputError
 from sketchify_rt.files import explained, explaining
 from sketchify_rt.options import Format
 
@@ -130,8 +130,8 @@ class Output:
             if renew and record is not None:
                 moved = record._replace(source=seen.source, modified=seen.modified)
                 self.journal.put(item.key, moved)
-        if isinstance(decision, Fail) and isinstance(decision.error, OutputError):
-            decision = Fail(OutputError(f"{self.root / item.output}: {decision.error}"))
+            if isinstance(decision, Fail) and isinstance(decision.error, OutputError):
+                decision = Fail(OutputError(f"{self.root / item.output}: {decision.error}"))
         if isinstance(decision, Convert):
             if not item.book and not self.settling.settled(item):
                 return Wait()
@@ -149,7 +149,10 @@ class Output:
                 result = 0
             except OSError as error:
                 raise explained(path, error) from error
-            settings = self.settings.digest(item.drawn, checksum(item.hint) if item.hint else None)
+            hint = checksum(item.hint) if item.hint else None
+            if item.hint and hint is None:
+                raise InputError(f"{item.hint}: the hint cannot be read. Replace it, or remove it")
+            settings = self.settings.digest(item.drawn, hint)
             item.seen = Seen(
                 self._relative(item.source),
                 source.size,
@@ -250,7 +253,8 @@ class Output:
     def end(self, item: Item) -> None:
         """Ends the work at an item, whatever became of it."""
         if item.staged is not None:
-            item.staged.end()
-            if self.crashes.pop(item.staged.name, 0):
-                self.journal.survived(item.staged.name)
-            item.staged = None
+            staged, item.staged = item.staged, None
+            staged.end()
+            if self.crashes.pop(staged.name, 0):
+                with suppress(OutputError):  # then it is only decoded with care again
+                    self.journal.survived(staged.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,8 @@ def decide(seen: Seen, record: Record | None, rules: Rules) -> Decision:
         moved = (record.source, record.modified) != (seen.source, seen.modified)
         if record.status == "converted" and record.written == seen.result:
             return Skip(renew=moved)
-        failed = record.status in ("failed", "flawed") and record.lasting
+        flawed = record.status == "flawed" and record.written == seen.result
+        failed = record.lasting and (flawed or record.status == "failed")
         if failed and record.limits == rules.limits and not rules.retry_failed:
             if not rules.repeat:
                 return Skip()
@@ -145,7 +147,8 @@ def keeps(path: Path, existing: Existing) -> bool:
     Raises:
         OutputError: A file has the name, and `existing` is "refuse".
     """
-    if existing == "overwrite" or not path.is_file() or not path.stat().st_size:
+    # Unlike Path.is_file, this never raises.
+    if existing == "overwrite" or not os.path.isfile(path) or not path.stat().st_size:  # noqa: PTH113
         return False
     if existing == "refuse":
         raise OutputError(f"{path}: exists already; give --overwrite or --skip-existing")

@@ -393,7 +393,8 @@ def _spare_list(report: Path | None, listing: BinaryIO | None) -> None:
 
 
 def _are_same(first: Path, second: Path) -> bool:
-    return first.exists() and second.exists() and first.samefile(second)
+    # Unlike those of Path, these never raise.
+    return os.path.exists(first) and os.path.exists(second) and first.samefile(second)  # noqa: PTH110
 
 
 def _is_alone(names: list[str], output: Path) -> bool:
@@ -402,12 +403,13 @@ def _is_alone(names: list[str], output: Path) -> bool:
     Raises:
         click.UsageError: There are more.
     """
-    as_file = output.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") and not output.is_dir()
+    is_folder = os.path.isdir(output)  # noqa: PTH112 (which may raise)
+    as_file = output.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") and not is_folder
     if not as_file and str(output) != "-" and "-" not in names:
         return False
     if str(output) != "-" and not as_file:
         raise click.UsageError("INPUT - is for one picture. Use `convert - -o FILE` or `-o -`")
-    if len(names) != 1 or Path(names[0]).is_dir():
+    if len(names) != 1 or os.path.isdir(names[0]):  # noqa: PTH112
         raise click.UsageError(f"-o {output} is for one picture. Give a folder for several")
     return True
 

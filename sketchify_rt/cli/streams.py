@@ -65,7 +65,9 @@ def replace() -> Stream:
     output = os.open(os.devnull, os.O_RDONLY) if sys.stdout is None else sys.stdout.fileno()
     stream = Stream(output, silent=False)
     sys.stdout = _text(stream, sys.stdout)
-    if sys.stderr is not None:  # nobody can be told that it cannot be written
+    if sys.stderr is None:
+        os.open(os.devnull, os.O_WRONLY)  # for the same reason; libraries in C write to it
+    else:  # nobody can be told that it cannot be written
         sys.stderr = _text(Stream(sys.stderr.fileno(), silent=True), sys.stderr)
     return stream
 
