@@ -266,10 +266,8 @@ class FolderJob:
         with closing(self._items(self._decoders() if self.isolate else None)) as items:
             for item in chain(items, self._videos(items)):
                 try:
-                    decision = self._output.decide(item)
-                    if isinstance(decision, Fail):
-                        raise decision.error
-                    verb = "skip" if isinstance(decision, Skip) else "convert"
+                    skipped = isinstance(self._output.decide(item), Skip)
+                    verb = "skip" if skipped else "convert"
                     yield Plan(item.source, self.output / item.output, verb)
                 except Exception as error:
                     yield Plan(item.source, None, "fail", explain(error, item.source))

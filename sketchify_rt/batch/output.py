@@ -15,7 +15,6 @@ from sketchify_rt.batch.item import Item, checksum
 from sketchify_rt.batch.journal import Journal, Record, Status
 from sketchify_rt.batch.resume import (
     Convert,
-    Decision,
     Fail,
     Rules,
     Seen,
@@ -115,12 +114,14 @@ class Output:
             )
         return path
 
-    def decide(self, item: Item) -> Decision | Wait:
+    def decide(self, item: Item) -> Convert | Skip | Wait:
         """Decides whether an item must be converted.
 
         Raises:
+            FailedBefore: It caused a failure in an earlier run.
             InputError: It cannot be looked at.
-            OutputError: Its result would overwrite an input, or the journal cannot be read.
+            OutputError: Its result would overwrite a file, or the journal cannot be read.
+            Exception: Other errors of `item.decision`.
         """
         decision = item.decision
         if decision is None:
@@ -131,7 +132,9 @@ class Output:
                 moved = record._replace(source=seen.source, modified=seen.modified)
                 self.journal.put(item.key, moved)
             if isinstance(decision, Fail) and isinstance(decision.error, OutputError):
-                decision = Fail(OutputError(f"{self.root / item.output}: {decision.error}"))
+                raise OutputError(f"{self.root / item.output}: {decision.error}")
+        if isinstance(decision, Fail):
+            raise decision.error
         if isinstance(decision, Convert):
             if not item.book and not self.settling.settled(item):
                 return Wait()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from sketchify_rt.batch.budget import Budget
 from sketchify_rt.batch.interruption import deferred
 from sketchify_rt.batch.item import Item
-from sketchify_rt.batch.resume import Convert, Fail, FailedBefore, Skip
+from sketchify_rt.batch.resume import Convert, FailedBefore, Skip
 from sketchify_rt.errors import (
     ContainerError,
     DecodeError,
@@ -330,8 +330,6 @@ class _Carrier:
             not to be converted.
         """
         decision = self._output.decide(item)
-        if isinstance(decision, Fail):
-            raise decision.error
         if not isinstance(decision, Convert):
             self._end(item, "skipped" if isinstance(decision, Skip) else "waiting")
             return None

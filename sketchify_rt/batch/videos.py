@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from sketchify_rt.batch.item import Item
 from sketchify_rt.batch.output import Output
-from sketchify_rt.batch.resume import Convert, Fail, FailedBefore, Skip
+from sketchify_rt.batch.resume import Convert, FailedBefore, Skip
 from sketchify_rt.batch.runner import Outcome, Report, Status, explain, is_full, is_lasting
 from sketchify_rt.batch.video import Engine, convert_video
 from sketchify_rt.errors import OutputError
@@ -74,8 +74,6 @@ def _convert(
 
     try:
         decision = to.decide(item)
-        if isinstance(decision, Fail):
-            raise decision.error
         if not isinstance(decision, Convert):
             return end("skipped" if isinstance(decision, Skip) else "waiting")
         convert_video(
