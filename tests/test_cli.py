@@ -875,6 +875,7 @@ def test_what_is_passed_over_is_told_with_the_summary(here: Path) -> None:
     for more in [], ["--dry-run"]:
         assert call("in", "-o", "out", *more).output.endswith(line)
     assert "passed over" not in call("in", "-o", "out", "--quiet").output
+    assert json.loads(call("in", "-o", "out", "--json").stdout)["passed_over"] == {"cr2": 1}
     assert "passed over" not in call("other", "-o", "out").output
 
 

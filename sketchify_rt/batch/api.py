@@ -454,8 +454,13 @@ class FolderJob:
         return report
 
     @property
-    def passed_over(self) -> list[str]:
-        """How many files of which kinds were passed over in folders, and what would read them."""
+    def passed_over(self) -> dict[str, int]:
+        """How many files were passed over in folders, by their endings."""
+        return dict(self._sources.passed_over)
+
+    @property
+    def passed_over_lines(self) -> list[str]:
+        """The same in words, and what would read them."""
         return self._sources.passed_over_lines()
 
     @property

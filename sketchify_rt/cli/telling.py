@@ -106,7 +106,7 @@ class Teller:
             self._unreported = True
             click.echo(f"the report cannot be written: {printable(str(error))}", err=True)
         if self._json:
-            click.echo(json.dumps(self._document()))
+            click.echo(json.dumps(self._document() | {"passed_over": job.passed_over}))
         elif not self._quiet:
             click.echo(
                 f"converted {total.converted}, skipped {total.skipped}, failed {len(total.failed)} "
@@ -115,7 +115,7 @@ class Teller:
             if total.animated:
                 click.echo(f"{total.animated} with several frames or pages: the first only")
             click.echo(f"results in {show(self._output)}")
-            for line in job.passed_over:
+            for line in job.passed_over_lines:
                 click.echo(line)
 
     def _document(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def rehearse(job: FolderJob) -> int:
         reason = f": {printable(plan.reason)}" if plan.reason else ""
         click.echo(f"{plan.verb:<8} {show(plan.source)}{result}{reason}")
     click.echo("would " + ", ".join(f"{verb} {count}" for verb, count in counts.items()))
-    for line in job.passed_over:
+    for line in job.passed_over_lines:
         click.echo(line)
     return 1 if counts["fail"] else 0
 
