@@ -178,6 +178,7 @@ def test_json_is_one_document(here: Path) -> None:
             {"source": "in/b.jpg", "output": "out/in/b.png", "status": "failed"},
             {"source": "in/c.jpg", "output": "out/in/c.png", "status": "converted"},
         ],
+        "passed_over": {},
     }
 
 
