@@ -435,6 +435,8 @@ def test_tiff_that_is_damaged_or_of_another_compression_is_no_other_kind_of_tiff
             "PNG",
         ),
         (FILES["PNG"][:33] + FILES["PNG"][-12:], "corrupt data, it has no IDAT chunk"),
+        # Of another size, to which no limit would be applied.
+        (FILES["PNG"][:33] + FILES["PNG"][8:], "corrupt data, it has two IHDR chunks"),
     ],
 )
 def test_what_pillow_refuses_has_a_remedy(data: bytes, why: str) -> None:

@@ -143,6 +143,8 @@ def picture_parts(data: bytes) -> list[slice]:
             raise ValueError(f"corrupt data, the checksum of its {name} chunk is wrong")
         if kind == b"tRNS" and stop - start - 12 < _TRANSPARENCY.get(data[25], 1):
             continue
+        if kind == b"IHDR" and start > 8:  # decoders take its size, which no limit was applied to
+            raise ValueError("corrupt data, it has two IHDR chunks")
         has_data |= kind == b"IDAT"
         if start == parts[-1].stop:
             parts[-1] = slice(parts[-1].start, stop)
