@@ -116,7 +116,7 @@ def measure(
 
 
 def open_output(root: Path, options: Options) -> Output:
-    """An output folder whose results are made anew each time, without a journal on the disk."""
+    """An output folder in which all is converted each time, without a journal on the disk."""
     journal, settings = Journal(None), Settings(options, Encoding(), 200)
     to = Output(
         root, "png", journal, Staging(root, journal.exclusive), settings, Rules("overwrite")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 from pathlib import Path
 
 import cv2
@@ -110,3 +111,24 @@ def test_a_second_run_is_refused_and_harms_nothing(pages: Path, tmp_path: Path) 
         first.write(item, b"sketch")
         first.end(item)
     assert (out / "a.png").read_bytes() == b"sketch"
+
+
+def test_a_report_that_cannot_be_written_is_in_the_report(
+    pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text("an old report")
+    assert convert_folder(pages, tmp_path / "first", OPTIONS, report=table).unwritten is None
+    before = table.read_text()
+    replace = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if target == table:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    report = convert_folder(pages, tmp_path / "second", OPTIONS, report=table)
+    assert (report.converted, report.failed) == (2, [])
+    assert "No space left on device; make room there" in str(report.unwritten)
+    assert table.read_text() == before

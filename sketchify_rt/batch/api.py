@@ -96,8 +96,8 @@ class JobSettings(TypedDict, total=False):
 
     Attributes:
         existing: What to do if a result exists. "refuse", the default, keeps what the journal knows
-            to be done, makes anew what changed, and fails for other files. "overwrite" makes all
-            anew. "skip" keeps all files.
+            to be done, converts again what changed, and fails for other files. "overwrite" converts
+            all again. "skip" keeps all files.
         retry_failed: Try inputs again that were damaged in an earlier run. Default: False.
         resume: Keep a journal in the output folder, so that the next run knows what is done.
             Default: True.
@@ -165,7 +165,9 @@ def convert_folder(
     names = [inputs] if isinstance(inputs, (str, os.PathLike)) else [*inputs]
     chosen = options or Options(), encoding or Encoding()
     with FolderJob(names, Path(output), *chosen, **settings) as job:
-        return job.run()
+        report = job.run()
+    report.unwritten = job.report_error
+    return report
 
 
 @dataclass
@@ -448,9 +450,6 @@ class FolderJob:
             report.skipped = 0
         self._failed |= {(outcome.source, outcome.reason) for outcome in report.failed}
         self._waiting = report.waiting > 0
-        if self._rows and not self.watch:
-            self._rows.close()
-            report.unwritten = self._rows.error
         return report
 
     @property
@@ -465,7 +464,7 @@ class FolderJob:
 
     @property
     def report_error(self) -> OutputError | None:
-        """Why the report cannot be written; None if it can."""
+        """Why the report file was not written, once the job is closed; None if it was."""
         return self._rows.error if self._rows else None
 
 

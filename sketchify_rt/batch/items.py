@@ -145,7 +145,7 @@ class Items:
 
     def _settled(self, whole: Item) -> bool:
         """Whether a file of pages needs not be opened. Then it has a decision."""
-        whole.stat = whole.look()  # before it is opened, so that a later change is seen
+        whole.look()  # before it is opened, so that a later change is seen
         whole.content = checksum_of_ends(whole.path)
         decision = self.output.decide(whole)
         if isinstance(decision, Convert):

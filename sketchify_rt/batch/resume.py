@@ -18,6 +18,8 @@ from sketchify_rt.options import Encoding, Options, Painted
 
 Existing = Literal["refuse", "overwrite", "skip"]
 
+_EXISTS = "exists already; give --overwrite or --skip-existing"
+
 # Options that make no difference to a result, except for the last bits of a sum.
 _HOW = ("device", "threads", "tile", "max_pixels", "batch", "device_memory", "compile", "runtime")
 
@@ -122,7 +124,7 @@ def decide(seen: Seen, record: Record | None, rules: Rules) -> Decision:
         return Skip()
     if record is not None and (record.status == "replacing" or record.written == seen.result):
         return Convert(replace=True)
-    return Fail(OutputError("exists already; give --overwrite or --skip-existing"))
+    return Fail(OutputError(_EXISTS))
 
 
 def _same_input(seen: Seen, record: Record) -> bool:
@@ -151,7 +153,7 @@ def keeps(path: Path, existing: Existing) -> bool:
     if existing == "overwrite" or not os.path.isfile(path) or not path.stat().st_size:  # noqa: PTH113
         return False
     if existing == "refuse":
-        raise OutputError(f"{path}: exists already; give --overwrite or --skip-existing")
+        raise OutputError(f"{path}: {_EXISTS}")
     return True
 
 
@@ -160,7 +162,7 @@ class Settings:
 
     def __init__(self, options: Options, encoding: Encoding, dpi: int) -> None:
         """Args are those of the job. Raises ModelError."""
-        self.told = _told(options) | {"encoding": dataclasses.asdict(encoding)}
+        self._values = _values(options) | {"encoding": dataclasses.asdict(encoding)}
         self._dpi = dpi
         self._plain = self._digest({})
 
@@ -177,31 +179,31 @@ class Settings:
         return self._digest(more) if more else self._plain
 
     def _digest(self, more: dict[str, Any]) -> str:
-        text = json.dumps(self.told | more, sort_keys=True)
+        text = json.dumps(self._values | more, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def _told(options: Options) -> dict[str, Any]:
+def _values(options: Options) -> dict[str, Any]:
     """The options that matter for a result."""
-    told = {name: value for name, value in vars(options).items() if name not in _HOW}
-    told["detail"] = options.max_detail
+    values = {name: value for name, value in vars(options).items() if name not in _HOW}
+    values["detail"] = options.max_detail
     for name in ("blacks", "paper", "levels"):
-        del told[name]
+        del values[name]
     look = options.whole_look
-    told["look"] = dataclasses.asdict(look) | {"paper": float(look.paper)}
-    told["strength"] = float(options.strength)  # 1 is 1.0
+    values["look"] = dataclasses.asdict(look) | {"paper": float(look.paper)}
+    values["strength"] = float(options.strength)  # 1 is 1.0
     if isinstance(options.hint, Painted):
-        told["hint"] = options.hint.digest
+        values["hint"] = options.hint.digest
     if options.mode == "sketch":
         manifest = models.load(options.model).manifest
-        told["model"] = [manifest.sha256, manifest.int8_sha256]
+        values["model"] = [manifest.sha256, manifest.int8_sha256]
         if not manifest.takes_hint:
-            del told["hint"]
+            del values["hint"]
             if options.binary != "page":  # auto is the threshold
-                del told["binary"]
-        return told
+                del values["binary"]
+        return values
     for name in ("model", "engine", "precision", "hint", "binary"):
-        del told[name]
+        del values[name]
     if options.mode == "binary":
-        del told["strength"]
-    return told
+        del values["strength"]
+    return values

@@ -36,7 +36,6 @@ class Teller:
         self._unit = ""
         self._failed = 0
         self._unreported = False
-        self._passed_over: list[str] = []
 
     def __enter__(self) -> Teller:
         return self

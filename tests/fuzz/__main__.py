@@ -6,45 +6,34 @@ import argparse
 import sys
 import tempfile
 import warnings
+from importlib import import_module
 from pathlib import Path
 from types import FunctionType
 
 import atheris
 
+CODEC = [
+    "boxes",
+    "cpu",
+    "exif",
+    "formats",
+    "gif",
+    "header",
+    "jpeg",
+    "jxl",
+    "png_chunks",
+    "pnm",
+    "psd",
+    "tiff",
+]
+
 with atheris.instrument_imports(include=["PIL"]):
-    from sketchify_rt.codec import (
-        boxes,
-        cpu,
-        exif,
-        formats,
-        gif,
-        header,
-        jpeg,
-        jxl,
-        png_chunks,
-        pnm,
-        psd,
-        tiff,
-    )
+    modules = [import_module(f"sketchify_rt.codec.{name}") for name in CODEC]
     from sketchify_rt.kernels import native
     from tests.fuzz.targets import CORPUS, TARGETS
 
 # One by one, since imports of an editable install go past the hook of atheris.
-for module in (
-    boxes,
-    cpu,
-    exif,
-    formats,
-    gif,
-    header,
-    jpeg,
-    jxl,
-    png_chunks,
-    pnm,
-    psd,
-    tiff,
-    native,
-):
+for module in (*modules, native):
     for function in vars(module).values():
         if isinstance(function, FunctionType) and function.__module__ == module.__name__:
             atheris.instrument_func(function)

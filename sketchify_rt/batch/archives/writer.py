@@ -201,7 +201,7 @@ def _result_names(archive: Archive, ending: Format) -> dict[int, str]:
 def _kept_extra(extra: bytes) -> bytes:
     """Returns the extra fields of a copy, none if there is no room for them.
 
-    A ZIP64 field is made anew. A name in a Unicode Path field is now the name of the member.
+    `zipfile` writes its own ZIP64 field. The name in a Unicode Path field is the member's now.
     """
     fields = extra_fields(extra)
     kept = b"".join(field for kind, field in fields if kind not in (_ZIP64, UNICODE_PATH))
